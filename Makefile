@@ -1,0 +1,73 @@
+# Everything runs in .venv, made on first use from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard snakepit tests examples benchmarks docs/conf.py)
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs doctest unit bench test-pythons clean
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+help:  ## say what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
+
+# One stamp per set of extras; a newer pyproject.toml or constraints.txt makes it stale.
+$(VENV)/.has-%: pyproject.toml constraints.txt .ci/install
+	@echo "==> installing [$*] into $(VENV)"
+	@.ci/install $(VENV) $(PYTHON) $*
+	@touch $@
+
+demo: $(VENV)/.has-demo  ## see a pool of workers do a real job
+	@echo "==> the digits demo: two workers, one classifier, 1797 scanned digits"
+	@$(BIN)/python -m examples.digits
+
+test: check doctest unit  ## everything that must pass: static checks, doctests, tests, coverage gate
+	@echo "==> all passed; tests that were skipped, and why:"
+	@cat build/skips.txt
+
+unit: $(VENV)/.has-dev
+	@echo "==> tests: unit and real processes, on trio and asyncio, workers measured"
+	@mkdir -p build && rm -f build/.coverage* build/skips.txt
+	@COVERAGE_FILE=build/.coverage $(BIN)/coverage run -m pytest -q --skips-file=build/skips.txt $(PYTEST_ARGS)
+	@echo "==> coverage gate"
+	@COVERAGE_FILE=build/.coverage $(BIN)/coverage combine -q
+	@COVERAGE_FILE=build/.coverage $(BIN)/coverage report
+
+check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spelling
+	@echo "==> format"
+	@$(BIN)/ruff format --check -q $(SOURCES) || { echo "run: $(BIN)/ruff format $(SOURCES)"; exit 1; }
+	@echo "==> lint"
+	@$(BIN)/ruff check -q $(SOURCES)
+	@$(BIN)/flake8 snakepit
+	@echo "==> types"
+	@$(BIN)/mypy
+	@mkdir -p build
+	@$(BIN)/pyright --verifytypes snakepit --ignoreexternal > build/types.log 2>&1 || { cat build/types.log; exit 1; }
+	@grep "completeness score" build/types.log
+	@echo "==> spelling"
+	@$(BIN)/codespell
+
+docs: $(VENV)/.has-docs doctest  ## the documentation as HTML, warnings are errors
+	@echo "==> documentation"
+	@$(BIN)/python -m sphinx -q -W -n --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+doctest: $(VENV)/.has-docs
+	@echo "==> doctests of the documentation"
+	@$(BIN)/python -m sphinx -q -W -n --keep-going -b doctest docs docs/_build/doctest
+
+ifneq ($(wildcard benchmarks/__main__.py),)
+bench: $(VENV)/.has-dev  ## measure this machine
+	@echo "==> benchmarks"
+	@$(BIN)/python -m benchmarks
+endif
+
+test-pythons:  ## the tests on every CPython >= 3.11 of this machine
+	@.ci/test-pythons $(PYTEST_ARGS)
+
+clean:  ## remove what the other targets made
+	@echo "==> removing environments, caches and builds"
+	@rm -rf .venv .venv-* build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
