@@ -1,0 +1,250 @@
+"""Arrow data: pyarrow, polars and pandas objects, as one Arrow IPC stream each.
+
+polars and pandas objects are checked before they leave: a column whose type Arrow would
+change is an error that names it. Needs pyarrow on both sides; nothing here imports it early.
+
+The kinds: `table`, `batch`, `chunked` and `array` of pyarrow (the latter two as a table with one
+column); `polars.DataFrame`, `polars.Series`; `pandas.DataFrame`, `pandas.Series`, `pandas.Index`,
+whose extras are the names and the frequency that Arrow does not keep.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from types import ModuleType, NoneType
+from typing import Any, Final, cast
+
+from snakepit.errors import SerializationError
+
+from ._ext import Reader, UnsendableError, malformed
+
+COLUMN: Final = "value"
+_OBJECT_TYPES: Final = ({str}, {bytes}, {dt.date})  # what an object column may hold, with None
+
+
+def speaks_arrow(value: object) -> bool:
+    """True for what `export` takes."""
+    kind = type(value)
+    if hasattr(kind, "__arrow_c_stream__") or hasattr(kind, "__arrow_c_array__"):
+        return True
+    pandas = sys.modules.get("pandas")  # its Index speaks no Arrow protocol of its own
+    return pandas is not None and isinstance(value, pandas.Index)
+
+
+def export(value: Any) -> tuple[str, memoryview, list[Any]]:
+    """Kind, IPC stream and extras."""
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    pa = _pyarrow(name)
+    library = kind.__module__.partition(".")[0]
+    try:
+        if library == "polars":
+            return _export_polars(pa, value)
+        if library == "pandas":
+            return _export_pandas(pa, value)
+        if isinstance(value, pa.RecordBatch):
+            return "batch", _stream(pa, value), []
+        if isinstance(value, pa.Array):
+            return "array", _stream(pa, pa.record_batch([value], [COLUMN])), []
+        if isinstance(value, pa.ChunkedArray):
+            return "chunked", _stream(pa, pa.table([value], [COLUMN])), []
+        if isinstance(value, pa.Table):
+            return "table", _stream(pa, value), []
+        if hasattr(value, "__arrow_c_stream__"):
+            return _export_stream(pa, value)
+        array = pa.array(value)
+        return "array", _stream(pa, pa.record_batch([array], [COLUMN])), []
+    except UnsendableError:
+        raise
+    except Exception as error:  # whatever the library raises
+        raise UnsendableError(
+            f"{name} did not give its data by Arrow: {str(error)[:300]}"
+        ) from error
+
+
+def read(reader: Reader, data: memoryview) -> Any:
+    kind, content, extras = reader.array(data, 3)
+    buffer = reader.data(content)
+    if type(extras) is not list or type(kind) is not str:
+        malformed("Arrow data of unknown form")
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise SerializationError(
+            "Arrow data arrived; install pyarrow on the receiving side"
+        ) from None
+    if kind == "batch":
+        with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
+            batch = stream.read_next_batch()
+        batch.validate(full=True)
+        return batch
+    with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
+        table = stream.read_all()
+    table.validate(full=True)
+    if kind == "table":
+        return table
+    if kind in ("array", "chunked"):
+        chunked = table.column(0)
+        if kind == "chunked":
+            return chunked
+        return chunked.chunk(0) if chunked.num_chunks else pa.array([], chunked.type)
+    try:
+        if kind.startswith("polars."):
+            return _read_polars(kind, table)
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how polars fails on data it cannot take
+            raise
+        malformed(f"polars refused it: {str(error)[:200]}")
+    return _read_pandas(kind, table, extras)
+
+
+def _pyarrow(name: str) -> ModuleType:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError:
+        raise UnsendableError(f"{name} travels by Arrow; install pyarrow on both sides") from None
+    return cast("ModuleType", pyarrow)
+
+
+def _stream(pa: ModuleType, data: Any) -> memoryview:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        writer.write(data)
+    return memoryview(sink.getvalue())
+
+
+def _export_stream(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[Any]]:
+    """A stream of structs is a table; of anything else, a chunked array."""
+    try:
+        return "table", _stream(pa, pa.table(value)), []
+    except pa.ArrowException:
+        chunked = pa.chunked_array(value)
+        return "chunked", _stream(pa, pa.table([chunked], [COLUMN])), []
+
+
+def _export_polars(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[Any]]:
+    polars = sys.modules["polars"]
+    kind = type(value)
+    if kind is polars.Series:
+        frame, name = value.to_frame(), "polars.Series"
+    elif kind is polars.DataFrame:
+        frame, name = value, "polars.DataFrame"
+    else:
+        raise UnsendableError(
+            f"polars.{kind.__name__} cannot travel; send a DataFrame or Series of it"
+        )
+    table = frame.to_arrow()
+    if (back := polars.from_arrow(table.slice(0, 0)).schema) != frame.schema:
+        lost = [repr(name) for name, dtype in frame.schema.items() if back.get(name) != dtype]
+        raise UnsendableError(f"Arrow would change the type of the polars column {', '.join(lost)}")
+    return name, _stream(pa, table), []
+
+
+def _read_polars(kind: str, table: Any) -> Any:
+    try:
+        import polars
+    except ImportError:
+        raise SerializationError(
+            f"a {kind} arrived; install polars on the receiving side"
+        ) from None
+    frame: Any = polars.from_arrow(table)
+    if kind == "polars.Series":
+        return frame.to_series(0)
+    return frame if kind == "polars.DataFrame" else malformed("polars data of unknown kind")
+
+
+def _export_pandas(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[Any]]:
+    pandas = sys.modules["pandas"]
+    name = f"pandas.{type(value).__name__}"
+    extras: list[Any] = []
+    if type(value) is pandas.DataFrame:
+        frame = value
+    elif type(value) is pandas.Series:
+        frame, extras = value.to_frame(COLUMN), [_label(value.name)]
+    elif isinstance(value, pandas.Index) and type(value).__module__.partition(".")[0] == "pandas":
+        frame, name = pandas.DataFrame(index=value), "pandas.Index"
+    else:
+        raise UnsendableError(
+            f"{name}, a subclass, would lose its type; send a plain DataFrame or Series"
+        )
+    if frame.attrs:
+        raise UnsendableError(
+            "pandas attrs cannot travel; clear .attrs and send them beside the frame"
+        )
+    extras.append(getattr(frame.index, "freqstr", None) if _has_freq(pandas, frame.index) else None)
+    table = pa.Table.from_pandas(frame)
+    _check_pandas(frame, table.slice(0, 0).to_pandas())
+    return name, _stream(pa, table), extras
+
+
+def _has_freq(pandas: Any, index: Any) -> bool:
+    return isinstance(index, (pandas.DatetimeIndex, pandas.TimedeltaIndex))
+
+
+def _label(name: Any) -> Any:
+    if name is None or type(name) in (str, int, float, bool):
+        return name
+    raise UnsendableError(
+        f"a Series named {name!r} cannot travel; its name may be a str or a number"
+    )
+
+
+def _check_pandas(frame: Any, back: Any) -> None:
+    """Raise UnsendableError unless labels and dtypes survive and object columns hold one type."""
+    columns = frame.columns
+    same = type(columns) is type(back.columns) or len(columns) == 0
+    if (
+        not same
+        or list(columns.names) != list(back.columns.names)
+        or not columns.equals(back.columns)
+    ):
+        raise UnsendableError(
+            "Arrow would change the column labels of this pandas object; use plain strs"
+        )
+    parts = [
+        (f"column {label!r}", frame.iloc[:, i], back.iloc[:, i]) for i, label in enumerate(columns)
+    ]
+    for level in range(frame.index.nlevels):
+        pair = (frame.index.get_level_values(level), back.index.get_level_values(level))
+        if pair[0].name != pair[1].name:
+            raise UnsendableError(f"Arrow would change the index name {pair[0].name!r}; use a str")
+        parts.append(("the index", *pair))
+    for label, column, returned in parts:
+        if column.dtype != returned.dtype:
+            raise UnsendableError(
+                f"Arrow would change {label} from {column.dtype} to {returned.dtype}"
+            )
+        if column.dtype == object:
+            kinds = set(map(type, column)) - {NoneType}
+            if kinds and kinds not in _OBJECT_TYPES:
+                raise UnsendableError(
+                    f"{label} is of dtype object and holds more than str, bytes or date"
+                )
+
+
+def _read_pandas(kind: str, table: Any, extras: list[Any]) -> Any:
+    if kind not in ("pandas.DataFrame", "pandas.Series", "pandas.Index"):
+        malformed("Arrow data of unknown kind")
+    try:
+        import pandas  # noqa: F401 - pyarrow uses it
+    except ImportError:
+        raise SerializationError(
+            f"a {kind} arrived; install pandas on the receiving side"
+        ) from None
+    frame = table.to_pandas()
+    *names, freq = extras
+    if freq is not None:
+        frame.index.freq = freq
+    if kind == "pandas.DataFrame":
+        return frame
+    if kind == "pandas.Index":
+        return frame.index
+    if len(names) != 1:
+        malformed("a pandas Series without a name")
+    series = frame.iloc[:, 0]
+    series.name = names[0]
+    return series
