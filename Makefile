@@ -6,15 +6,18 @@ SOURCES := $(wildcard snakepit tests examples benchmarks docs/conf.py)
 PYTEST_ARGS ?=
 # The library is strict without exception; in tests and scripts the tools under test may be untyped.
 RELAXED := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
-	--allow-untyped-decorators --allow-any-generics
+	--allow-untyped-decorators --allow-any-generics --no-warn-unreachable
+# pytest puts each folder of tests on sys.path; mypy is told so.
+empty :=
+TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs doctest unit bench test-pythons clean
+.PHONY: help demo test check docs doctest unit test-pythons clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
 help:  ## say what each target does
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | grep -v '^$(ABSENT):' | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
 
 # One stamp per set of extras; a newer pyproject.toml or constraints.txt makes it stale.
 $(VENV)/.has-%: pyproject.toml constraints.txt .ci/install
@@ -46,7 +49,7 @@ check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spe
 	@$(BIN)/flake8 snakepit
 	@echo "==> types"
 	@$(BIN)/mypy
-	@$(BIN)/mypy $(RELAXED) $(filter-out snakepit,$(SOURCES))
+	@MYPYPATH=$(TEST_PATH) $(BIN)/mypy $(RELAXED) $(filter-out snakepit,$(SOURCES))
 	@mkdir -p build
 	@$(BIN)/pyright --verifytypes snakepit --ignoreexternal > build/types.log 2>&1 || { cat build/types.log; exit 1; }
 	@grep "completeness score" build/types.log
@@ -62,10 +65,14 @@ doctest: $(VENV)/.has-docs
 	@echo "==> doctests of the documentation"
 	@$(BIN)/python -m sphinx -q -W -n --keep-going -b doctest docs docs/_build/doctest
 
+# Only a tree that has benchmarks offers to run them.
 ifneq ($(wildcard benchmarks/__main__.py),)
+.PHONY: bench
 bench: $(VENV)/.has-dev  ## measure this machine
 	@echo "==> benchmarks"
 	@$(BIN)/python -m benchmarks
+else
+ABSENT := bench
 endif
 
 test-pythons:  ## the tests on every CPython >= 3.11 of this machine
