@@ -1,0 +1,98 @@
+"""Structured concurrency for pools of external worker processes, on trio and asyncio.
+
+    async with snakepit.open_pool("myapp.adapter:MyAdapter", size=4) as pool:
+        print(await pool.execute("predict", {"text": "hello"}, timeout=30))
+
+This face is lazy: a worker that says `from snakepit import Adapter, tool` imports the worker's
+side and nothing of the host's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snakepit.errors import CallTimeoutError as CallTimeoutError
+    from snakepit.errors import ConfigError as ConfigError
+    from snakepit.errors import InvalidParamsError as InvalidParamsError
+    from snakepit.errors import PoolBrokenError as PoolBrokenError
+    from snakepit.errors import PoolClosedError as PoolClosedError
+    from snakepit.errors import PoolSaturatedError as PoolSaturatedError
+    from snakepit.errors import ProtocolError as ProtocolError
+    from snakepit.errors import QueueTimeoutError as QueueTimeoutError
+    from snakepit.errors import SerializationError as SerializationError
+    from snakepit.errors import SnakepitError as SnakepitError
+    from snakepit.errors import ToolCancelled as ToolCancelled
+    from snakepit.errors import ToolError as ToolError
+    from snakepit.errors import ToolNotFoundError as ToolNotFoundError
+    from snakepit.errors import WorkerDiedError as WorkerDiedError
+    from snakepit.errors import WorkerStartError as WorkerStartError
+    from snakepit.options import CrashBarrier as CrashBarrier
+    from snakepit.options import Queue as Queue
+    from snakepit.options import Startup as Startup
+    from snakepit.options import Stop as Stop
+    from snakepit.pool import Pool as Pool
+    from snakepit.pool import PoolStats as PoolStats
+    from snakepit.pool import Stream as Stream
+    from snakepit.pool import ToolSpec as ToolSpec
+    from snakepit.pool import WorkerInfo as WorkerInfo
+    from snakepit.pool import open_pool as open_pool
+    from snakepit.pool import run_pool as run_pool
+    from snakepit.transports import Channel as Channel
+    from snakepit.transports import Link as Link
+    from snakepit.transports import Transport as Transport
+    from snakepit.worker import Adapter as Adapter
+    from snakepit.worker import CallContext as CallContext
+    from snakepit.worker import context as context
+    from snakepit.worker import tool as tool
+
+_HOMES = {
+    "snakepit.errors": (
+        "CallTimeoutError",
+        "ConfigError",
+        "InvalidParamsError",
+        "PoolBrokenError",
+        "PoolClosedError",
+        "PoolSaturatedError",
+        "ProtocolError",
+        "QueueTimeoutError",
+        "SerializationError",
+        "SnakepitError",
+        "ToolCancelled",
+        "ToolError",
+        "ToolNotFoundError",
+        "WorkerDiedError",
+        "WorkerStartError",
+    ),
+    "snakepit.options": ("CrashBarrier", "Queue", "Startup", "Stop"),
+    "snakepit.pool": (
+        "Pool",
+        "PoolStats",
+        "Stream",
+        "ToolSpec",
+        "WorkerInfo",
+        "open_pool",
+        "run_pool",
+    ),
+    "snakepit.transports": ("Channel", "Link", "Transport"),
+    "snakepit.worker": ("Adapter", "CallContext", "context", "tool"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - a list, made from the one table
+__version__ = "0.1.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'snakepit' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,127 @@
+"""The option classes of `open_pool`: frozen, validated when built.
+
+A wrong value is a `ConfigError` that names the option, the value and what is allowed. All times
+are seconds. These classes are the host's; a worker gets plain numbers in its Start message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+from attrs import Attribute, field, frozen
+
+from snakepit.errors import ConfigError
+
+__all__ = ["CrashBarrier", "Queue", "Startup", "Stop"]
+
+Validator = Callable[[Any, "Attribute[Any]", Any], None]
+
+
+def number(*, least: float = 0.0, above: bool = False, optional: bool = False) -> Validator:
+    """Accept finite numbers from `least` on (or above it); None too where it is optional."""
+    allowed = f"a finite number {'above' if above else 'of at least'} {least:g}"
+    allowed += ", or None" if optional else ""
+
+    def validate(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+        if optional and value is None:
+            return
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or not math.isfinite(value) or value < least or (above and value == least):
+            raise ConfigError(f"{type(instance).__name__}.{attribute.name}", value, allowed)
+
+    return validate
+
+
+def whole(*, least: int, optional: bool = False) -> Validator:
+    """Accept whole numbers from `least` on; None too where it is optional."""
+    allowed = f"a whole number of at least {least}" + (", or None" if optional else "")
+
+    def validate(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+        if optional and value is None:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{type(instance).__name__}.{attribute.name}", value, allowed)
+
+    return validate
+
+
+def one_of(*choices: str) -> Validator:
+    """Accept these words."""
+    allowed = " or ".join(map(repr, choices))
+
+    def validate(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            raise ConfigError(f"{type(instance).__name__}.{attribute.name}", value, allowed)
+
+    return validate
+
+
+@frozen(kw_only=True)
+class Startup:
+    """How workers are started.
+
+    `timeout`: to a worker's first word. `init_timeout`: for the adapter's import and `initialize`.
+    At most `batch_size` workers start at once: the next one waits until one of them is ready,
+    and a further batch begins no sooner than `batch_delay` after the one before.
+    """
+
+    timeout: float = field(default=10.0, validator=number(above=True))
+    init_timeout: float = field(default=300.0, validator=number(above=True))
+    batch_size: int = field(default=8, validator=whole(least=1))
+    batch_delay: float = field(default=0.75, validator=number())
+
+
+@frozen(kw_only=True)
+class Queue:
+    """How long, and with how many others, a call may wait for a worker.
+
+    `max_size`: calls waiting at once; one more is a `PoolSaturatedError`. `timeout`: waited longer,
+    `QueueTimeoutError`; the clock does not run while no worker has ever been ready. None: no bound.
+    """
+
+    max_size: int | None = field(default=None, validator=whole(least=0, optional=True))
+    timeout: float | None = field(default=None, validator=number(above=True, optional=True))
+
+    SERVICE: ClassVar[Queue]
+
+
+Queue.SERVICE = Queue(max_size=1000, timeout=5.0)
+
+
+@frozen(kw_only=True)
+class Stop:
+    """The ladder on which a call or a worker is stopped.
+
+    `cancel_grace`: for a cancelled tool to end by itself, its worker kept. `term_grace`: from
+    SIGTERM to SIGKILL. `drain_timeout`: for `cleanup` and a worker's orderly exit.
+    """
+
+    cancel_grace: float = field(default=1.0, validator=number())
+    term_grace: float = field(default=2.0, validator=number())
+    drain_timeout: float = field(default=6.0, validator=number())
+
+
+@frozen(kw_only=True)
+class CrashBarrier:
+    """What follows on a worker's death.
+
+    A start is fruitless if the worker died before it was ready, or before it finished a call.
+    More than `max_restarts` fruitless starts of one slot within `window` and the slot is given
+    up. `retry`: "idempotent" sends a call that its worker's death cut short to another worker, up to
+    `max_retries` times, if it is declared idempotent; "never" does not. For `taint` after a crash the
+    slot is chosen last.
+    """
+
+    max_restarts: int = field(default=5, validator=whole(least=0))
+    window: float = field(default=60.0, validator=number(above=True))
+    retry: str = field(default="idempotent", validator=one_of("idempotent", "never"))
+    max_retries: int = field(default=1, validator=whole(least=0))
+    taint: float = field(default=5.0, validator=number())
+
+
+DEFAULT_STARTUP: Final = Startup()
+DEFAULT_QUEUE: Final = Queue()
+DEFAULT_STOP: Final = Stop()
+DEFAULT_CRASH_BARRIER: Final = CrashBarrier()

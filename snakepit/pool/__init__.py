@@ -1,0 +1,9 @@
+"""THE HOST: scheduler, workers, calls, streams, and the `Pool` that callers hold."""
+
+from snakepit.pool._core import PoolStats as PoolStats
+from snakepit.pool._open import open_pool as open_pool
+from snakepit.pool._open import run_pool as run_pool
+from snakepit.pool._pool import Pool as Pool
+from snakepit.pool._pool import ToolSpec as ToolSpec
+from snakepit.pool._slot import WorkerInfo as WorkerInfo
+from snakepit.pool._stream import Stream as Stream

@@ -1,0 +1,319 @@
+"""The pool's state: every change of it is one of these synchronous functions.
+
+They are called from callers' tasks, from the slots' reader tasks and from the deadline watcher, all
+on one event loop; none of them awaits, so none is ever seen half-done. I/O happens at their
+edges: a message is handed to a channel, an event is set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import frozen
+from msgspec import Raw
+
+from snakepit.errors import (
+    CallTimeoutError,
+    PoolBrokenError,
+    PoolClosedError,
+    PoolSaturatedError,
+    QueueTimeoutError,
+    ToolNotFoundError,
+    WorkerDiedError,
+)
+from snakepit.pool._call import PendingCall
+from snakepit.pool._deadlines import Deadlines
+from snakepit.pool._scheduler import Scheduler
+from snakepit.pool._seat import OVERDUE_S, Seat
+from snakepit.protocol import Buffers, ToolInfo
+
+if TYPE_CHECKING:
+    from snakepit.pool._settings import Settings
+    from snakepit.pool._slot import Slot
+    from snakepit.pool._worker import Worker
+
+_log = logging.getLogger("snakepit.pool")
+_call_numbers = itertools.count(1)
+
+
+@frozen
+class PoolStats:
+    """Counters of a pool since it was opened, and its state now.
+
+    `requests`: calls accepted. `errors`: calls that ended with an error or were given up.
+    `queued`: calls waiting now. `queue_timeouts`, `saturated`: calls refused. `workers`: ready now;
+    `busy` of them have a call, `available` have none. `restarts`: workers started after a death.
+    """
+
+    requests: int
+    errors: int
+    queued: int
+    queue_timeouts: int
+    saturated: int
+    workers: int
+    available: int
+    busy: int
+    restarts: int
+
+
+class PoolCore:
+    """The state machine of one pool."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.scheduler: Scheduler[PendingCall] = Scheduler(queue_max=settings.queue.max_size)
+        self.deadlines = Deadlines()
+        self.slots: list[Slot] = []
+        self.tools: dict[str, ToolInfo] | None = None  # None until a worker was ready
+        self.closing = anyio.Event()
+        self.progress = anyio.Event()  # replaced at each change of a slot's readiness
+        self.broken: PoolBrokenError | None = None
+        self.starting = anyio.Semaphore(settings.startup.batch_size)
+        self.requests = self.errors = self.queue_timeouts = self.saturated = self.restarts = 0
+        self._worker_of: dict[Seat[PendingCall], Worker] = {}
+        self._pipeline_check = False
+
+    # -- what callers do ---------------------------------------------------------------------
+
+    def find_tool(self, name: str) -> ToolInfo | None:
+        """What is known of the tool; None before any worker was ready. Raises ToolNotFoundError."""
+        if self.tools is None:
+            return None
+        info = self.tools.get(name)
+        if info is None:
+            raise ToolNotFoundError(name, tuple(difflib.get_close_matches(name, self.tools)))
+        return info
+
+    def submit(
+        self,
+        tool: str,
+        body: Raw,
+        buffers: Buffers,
+        *,
+        info: ToolInfo | None,
+        timeout: float | None,
+        idempotent: bool | None = None,
+        window: int = 0,
+    ) -> PendingCall:
+        """Take a call in; it begins at once where a worker is free."""
+        self.refuse_if_shut()
+        if self.scheduler.is_full():
+            self.saturated += 1
+            raise PoolSaturatedError(
+                f"pool {self.settings.name!r}: {self.scheduler.waiting} calls wait already "
+                f"(Queue.max_size={self.settings.queue.max_size})"
+            )
+        now = anyio.current_time()
+        if timeout is None and info is not None:
+            timeout = info.timeout_s
+        if timeout is None:
+            timeout = self.settings.call_timeout
+        may_repeat = (
+            info.idempotent if idempotent is None and info is not None else bool(idempotent)
+        )
+        call = PendingCall(
+            next(_call_numbers),
+            tool,
+            body,
+            buffers,
+            info=info,
+            timeout=timeout,
+            expires_at=None if timeout is None else now + timeout,
+            retries_left=self.settings.retries if may_repeat and not window else 0,
+            window=window,
+        )
+        if call.expires_at is not None:
+            call.alarms.append(self.deadlines.at(call.expires_at, lambda: self._expire(call)))
+        self.requests += 1
+        self.scheduler.submit(call)
+        self.dispatch(now)
+        if call.worker is None:
+            self._limit_wait(call, now)
+        return call
+
+    def give_up(self, call: PendingCall, fate: BaseException | None = None) -> None:
+        """Stop the call wherever it is. It settles at once if no worker has it."""
+        if call.settled or call.given_up:
+            return
+        call.given_up, call.fate = True, fate
+        if self.scheduler.withdraw(call):
+            self.settle(call)
+        else:
+            assert call.worker is not None
+            call.worker.cancel(call)
+
+    # -- what workers do ---------------------------------------------------------------------
+
+    def dispatch(self, now: float | None = None) -> None:
+        """Hand out waiting calls to whoever can take them."""
+        scheduler = self.scheduler
+        if now is None:
+            now = anyio.current_time()
+        while (pair := scheduler.next(now)) is not None:
+            seat, call = pair
+            self._worker_of[seat].send(call, now)
+        stolen = scheduler.steal()
+        if stolen is not None:
+            seat, ids = stolen
+            self._worker_of[seat].recall(ids)
+        if scheduler.prefetched and not self._pipeline_check:
+            self._pipeline_check = True
+            self.deadlines.at(now + OVERDUE_S, self._ask_back_overdue)
+
+    def settle(self, call: PendingCall) -> None:
+        """The call is over; its caller may go on."""
+        assert not call.settled
+        call.settled = True
+        call.worker = None
+        for alarm in call.alarms:
+            self.deadlines.cancel(alarm)
+        if call.given_up or call.error is not None:
+            self.errors += 1
+        call.wake()
+
+    def ready(self, worker: Worker, tools: dict[str, ToolInfo]) -> None:
+        """A worker may take calls."""
+        first, self.tools = self.tools is None, tools
+        now = anyio.current_time()
+        self._worker_of[worker.seat] = worker
+        for slot in self.slots:
+            if slot.worker is worker:
+                slot.start_error = None
+        worker.seat.ready()
+        self.scheduler.update(worker.seat, now)
+        self.dispatch(now)
+        if first:
+            for call in self.scheduler.queued():
+                self._limit_wait(call, now)
+        self.slots_changed()
+
+    def gone(self, worker: Worker, death: WorkerDiedError) -> None:
+        """A worker's process has been reaped: settle or requeue what it had.
+
+        The worker runs calls in the order they were sent, so only the first one may have run.
+        """
+        now = anyio.current_time()
+        left = worker.seat.gone()
+        self.scheduler.update(worker.seat, now)
+        self._worker_of.pop(worker.seat, None)
+        again: list[PendingCall] = []
+        for position, call in enumerate(left):
+            may_have_run = position == 0 and call.reached_worker
+            if call.given_up:
+                if not may_have_run:
+                    worker.never_ran(call)
+                self.settle(call)
+            elif may_have_run and not call.retries_left:
+                call.error = WorkerDiedError(*death.args)
+                self.settle(call)
+            else:
+                call.retries_left -= may_have_run
+                call.worker = call.sent = None
+                call.reached_worker = True
+                again.append(call)
+        self.scheduler.put_back(again)
+        if self.closing.is_set():
+            self._drop_queue()
+        self.dispatch(now)
+        self.slots_changed()
+
+    def slot_given_up(self, certificate: str) -> None:
+        """A slot will not be filled again; without any left the pool is broken."""
+        self.slots_changed()
+        if any(not slot.given_up for slot in self.slots):
+            return
+        self.broken = PoolBrokenError(
+            f"pool {self.settings.name!r}: every slot was given up after "
+            f"{self.settings.crash_barrier.max_restarts} fruitless restarts",
+            certificate,
+        )
+        _log.error("%s", self.broken)
+        for call in self.scheduler.clear():
+            call.error = self.broken
+            self.settle(call)
+
+    def slots_changed(self) -> None:
+        """Wake whoever waits for readiness."""
+        self.progress.set()
+        self.progress = anyio.Event()
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Begin to close: refuse, drop the queue, stop what runs, let the slots end."""
+        if self.closing.is_set():
+            return
+        self.closing.set()
+        self._drop_queue()
+        for slot in self.slots:
+            slot.worker.close()
+        self.slots_changed()
+
+    def closed_error(self) -> PoolClosedError:
+        """The error of calls that the closing of the pool ends."""
+        return PoolClosedError(f"pool {self.settings.name!r} is closed")
+
+    def refuse_if_shut(self) -> None:
+        """Raise if no call can be taken any more."""
+        if self.closing.is_set():
+            raise self.closed_error()
+        if self.broken is not None:
+            raise PoolBrokenError(*self.broken.args)
+
+    def stats(self) -> PoolStats:
+        """The counters as they are now."""
+        seats = [slot.worker.seat for slot in self.slots if slot.is_ready]
+        busy = sum(bool(seat.calls) for seat in seats)
+        return PoolStats(
+            requests=self.requests,
+            errors=self.errors,
+            queued=self.scheduler.waiting,
+            queue_timeouts=self.queue_timeouts,
+            saturated=self.saturated,
+            workers=len(seats),
+            available=len(seats) - busy,
+            busy=busy,
+            restarts=self.restarts,
+        )
+
+    def _drop_queue(self) -> None:
+        for call in self.scheduler.clear():
+            call.given_up, call.fate = True, self.closed_error()
+            self.settle(call)
+
+    def _limit_wait(self, call: PendingCall, now: float) -> None:
+        """Start the clock of `Queue.timeout`, unless no worker has ever been ready."""
+        limit = self.settings.queue.timeout
+        if limit is not None and self.tools is not None:
+            call.alarms.append(
+                self.deadlines.at(now + limit, lambda: self._waited_too_long(call, limit))
+            )
+
+    def _waited_too_long(self, call: PendingCall, limit: float) -> None:
+        if call.worker is None and not call.settled:
+            self.queue_timeouts += 1
+            self.give_up(call, QueueTimeoutError(call.tool, limit))
+
+    def _expire(self, call: PendingCall) -> None:
+        if call.settled or call.given_up:
+            return
+        assert call.timeout is not None
+        if call.worker is None:
+            self.queue_timeouts += 1
+            self.give_up(call, QueueTimeoutError(call.tool, call.timeout))
+        else:
+            self.give_up(call, CallTimeoutError(call.tool, call.timeout))
+
+    def _ask_back_overdue(self) -> None:
+        """Ask prefetched calls back from workers whose running call turned out long."""
+        self._pipeline_check = False
+        now = anyio.current_time()
+        for seat, ids in self.scheduler.overdue(now):
+            self._worker_of[seat].recall(ids)
+        if self.scheduler.prefetched:
+            self._pipeline_check = True
+            self.deadlines.at(now + OVERDUE_S, self._ask_back_overdue)

@@ -1,0 +1,270 @@
+"""`Pool`: what callers hold. Every method here is thin; the state is the core's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, TypeVarTuple, cast
+
+import anyio
+import anyio.lowlevel
+from attrs import frozen
+
+from snakepit.errors import (
+    ConfigError,
+    InvalidParamsError,
+    PoolBrokenError,
+)
+from snakepit.pool._call import PendingCall
+from snakepit.pool._core import PoolCore, PoolStats
+from snakepit.pool._functions import pickle_call, unpickle_outcome
+from snakepit.pool._settings import check_timeout
+from snakepit.pool._slot import WorkerInfo
+from snakepit.pool._stream import Stream
+from snakepit.process import fork_generation
+from snakepit.protocol import ToolInfo, decode_value, encode_params
+from snakepit.worker._functions import RUN_SYNC
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+WINDOW_MAX = 2**16
+
+
+@frozen
+class ToolSpec:
+    """A tool as `pool.tools()` shows it. `parameters` is a JSON Schema of its params object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    streaming: bool
+
+
+class Pool:
+    """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
+
+    It belongs to the event loop that opened it.
+    """
+
+    def __init__(self, core: PoolCore) -> None:
+        self._core = core
+        self._thread_id = threading.get_ident()
+        self._loop_token = anyio.lowlevel.current_token()
+        self._fork_generation = fork_generation()
+
+    def __repr__(self) -> str:
+        core = self._core
+        stats = core.stats()
+        state = "closed" if core.closing.is_set() else "broken" if core.broken else "open"
+        return (
+            f"<snakepit.Pool {core.settings.name!r} {state}: {stats.workers} of "
+            f"{core.settings.size} workers ready, {stats.busy} busy, {stats.queued} calls queued>"
+        )
+
+    async def execute(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """Run one tool on one worker and return its value. Always a checkpoint.
+
+        Cancelling stops the tool before this returns, within `Stop.cancel_grace +
+        Stop.term_grace`; the worker and what it has loaded are kept wherever the tool ends by the
+        first of these. A call is sent to one worker, once; only if it is idempotent is it sent
+        again after its worker died.
+
+        Args:
+            tool: the tool's name.
+            params: its arguments by name. They may be changed once this has returned.
+            timeout: seconds for the whole call, waiting included; None: the tool's own, else
+                `call_timeout`.
+            idempotent: may it run twice? None: as its tool declares.
+
+        Raises:
+            ToolError: the tool raised; also an instance of the builtin type that it raised.
+            ToolNotFoundError, InvalidParamsError, SerializationError: the call is at fault.
+            CallTimeoutError, QueueTimeoutError: time was up while it ran, or before it began.
+            WorkerDiedError: the worker died, or had to be ended, during the call.
+            PoolSaturatedError, PoolClosedError, PoolBrokenError: refused.
+
+        Source: the way of a call in docs/architecture.md.
+        """
+        self._check_caller()
+        call = self._submit(tool, params, timeout=timeout, idempotent=idempotent)
+        body, buffers = await self._finish(call)
+        return decode_value(body, buffers)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        window: int = 16,
+    ) -> AsyncGenerator[Stream]:
+        """Call a streaming tool: `async with pool.stream(...) as chunks: async for chunk in chunks`.
+
+        At most `window` chunks are unread at any time, wherever they are. Leaving the block early,
+        in whatever way, closes the tool's generator (its `finally` runs) before the block is left,
+        within `Stop.cancel_grace + Stop.term_grace`. Entering does not wait for a worker; the first
+        chunk does.
+
+        Args:
+            timeout: seconds from the call's start to its end, raised where the next chunk is
+                awaited, never into the body.
+
+        Raises: as `execute`, where the next chunk is awaited; what is wrong with the call itself
+            on entering.
+        """
+        self._check_caller()
+        _check_window(window)
+        call = self._submit(tool, params, timeout=timeout, window=window)
+        stream = Stream(call)
+        try:
+            yield stream
+        finally:
+            stream.close()
+            if not call.settled:
+                self._core.give_up(call)
+                await call.until_settled()
+
+    async def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run any importable or picklable function in a worker, like `trio.to_thread.run_sync`.
+
+        Function, arguments and value are pickled; cloudpickle helps where it is installed. Always
+        a checkpoint. Cancelling stops the function as it stops a tool.
+
+        Raises: what the function raised, with the worker's traceback as a note; SerializationError:
+            something cannot be pickled; PermissionError: this pool did not start its workers itself.
+        """
+        self._check_caller()
+        if not self._core.settings.spawns_python:
+            raise PermissionError(
+                "run_sync sends pickles, so it works only on pools that start their own Python "
+                "workers; this one was opened with a command"
+            )
+        body, buffers = encode_params(pickle_call(func, args))
+        call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None)
+        value: T = unpickle_outcome(decode_value(*await self._finish(call)))
+        return value
+
+    def tools(self) -> dict[str, ToolSpec]:
+        """The tools of the workers, by name; empty before any worker was ready."""
+        return {
+            info.name: ToolSpec(info.name, info.description, info.parameters or {}, info.streaming)
+            for info in (self._core.tools or {}).values()
+        }
+
+    def stats(self) -> PoolStats:
+        """Counters since the pool was opened, and its state now."""
+        return self._core.stats()
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers as they are now, one for each slot."""
+        return [slot.info() for slot in self._core.slots]
+
+    async def ready(self) -> None:
+        """Wait until all `size` workers are ready. Always a checkpoint.
+
+        Raises: WorkerStartError: what keeps one of them from starting; PoolClosedError.
+        """
+        self._check_caller()
+        await anyio.lowlevel.checkpoint()
+        core = self._core
+        while True:
+            core.refuse_if_shut()
+            if all(slot.is_ready for slot in core.slots):
+                return
+            raise_start_error(core)
+            await core.progress.wait()
+
+    def _submit(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None,
+        *,
+        timeout: float | None,
+        idempotent: bool | None = None,
+        window: int = 0,
+    ) -> PendingCall:
+        if timeout is not None:
+            check_timeout("timeout", timeout)
+        self._core.refuse_if_shut()
+        info = self._core.find_tool(tool)
+        if info is not None and info.streaming != (window > 0):
+            hint = (
+                "streams; call it with stream" if info.streaming else "does not stream; use execute"
+            )
+            raise InvalidParamsError(tool, f"this tool {hint}(...)")
+        body, buffers = encode_params(_as_dict(tool, params))
+        return self._core.submit(
+            tool,
+            body,
+            buffers,
+            info=info,
+            timeout=timeout,
+            idempotent=idempotent,
+            window=window,
+        )
+
+    async def _finish(self, call: PendingCall) -> Any:
+        """Wait for the outcome; if that is cut short, stop the call first."""
+        try:
+            while not call.settled:
+                await call.changed()
+        except BaseException:
+            self._core.give_up(call)
+            await call.until_settled()
+            raise
+        return call.outcome()
+
+    def _check_caller(self) -> None:
+        if self._fork_generation != fork_generation():
+            raise RuntimeError(
+                "this pool belongs to the process that opened it; a forked child must open its own"
+            )
+        if (
+            threading.get_ident() != self._thread_id
+            or anyio.lowlevel.current_token() != self._loop_token
+        ):
+            raise RuntimeError(
+                "a pool belongs to the event loop that opened it; from another thread use "
+                "anyio.from_thread, or open_pool_sync, which gives scripts a pool without async"
+            )
+
+
+def raise_start_error(core: PoolCore) -> None:
+    """Raise what kept a worker from starting, if one could not."""
+    for slot in core.slots:
+        if slot.start_error is not None:
+            error = slot.start_error
+            raise type(error)(*error.args)
+    if core.broken is not None:
+        raise PoolBrokenError(*core.broken.args)
+
+
+def _check_window(window: object) -> None:
+    whole = isinstance(window, int) and not isinstance(window, bool)
+    if not whole or not 1 <= cast("int", window) <= WINDOW_MAX:
+        raise ConfigError("window", window, f"a whole number from 1 to {WINDOW_MAX}")
+
+
+def _as_dict(tool: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping):
+        raise InvalidParamsError(
+            tool, f"params must map argument names to values, not be a {type(params).__name__}"
+        )
+    for name in params:
+        if not isinstance(name, str):
+            raise InvalidParamsError(tool, f"argument names are strings, not {name!r}")
+    return dict(params)

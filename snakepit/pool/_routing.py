@@ -1,0 +1,107 @@
+"""What each message of a worker does to the call that it names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snakepit.errors import (
+    InvalidParamsError,
+    ProtocolError,
+    SerializationError,
+    SnakepitError,
+    ToolNotFoundError,
+)
+from snakepit.pool._call import PendingCall
+from snakepit.protocol import (
+    End,
+    Failure,
+    Goodbye,
+    Item,
+    Result,
+    Returned,
+    Settled,
+    ToHost,
+    rebuild,
+)
+
+if TYPE_CHECKING:
+    from snakepit.pool._core import PoolCore
+    from snakepit.pool._worker import Worker
+
+
+def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) -> None:
+    """Act on the messages. Raises ProtocolError at one that has no place here; those before it count."""
+    for message in messages:
+        if isinstance(message, Result):
+            call = _take(worker, message.id, now)
+            call.result = (message.body, message.buffers)
+            if call.window:
+                call.error = ProtocolError("a stream was answered like a plain call")
+            core.settle(call)
+        elif isinstance(message, Item):
+            call = _stream(worker, message)
+            if not call.given_up:
+                call.items.append(message)
+                call.wake()
+        elif isinstance(message, End):
+            call = _take(worker, message.id, now)
+            if not call.window:
+                call.error = ProtocolError("a plain call was answered like a stream")
+            core.settle(call)
+        elif isinstance(message, Failure):
+            call = _take(worker, message.id, now)
+            call.error = _error(worker, call, message)
+            core.settle(call)
+        elif isinstance(message, Settled):
+            call = _take(worker, message.id, now, ran=message.ran)
+            if not call.given_up:
+                call.error = ProtocolError("the worker ended a call that nobody had cancelled")
+            elif not message.ran:
+                worker.never_ran(call)
+            core.settle(call)
+        elif isinstance(message, Returned):
+            _put_back(core, worker, message, now)
+        elif not isinstance(message, Goodbye):
+            raise ProtocolError(f"{type(message).__name__} is out of place here")
+
+
+def _take(worker: Worker, call_id: int, now: float, *, ran: bool = True) -> PendingCall:
+    call = worker.seat.settle(call_id, now, ran=ran)
+    if call is None:
+        raise ProtocolError(f"call {call_id} is not running on this worker")
+    return call
+
+
+def _stream(worker: Worker, item: Item) -> PendingCall:
+    call = worker.seat.calls.get(item.id)
+    if call is None or not call.window:
+        raise ProtocolError(f"call {item.id} is no stream on this worker")
+    if len(call.items) >= call.window:
+        raise ProtocolError(f"call {item.id} sent more items than it had credit for")
+    return call
+
+
+def _put_back(core: PoolCore, worker: Worker, returned: Returned, now: float) -> None:
+    again: list[PendingCall] = []
+    for call_id in returned.ids:
+        call = _take(worker, call_id, now, ran=False)
+        call.worker = call.sent = None
+        if call.given_up:
+            worker.never_ran(call)
+            core.settle(call)
+        else:
+            again.append(call)
+    worker.seat.answered()
+    core.scheduler.put_back(again)
+
+
+def _error(worker: Worker, call: PendingCall, failure: Failure) -> SnakepitError:
+    """The exception for a failed call."""
+    data = failure.error
+    if failure.kind == "not_found":
+        return ToolNotFoundError(call.tool)
+    if failure.kind == "params":
+        return InvalidParamsError(call.tool, data.message.removeprefix(f"tool {call.tool!r}: "))
+    if failure.kind == "serialization":
+        return SerializationError(f"{call.tool!r}: {data.message}")
+    return rebuild(data, tool=call.tool, worker_id=worker.id)

@@ -1,0 +1,141 @@
+"""Which call goes to which worker: pure, synchronous, every operation O(1).
+
+Calls wait in one line. An idle worker gets the first of them; while more wait than there are
+idle workers, a worker whose calls are short is handed a few ahead, so that it never idles for
+the length of a round trip. A short call must not wait behind a long one: once a running call
+turns out long, or another worker falls idle, the calls behind it are asked back.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from snakepit.pool._seat import OVERDUE_S, HasId, Phase, Seat
+
+C = TypeVar("C", bound=HasId)
+
+
+class Scheduler(Generic[C]):
+    """The line of waiting calls and the workers that may serve them.
+
+    `queue_max`: how many calls may wait (prefetched ones count as waiting); None: no bound.
+    """
+
+    def __init__(self, *, queue_max: int | None = None, prefetch: bool = True) -> None:
+        self._queue_max = queue_max
+        self._prefetch = prefetch
+        self._queue: OrderedDict[int, C] = OrderedDict()
+        self._idle: OrderedDict[Seat[C], None] = OrderedDict()
+        self._tainted: OrderedDict[Seat[C], None] = OrderedDict()
+        self._room: OrderedDict[Seat[C], None] = OrderedDict()
+        self._loaded: OrderedDict[Seat[C], None] = OrderedDict()  # have calls to ask back
+        self._prefetched = 0
+        self._counted: dict[Seat[C], int] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no worker has begun."""
+        return len(self._queue) + self._prefetched
+
+    @property
+    def prefetched(self) -> int:
+        """Calls that were sent ahead and have not begun."""
+        return self._prefetched
+
+    def queued(self) -> list[C]:
+        """The calls in line, the next one first."""
+        return list(self._queue.values())
+
+    @property
+    def idle(self) -> int:
+        """Workers that could begin a call now."""
+        return len(self._idle) + len(self._tainted)
+
+    def is_full(self) -> bool:
+        """Would one more call have to wait, with no place to wait in?"""
+        return not self.idle and self._queue_max is not None and self.waiting >= self._queue_max
+
+    def submit(self, call: C) -> None:
+        """Put the call at the end of the line."""
+        self._queue[call.id] = call
+
+    def put_back(self, calls: Iterable[C]) -> None:
+        """Put calls that came back unrun at the head of the line, in their order."""
+        for call in reversed(list(calls)):
+            self._queue[call.id] = call
+            self._queue.move_to_end(call.id, last=False)
+
+    def withdraw(self, call: C) -> bool:
+        """Take the call out of the line; False if it is not in it."""
+        return self._queue.pop(call.id, None) is not None
+
+    def clear(self) -> list[C]:
+        """Empty the line and return what was in it."""
+        calls = list(self._queue.values())
+        self._queue.clear()
+        return calls
+
+    def update(self, seat: Seat[C], now: float) -> None:
+        """The seat has changed: file it anew. To be called after every change of a seat."""
+        for shelf in (self._idle, self._tainted, self._room, self._loaded):
+            shelf.pop(seat, None)
+        self._prefetched += seat.prefetched_count - self._counted.pop(seat, 0)
+        if seat.phase is Phase.GONE:
+            return
+        if seat.prefetched_count:
+            self._counted[seat] = seat.prefetched_count
+            if not seat.recalled:
+                self._loaded[seat] = None
+        if seat.phase is Phase.READY:
+            (self._tainted if seat.tainted_until > now else self._idle)[seat] = None
+        elif self._prefetch and seat.has_room():
+            self._room[seat] = None
+
+    def next(self, now: float) -> tuple[Seat[C], C] | None:
+        """Lease the first waiting call to the best seat and return both; None if none can go."""
+        if not self._queue:
+            return None
+        seat = self._pick(now)
+        if seat is None:
+            return None
+        _, call = self._queue.popitem(last=False)
+        seat.lease(call, now)
+        self.update(seat, now)
+        return seat, call
+
+    def steal(self) -> tuple[Seat[C], tuple[int, ...]] | None:
+        """With an idle worker and nobody in line: whose prefetched calls to ask back."""
+        if self._queue or not self.idle or not self._loaded:
+            return None
+        seat = next(iter(self._loaded))
+        return seat, self._recall(seat)
+
+    def overdue(self, now: float) -> list[tuple[Seat[C], tuple[int, ...]]]:
+        """Whose prefetched calls to ask back because the running one turned out long."""
+        late = [seat for seat in self._loaded if now - seat.head_since >= OVERDUE_S]
+        return [(seat, self._recall(seat)) for seat in late]
+
+    def _recall(self, seat: Seat[C]) -> tuple[int, ...]:
+        ids = seat.recall()
+        for shelf in (self._loaded, self._room):
+            shelf.pop(seat, None)
+        return ids
+
+    def _pick(self, now: float) -> Seat[C] | None:
+        while self._tainted:
+            seat = next(iter(self._tainted))
+            if seat.tainted_until > now:
+                break
+            del self._tainted[seat]
+            self._idle[seat] = None
+        if self._idle:
+            return next(reversed(self._idle))  # the one used last: its caches are warm
+        if self._tainted:
+            return next(iter(self._tainted))
+        if self._room:
+            # A call that may take long to decode, or streams, waits for an idle worker.
+            head = next(iter(self._queue.values()))
+            return next(iter(self._room)) if head.prefetchable else None
+        return None

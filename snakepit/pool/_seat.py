@@ -1,0 +1,137 @@
+"""One worker as the scheduler sees it: a pure state machine, no I/O, no clock of its own.
+
+    starting → ready ⇄ leased → draining → stopping → gone
+
+A seat only ever goes right once it has left `ready ⇄ leased`. Its calls are kept in the order in
+which they were sent: the worker runs them in that order, so on its death only the first one may
+have run.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Generic, Protocol, TypeVar
+
+PREFETCH_MAX: Final = 4
+PREFETCH_AVERAGE_MAX_S: Final = 0.001
+OVERDUE_S: Final = 0.002
+_AVERAGE_WEIGHT: Final = 0.2
+
+
+class HasId(Protocol):
+    """A call, as far as this file is concerned."""
+
+    id: int
+    prefetchable: bool
+
+
+C = TypeVar("C", bound=HasId)
+
+
+class Phase(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    LEASED = "leased"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    GONE = "gone"
+
+
+class Seat(Generic[C]):
+    """The state of one worker; every change goes through one of these methods.
+
+    `calls`: sent and not settled, in the order of sending; the first is the one that runs, the
+    others are prefetched. `recalled`: those of them that were asked back. `average_s`: the moving
+    average of recent calls' durations.
+    """
+
+    def __init__(self, *, tainted_until: float = 0.0) -> None:
+        self.phase = Phase.STARTING
+        self.calls: dict[int, C] = {}
+        self.recalled: set[int] = set()
+        self.head_since = 0.0
+        self.average_s = float("inf")
+        self.finished_count = 0
+        self.tainted_until = tainted_until
+
+    @property
+    def prefetched_count(self) -> int:
+        """Calls that were sent and have to wait for the first one."""
+        return max(0, len(self.calls) - 1)
+
+    def ready(self) -> None:
+        """The worker is initialised."""
+        assert self.phase is Phase.STARTING, self.phase
+        self.phase = Phase.READY
+
+    def has_room(self) -> bool:
+        """May a further call be sent ahead? Only behind calls that are known to be short."""
+        return (
+            self.phase is Phase.LEASED
+            and len(self.calls) <= PREFETCH_MAX
+            and self.average_s < PREFETCH_AVERAGE_MAX_S
+            and not self.recalled
+            and all(call.prefetchable for call in self.calls.values())
+        )
+
+    def lease(self, call: C, now: float) -> None:
+        """The call is sent to this worker."""
+        assert self.phase in (Phase.READY, Phase.LEASED), self.phase
+        assert call.id not in self.calls
+        if not self.calls:
+            self.head_since = now
+        self.calls[call.id] = call
+        self.phase = Phase.LEASED
+
+    def settle(self, call_id: int, now: float, *, ran: bool = True) -> C | None:
+        """The call is over, or was given back unrun; None if it was not here."""
+        call = self.calls.get(call_id)
+        if call is None:
+            return None
+        if next(iter(self.calls)) == call_id:
+            if ran:
+                self._note(now - self.head_since)
+            self.head_since = now
+        del self.calls[call_id]
+        self.recalled.discard(call_id)
+        self.finished_count += ran
+        if not self.calls and self.phase is Phase.LEASED:
+            self.phase = Phase.READY
+        return call
+
+    def recall(self) -> tuple[int, ...]:
+        """The prefetched calls that are to be asked back now."""
+        ids = tuple(list(self.calls)[1:])
+        asked = tuple(i for i in ids if i not in self.recalled)
+        self.recalled.update(asked)
+        return asked
+
+    def answered(self) -> None:
+        """The worker has answered a recall: what did not come back will run here."""
+        self.recalled.clear()
+
+    def drain(self) -> None:
+        """No further calls; those here may end."""
+        if self.phase in (Phase.STARTING, Phase.READY, Phase.LEASED):
+            self.phase = Phase.DRAINING
+
+    def stop(self) -> None:
+        """The process is being stopped: condemned for good."""
+        if self.phase is not Phase.GONE:
+            self.phase = Phase.STOPPING
+
+    def gone(self) -> list[C]:
+        """The process is reaped; returns the calls that nobody will answer, in their order."""
+        self.phase = Phase.GONE
+        left = list(self.calls.values())
+        self.calls.clear()
+        self.recalled.clear()
+        return left
+
+    def _note(self, duration_s: float) -> None:
+        if self.average_s == float("inf"):
+            self.average_s = duration_s
+        else:
+            self.average_s += _AVERAGE_WEIGHT * (duration_s - self.average_s)

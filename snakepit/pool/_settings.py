@@ -1,0 +1,231 @@
+"""What `open_pool` was given, checked and made whole, before anything is started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from attrs import frozen
+from msgspec import Raw
+
+import snakepit
+from snakepit.errors import ConfigError, SerializationError
+from snakepit.options import CrashBarrier, Queue, Startup, Stop
+from snakepit.protocol import Buffers, encode_value
+from snakepit.transports import StdioTransport, Transport
+from snakepit.worker._target import Target, describe_main, describe_target, import_paths_for
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The whole of one pool's configuration."""
+
+    name: str
+    size: int
+    min_ready: int
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None
+    target: Target
+    spawns_python: bool
+    adapter_body: Raw
+    adapter_buffers: Buffers
+    import_paths: tuple[str, ...]
+    tool_backend: str
+    transport: Transport
+    startup: Startup
+    queue: Queue
+    call_timeout: float | None
+    stop: Stop
+    crash_barrier: CrashBarrier
+
+    @property
+    def retries(self) -> int:
+        """How often an idempotent call is sent again after its worker died."""
+        barrier = self.crash_barrier
+        return barrier.max_retries if barrier.retry == "idempotent" else 0
+
+
+def make_settings(
+    adapter: str | type | ModuleType | None,
+    *,
+    command: Sequence[str] | None,
+    size: int | None,
+    name: str,
+    min_ready: int,
+    transport: str | Transport,
+    python: str | os.PathLike[str] | None,
+    adapter_args: Sequence[Any],
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    tool_backend: str,
+    startup: Startup,
+    queue: Queue,
+    call_timeout: float | None,
+    stop: Stop,
+    crash_barrier: CrashBarrier,
+) -> Settings:
+    """Check every argument. Raises ConfigError, and starts nothing."""
+    if size is None:
+        size = usable_cpus()
+    _check(_is_whole(size) and size >= 1, "size", size, "a whole number of at least 1, or None")
+    _check(
+        _is_whole(min_ready) and 0 <= min_ready <= size,
+        "min_ready",
+        min_ready,
+        f"a whole number from 0 to size ({size})",
+    )
+    _check(_is_text(name) and name != "", "name", name, "a non-empty string")
+    _check(tool_backend in ("asyncio", "trio"), "tool_backend", tool_backend, "'asyncio' or 'trio'")
+    check_timeout("call_timeout", call_timeout)
+    for option, value, kind in (
+        ("startup", startup, Startup),
+        ("queue", queue, Queue),
+        ("stop", stop, Stop),
+        ("crash_barrier", crash_barrier, CrashBarrier),
+    ):
+        _check(isinstance(value, kind), option, value, f"a snakepit.{kind.__name__}(...)")
+    if command is not None:
+        _check(adapter is None, "command", command, "either an adapter or a command, not both")
+        _check(python is None, "python", python, "no interpreter where there is a command")
+    directory = _directory(cwd)
+    argv, same_interpreter = _argv(command, python)
+    target = Target("", *describe_main()) if adapter is None else describe_target(adapter)
+    return Settings(
+        name=name,
+        size=size,
+        min_ready=min_ready,
+        argv=argv,
+        env=_environment(env, size),
+        cwd=directory,
+        target=target,
+        spawns_python=command is None,
+        **_adapter_arguments(adapter_args),
+        import_paths=() if command is not None else import_paths_for(same_interpreter),
+        tool_backend=tool_backend,
+        transport=_transport(transport),
+        startup=startup,
+        queue=queue,
+        call_timeout=call_timeout,
+        stop=stop,
+        crash_barrier=crash_barrier,
+    )
+
+
+def check_timeout(option: str, value: object) -> None:
+    """Accept None and positive finite numbers."""
+    good = value is None or (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    )
+    _check(good, option, value, "a finite number of seconds above 0, or None")
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use: its affinity, cut down to its cgroup's quota."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        count = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, count if quota is None else min(count, int(quota)))
+
+
+def _cgroup_quota() -> float | None:
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _environment(extra: Mapping[str, str] | None, size: int) -> dict[str, str]:
+    env = dict(os.environ)
+    threads = str(max(1, usable_cpus() // size))
+    for variable in THREAD_VARIABLES:
+        env.setdefault(variable, threads)
+    for key, value in (extra or {}).items():
+        _check(
+            _is_text(key) and _is_text(value) and key != "" and "=" not in key,
+            "env",
+            {key: value},
+            "names and values that are strings",
+        )
+        env[key] = value
+    return env
+
+
+def _argv(
+    command: Sequence[str] | None, python: str | os.PathLike[str] | None
+) -> tuple[tuple[str, ...], bool]:
+    if command is not None:
+        good = not _is_text(command) and len(command) > 0
+        _check(good and all(map(_is_text, command)), "command", command, "a non-empty sequence of strings (an argv)")
+        return tuple(command), False
+    chosen = os.fspath(python or os.environ.get("SNAKEPIT_PYTHON") or sys.executable)
+    found = shutil.which(chosen)
+    _check(found is not None, "python", chosen, "the path of an executable Python interpreter")
+    assert found is not None
+    if os.path.abspath(found) == os.path.abspath(sys.executable):
+        # Our own interpreter: it finds this package wherever we found it.
+        root = str(Path(snakepit.__file__).parent.parent)
+        return (found, "-P", "-c", _BOOTSTRAP.format(root=root), "snakepit-worker"), True
+    return (found, "-P", "-m", "snakepit.worker"), False
+
+
+_BOOTSTRAP = (
+    "import sys; sys.path.append({root!r}); "
+    "from snakepit.worker.__main__ import main; sys.exit(main([]))"
+)
+
+
+def _adapter_arguments(adapter_args: Sequence[Any]) -> dict[str, Any]:
+    _check(
+        not isinstance(adapter_args, str | bytes) and isinstance(adapter_args, Sequence),
+        "adapter_args",
+        adapter_args,
+        "a sequence of arguments for the adapter",
+    )
+    try:
+        body, buffers = encode_value(tuple(adapter_args))
+    except SerializationError as error:
+        raise ConfigError("adapter_args", adapter_args, str(error)) from error
+    return {"adapter_body": body, "adapter_buffers": buffers}
+
+
+def _directory(cwd: str | os.PathLike[str] | None) -> str | None:
+    if cwd is None:
+        return None
+    _check(os.path.isdir(cwd), "cwd", cwd, "a directory that exists")
+    return os.fspath(cwd)
+
+
+def _transport(transport: str | Transport) -> Transport:
+    if isinstance(transport, Transport):
+        return transport
+    _check(transport in ("auto", "stdio"), "transport", transport, "'auto', 'stdio' or a Transport")
+    return StdioTransport()
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _check(good: bool, option: str, value: object, allowed: str) -> None:
+    if not good:
+        raise ConfigError(option, value, allowed)

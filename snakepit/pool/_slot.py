@@ -1,0 +1,95 @@
+"""A slot: one place in the pool, filled by one worker after another until the pool closes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import frozen
+
+from snakepit.pool._seat import Phase
+from snakepit.pool._worker import Worker
+from snakepit.resilience import RestartBudget
+
+if TYPE_CHECKING:
+    from snakepit.errors import WorkerStartError
+    from snakepit.pool._core import PoolCore
+
+_log = logging.getLogger("snakepit.pool")
+
+
+@frozen
+class WorkerInfo:
+    """A worker as `pool.workers()` shows it.
+
+    `state`: "starting", "ready", "leased", "draining", "stopping" or "gone". `started_at`: seconds
+    since the epoch. `requests`: calls finished.
+    """
+
+    id: str
+    pid: int | None
+    state: str
+    started_at: float
+    requests: int
+
+
+class Slot:
+    """One place for a worker. `worker` is the one that fills it now, or did last."""
+
+    def __init__(self, core: PoolCore, number: int) -> None:
+        self._core = core
+        self._number = number
+        self._generation = 0
+        self.given_up = False
+        self.start_error: WorkerStartError | None = None  # why the last start failed
+        self.worker = self._next_worker()
+
+    @property
+    def is_ready(self) -> bool:
+        """The worker serves calls."""
+        return self.worker.seat.phase in (Phase.READY, Phase.LEASED)
+
+    def info(self) -> WorkerInfo:
+        """What `pool.workers()` shows."""
+        worker = self.worker
+        return WorkerInfo(
+            id=worker.id,
+            pid=worker.pid,
+            state=worker.seat.phase.value,
+            started_at=worker.started_at,
+            requests=worker.seat.finished_count,
+        )
+
+    async def run(self, first_start_delay_s: float) -> None:
+        """Keep the slot filled until the pool closes or the slot is given up."""
+        core = self._core
+        barrier = core.settings.crash_barrier
+        budget = RestartBudget(max_restarts=barrier.max_restarts, window_s=barrier.window)
+        delay: float | None = first_start_delay_s
+        while True:
+            with anyio.move_on_after(delay):
+                await core.closing.wait()
+            await core.starting.acquire()
+            if core.closing.is_set():
+                core.starting.release()
+                return
+            worker = self.worker
+            await worker.live(hatched=core.starting.release)
+            self.start_error = worker.start_error
+            core.slots_changed()
+            if core.closing.is_set():
+                return
+            now = anyio.current_time()
+            delay = budget.ended(now, fruitful=worker.seat.finished_count > 0)
+            if delay is None:
+                self.given_up = True
+                core.slot_given_up(str(worker.start_error or worker.death))
+                return
+            self.worker = self._next_worker(tainted_until=now + barrier.taint)
+            core.restarts += 1
+
+    def _next_worker(self, *, tainted_until: float = 0.0) -> Worker:
+        self._generation += 1
+        worker_id = f"{self._core.settings.name}-{self._number}.{self._generation}"
+        return Worker(self._core, worker_id, tainted_until=tainted_until)

@@ -1,0 +1,65 @@
+"""`pool.stream`: the items of one call, under a credit window."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+from snakepit.protocol import Credit, decode_value
+
+if TYPE_CHECKING:
+    from snakepit.pool._call import PendingCall
+
+
+class Stream(AsyncIterator[Any]):
+    """The items, in the order in which the tool yielded them.
+
+    At most `window` items are ever unread, in this process, on the way and in the worker's
+    hands together: a slow reader slows the tool down. One task reads at a time.
+    """
+
+    def __init__(self, call: PendingCall) -> None:
+        self._call = call
+        self._owed = 0  # items taken whose credit has not been given back yet
+        self._reading = anyio.ResourceGuard("reading")
+        self._closed = False
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next item. Always a checkpoint; cancelling loses no item.
+
+        Raises: what the call failed with, after the items that came before it; CallTimeoutError at
+        once; anyio.BusyResourceError: another task reads; anyio.ClosedResourceError: after the block.
+        """
+        with self._reading:
+            if self._closed:
+                raise anyio.ClosedResourceError
+            call = self._call
+            await anyio.lowlevel.checkpoint()
+            while True:
+                if call.given_up:
+                    await call.until_settled()
+                    call.outcome_of_stream()
+                if call.items:
+                    item = call.items.popleft()
+                    self._give_credit()
+                    return decode_value(item.body, item.buffers)
+                if call.settled:
+                    call.outcome_of_stream()
+                    raise StopAsyncIteration
+                await call.changed()
+
+    def close(self) -> None:
+        """Refuse further reading; called when the block is left."""
+        self._closed = True
+
+    def _give_credit(self) -> None:
+        self._owed += 1
+        if self._owed >= (self._call.window + 1) // 2 and self._call.worker is not None:
+            self._call.worker.tell(Credit(self._call.id, self._owed))
+            self._owed = 0

@@ -1,0 +1,354 @@
+"""One worker: its process, its channel, its seat in the scheduler; from start to burial.
+
+The task that runs `live` owns the process: it starts it, walks the stop ladder and reaps it, and
+nobody else does any of that. Others only ask (`send`, `cancel`, `condemn`), synchronously; the
+task acts. A reader task routes what the worker says.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from snakepit.errors import (
+    CallTimeoutError,
+    ProtocolError,
+    QueueTimeoutError,
+    WorkerDiedError,
+    WorkerStartError,
+)
+from snakepit.pool._call import PendingCall
+from snakepit.pool._routing import route
+from snakepit.pool._seat import Phase, Seat
+from snakepit.process import ExitStatus, StderrCollector, WorkerProcess, climb, hold_until
+from snakepit.protocol import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Failure,
+    Hello,
+    Ready,
+    Recall,
+    Shutdown,
+    Start,
+    ToHost,
+    ToWorker,
+)
+
+if TYPE_CHECKING:
+    from snakepit.pool._core import PoolCore
+    from snakepit.transports import Channel
+
+LAST_WORDS_S = 1.0  # for what a dead worker has written to be read to its end
+OWN_EXIT_S = 1.0  # for a worker that has closed its pipe to end by itself
+
+_log = logging.getLogger("snakepit.pool")
+
+
+class _StartFailed(Exception):
+    """The worker will not become ready."""
+
+    def __init__(self, reason: str, traceback: str = "", *, exits_by_itself: bool = True) -> None:
+        super().__init__(reason)
+        self.reason, self.traceback, self.exits_by_itself = reason, traceback, exits_by_itself
+
+
+class Worker:
+    """One worker process. `live` runs once."""
+
+    def __init__(self, core: PoolCore, worker_id: str, *, tainted_until: float = 0.0) -> None:
+        self._core = core
+        self.id = worker_id
+        self.seat: Seat[PendingCall] = Seat(tainted_until=tainted_until)
+        self.pid: int | None = None
+        self.started_at = time.time()
+        self.start_error: WorkerStartError | None = None
+        self.death: WorkerDiedError | None = None
+        self._channel: Channel | None = None
+        self._condemned = anyio.Event()
+        self._exited = anyio.Event()
+        self._read_all = anyio.Event()
+        self._hatching: anyio.CancelScope | None = None
+        self._reason = "died"
+        self._ask: Callable[[], object] | None = None
+        self._ask_grace_s = 0.0
+        self._dump = False
+
+    # -- what others ask; all synchronous ----------------------------------------------------
+
+    def send(self, call: PendingCall, now: float) -> None:
+        """Send a call that the scheduler has leased to this seat."""
+        assert self._channel is not None
+        call.worker = self
+        call.reached_worker = self._channel.send_nowait(call.message(now))
+
+    def tell(self, message: ToWorker) -> None:
+        """Send any other message, unless the link is gone."""
+        if self._channel is not None:
+            self._channel.send_nowait(message)
+
+    def recall(self, ids: tuple[int, ...]) -> None:
+        """Ask prefetched calls back."""
+        if ids:
+            self.tell(Recall(ids))
+
+    def cancel(self, call: PendingCall) -> None:
+        """Stop a call that was sent to this worker: by asking, then by ending the worker."""
+        assert self._channel is not None and call.sent is not None
+        if self._channel.withdraw(call.sent):
+            self.seat.settle(call.id, anyio.current_time(), ran=False)
+            self.never_ran(call)
+            self._core.settle(call)
+            self.seat_changed()
+            return
+        info = call.info
+        if info is not None and info.on_cancel == "kill" and next(iter(self.seat.calls)) == call.id:
+            self.condemn(f"was ended because the call of {call.tool!r} was cancelled")
+            return
+        self.tell(Cancel(call.id))
+        grace = self._core.settings.stop.cancel_grace
+        if info is not None and info.cancel_grace_s is not None:
+            grace = info.cancel_grace_s
+        reason = (
+            f"was ended because {call.tool!r} did not stop within {grace:g} s of being cancelled"
+        )
+        call.alarms.append(
+            self._core.deadlines.at(
+                anyio.current_time() + grace, lambda: self.condemn(reason, dump=True)
+            )
+        )
+
+    def never_ran(self, call: PendingCall) -> None:
+        """A call that was given up turns out not to have begun: tell its caller so."""
+        if isinstance(call.fate, CallTimeoutError):
+            self._core.queue_timeouts += 1
+            call.fate = QueueTimeoutError(*call.fate.args)
+
+    def condemn(
+        self,
+        reason: str,
+        *,
+        ask: Callable[[], object] | None = None,
+        ask_grace_s: float = 0.0,
+        dump: bool = False,
+    ) -> None:
+        """This worker is to be stopped; its task does it. The first reason counts.
+
+        With `ask` the ladder begins with a request and so much time to follow it.
+        """
+        if self._condemned.is_set():
+            return
+        self._reason, self._ask, self._ask_grace_s, self._dump = reason, ask, ask_grace_s, dump
+        self.seat.stop()
+        self._core.scheduler.update(self.seat, anyio.current_time())
+        self._condemned.set()
+        if self._hatching is not None:
+            self._hatching.cancel()
+
+    def close(self) -> None:
+        """The pool closes: stop the calls here, then the worker."""
+        if self.seat.phase is Phase.STARTING:
+            self.condemn("pool closed")
+            return
+        self.seat.drain()
+        for call in list(self.seat.calls.values()):
+            self._core.give_up(call, self._core.closed_error())
+        self.seat_changed()
+
+    def seat_changed(self) -> None:
+        """File the seat anew, hand out work, and end a worker that has drained."""
+        now = anyio.current_time()
+        if self.seat.phase is Phase.DRAINING and not self.seat.calls:
+            grace = self._core.settings.stop.drain_timeout
+            self.condemn("pool closed", ask=lambda: self.tell(Shutdown(grace)), ask_grace_s=grace)
+        self._core.scheduler.update(self.seat, now)
+        self._core.dispatch(now)
+
+    # -- the task that owns the process ------------------------------------------------------
+
+    async def live(self, hatched: Callable[[], None]) -> None:
+        """The whole life of the worker; `hatched` is called once it is ready or never will be."""
+        settings = self._core.settings
+        try:
+            with settings.transport.open_link() as link:
+                with WorkerProcess.start(
+                    settings.argv,
+                    stdin=link.stdin,
+                    stdout=link.stdout,
+                    env=settings.env,
+                    cwd=settings.cwd,
+                ) as process:
+                    link.worker_started()
+                    self.pid = process.pid
+                    self._channel = link.connect()
+                    try:
+                        await self._serve(process, self._channel, hatched)
+                    finally:
+                        await self._channel.aclose()
+        except OSError as error:
+            if self.pid is not None:
+                raise
+            self.start_error = WorkerStartError(self.id, f"{settings.argv[0]}: {error}")
+            self._bury(ExitStatus(), "")
+            hatched()
+
+    async def _serve(
+        self, process: WorkerProcess, channel: Channel, hatched: Callable[[], None]
+    ) -> None:
+        stderr = StderrCollector(process.stderr_fd, self.id)
+        failed: _StartFailed | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch, process)
+                tasks.start_soon(stderr.collect)
+                tasks.start_soon(channel.run)
+                try:
+                    early = await self._hatch(channel)
+                    hatched()
+                    tasks.start_soon(self._read, channel, early)
+                    await self._condemned.wait()
+                except _StartFailed as error:
+                    failed = error
+                    self._read_all.set()
+                    if error.exits_by_itself:
+                        self.condemn("could not start", ask=lambda: None, ask_grace_s=OWN_EXIT_S)
+                    else:
+                        self.condemn("could not start", dump=True)
+                finally:
+                    await climb(
+                        process,
+                        self._exited,
+                        ask=self._ask,
+                        ask_grace_s=self._ask_grace_s,
+                        term_grace_s=self._core.settings.stop.term_grace,
+                        dump=self._dump,
+                    )
+                    await hold_until(self._read_all, LAST_WORDS_S)
+                    tasks.cancel_scope.cancel()
+        finally:
+            status = process.kill_and_reap()
+            stderr.finish()
+            if failed is not None:
+                self._could_not_start(failed, status, stderr.tail)
+            self._bury(status, stderr.tail)
+            if failed is not None:
+                hatched()
+
+    async def _watch(self, process: WorkerProcess) -> None:
+        await process.wait_exit()
+        self._exited.set()
+        self.condemn("died")
+
+    async def _hatch(self, channel: Channel) -> list[ToHost]:
+        """The handshake; returns what came right behind it."""
+        settings, startup = self._core.settings, self._core.settings.startup
+        with anyio.CancelScope() as self._hatching:
+            if self._condemned.is_set():
+                self._hatching.cancel()
+            hello, *early = await self._receive(channel, startup.timeout, "say hello")
+            if not isinstance(hello, Hello):
+                raise _StartFailed(f"its first message was {type(hello).__name__}, not Hello")
+            if hello.version != PROTOCOL_VERSION:
+                raise _StartFailed(
+                    f"it speaks protocol version {hello.version}, this host {PROTOCOL_VERSION}: "
+                    "install the same snakepit on both sides"
+                )
+            channel.send_nowait(
+                Start(
+                    self.id,
+                    settings.target.spec,
+                    settings.adapter_body,
+                    settings.adapter_buffers,
+                    settings.tool_backend,
+                    settings.stop.cancel_grace,
+                    settings.import_paths,
+                    settings.target.main_path,
+                    settings.target.main_module,
+                )
+            )
+            if not early:
+                early = await self._receive(channel, startup.init_timeout, "get ready")
+            ready, *early = early
+            if isinstance(ready, Failure):
+                error = ready.error
+                name = error.type.removeprefix("builtins.")
+                raise _StartFailed(f"{name}: {error.message}", error.traceback)
+            if not isinstance(ready, Ready):
+                raise _StartFailed(f"{type(ready).__name__} came instead of Ready")
+            self._core.ready(self, {tool.name: tool for tool in ready.tools})
+            return early
+        raise _StartFailed(self._reason, exits_by_itself=self._exited.is_set())
+
+    async def _receive(self, channel: Channel, timeout_s: float, what: str) -> list[ToHost]:
+        try:
+            with anyio.fail_after(timeout_s):
+                return await channel.receive()
+        except TimeoutError:
+            raise _StartFailed(
+                f"it did not {what} within {timeout_s:g} s", exits_by_itself=False
+            ) from None
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            raise _StartFailed("it ended before it was ready") from None
+        except ProtocolError as error:
+            raise _StartFailed(
+                f"what it wrote is not the snakepit protocol ({error})", exits_by_itself=False
+            ) from None
+
+    async def _read(self, channel: Channel, messages: list[ToHost]) -> None:
+        """Route what the worker says, to the very last word."""
+        try:
+            while True:
+                if messages:
+                    try:
+                        route(self._core, self, messages, anyio.current_time())
+                    finally:
+                        self.seat_changed()
+                messages = await channel.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            self.condemn("died", ask=lambda: None, ask_grace_s=OWN_EXIT_S)
+        except ProtocolError as error:
+            self.condemn(f"broke the protocol ({error}) and was ended")
+        finally:
+            self._read_all.set()
+
+    def _could_not_start(self, failed: _StartFailed, status: ExitStatus, tail: str) -> None:
+        reason = failed.reason
+        if not failed.traceback and failed.exits_by_itself:
+            reason += f" ({status})"
+        self.start_error = WorkerStartError(
+            self.id,
+            reason,
+            status.exit_code,
+            status.signal,
+            tail,
+            failed.traceback or _dumped_stacks(tail),
+        )
+
+    def _bury(self, status: ExitStatus, stderr_tail: str) -> None:
+        self.death = WorkerDiedError(
+            self.id,
+            self.pid,
+            status.exit_code,
+            status.signal,
+            self._reason,
+            True,
+            stderr_tail,
+            str(status),
+        )
+        if not self._core.closing.is_set():
+            _log.warning(
+                "%s", self.start_error or f"{self.id} (pid {self.pid}) {self._reason}: {status}"
+            )
+        self._core.gone(self, self.death)
+
+
+def _dumped_stacks(stderr_tail: str) -> str:
+    """The stacks that the worker wrote when it was asked to, "" if it did not."""
+    lines = stderr_tail.splitlines()
+    for position, line in enumerate(lines):
+        if line.startswith(("Thread 0x", "Current thread 0x")):
+            return "\n".join(lines[position:])
+    return ""

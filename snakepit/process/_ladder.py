@@ -1,0 +1,47 @@
+"""The stop ladder of a process: ask, SIGTERM, SIGKILL, reap; each step bounded.
+
+Runs in the task that owns the process and nowhere else, and is seen to its end whatever
+cancels that task.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import anyio
+
+from snakepit.process._hold import hold_until
+from snakepit.process._worker_process import ExitStatus, WorkerProcess
+
+KILLED_EXIT_S = 5.0
+DUMP_S = 0.1  # for a dump of the stacks to be written
+
+
+async def climb(
+    process: WorkerProcess,
+    exited: anyio.Event,
+    *,
+    ask: Callable[[], object] | None,
+    ask_grace_s: float,
+    term_grace_s: float,
+    dump: bool = False,
+) -> ExitStatus:
+    """End the process and its group, and reap it.
+
+    `exited` is set by whoever watches the process. `ask` requests an orderly exit; without it the
+    ladder begins at SIGTERM, and before it, with `dump`, the worker writes its stacks to stderr.
+    """
+    if ask is not None and not exited.is_set():
+        ask()
+        await hold_until(exited, ask_grace_s)
+    if dump and not exited.is_set():
+        process.request_dump()
+        await hold_until(exited, DUMP_S)
+    if not exited.is_set():
+        process.send_signal(signal.SIGTERM)
+        await hold_until(exited, term_grace_s)
+    if not exited.is_set():
+        process.send_signal(signal.SIGKILL)
+        await hold_until(exited, KILLED_EXIT_S)
+    return process.kill_and_reap()

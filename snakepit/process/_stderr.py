@@ -1,0 +1,75 @@
+"""What a worker, its tools, their C libraries and their children print: line by line, bounded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from typing import Final
+
+import anyio
+
+LINE_BYTES_MAX: Final = 8192
+TAIL_LINES_MAX: Final = 100
+CHUNK_BYTES: Final = 2**16
+
+_log = logging.getLogger("snakepit.worker")
+
+
+class StderrCollector:
+    """Logs the lines of one worker's stderr and keeps the last of them.
+
+    A line over `LINE_BYTES_MAX` is cut into several; at most `TAIL_LINES_MAX` are kept.
+    """
+
+    def __init__(self, fd: int, worker_id: str) -> None:
+        self._fd, self._worker_id = fd, worker_id
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES_MAX)
+        self._begun = b""
+
+    @property
+    def tail(self) -> str:
+        """The last lines, oldest first."""
+        return "\n".join(self._tail)
+
+    async def collect(self) -> None:
+        """Read until every writer has closed the pipe. Cancelling loses nothing that was read."""
+        while self._read_available():
+            await anyio.wait_readable(self._fd)
+
+    def finish(self) -> None:
+        """Take what is in the pipe now, the last line even if it has no end."""
+        self._read_available()
+        if self._begun:
+            self._keep(self._begun)
+            self._begun = b""
+
+    def _read_available(self) -> bool:
+        """Read what is there; False at the end of the stream. Bounded, to stay fair."""
+        for _ in range(16):
+            try:
+                chunk = os.read(self._fd, CHUNK_BYTES)
+            except BlockingIOError:
+                return True
+            if not chunk:
+                return False
+            self._split(chunk)
+        return True
+
+    def _split(self, chunk: bytes) -> None:
+        *lines, self._begun = (self._begun + chunk).split(b"\n")
+        for line in lines:
+            self._keep(line)
+        while len(self._begun) >= LINE_BYTES_MAX:
+            self._keep(self._begun[:LINE_BYTES_MAX])
+            self._begun = self._begun[LINE_BYTES_MAX:]
+
+    def _keep(self, line: bytes) -> None:
+        for start in range(0, len(line) or 1, LINE_BYTES_MAX):
+            text = (
+                line[start : start + LINE_BYTES_MAX]
+                .decode("utf-8", "backslashreplace")
+                .rstrip("\r")
+            )
+            self._tail.append(text)
+            _log.info("%s: %s", self._worker_id, text, extra={"worker_id": self._worker_id})

@@ -1,0 +1,144 @@
+"""Messages ⇄ frames, with large buffers in parts; sans-IO, used by both ends of a byte stream.
+
+A message whose body and buffers are small is one frame. Each large buffer travels before its
+message as a *transfer*: numbered `Part` frames of at most 1 MiB, between which other frames may
+go. The message then names its transfers, and the receiver puts the bytes back in place. A body
+over 1 MiB is itself sent as a transfer. A transfer that is given up ends with an empty part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Raw
+
+from snakepit.errors import ProtocolError
+from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, prefix
+from snakepit.protocol._messages import Buffer, Part, encode_message
+
+# msgpack ext 8 of length 0 and type 127: "the body is the last transfer named here".
+BODY_IN_TRANSFER: Final = Raw(b"\xc7\x00\x7f")
+TRANSFERS_OPEN_MAX: Final = 1024
+
+_PART_HEAD: Final = b"\x93\x10\xcf"  # array of 3, tag 16, uint64: the transfer
+_PART_HEAD_BYTES: Final = len(_PART_HEAD) + 8 + 5  # ..., bin32: the bytes
+
+Frame = tuple[bytes, memoryview | None]
+M = TypeVar("M")
+
+
+class Packer:
+    """Turns messages into frames, numbering the transfers of this direction."""
+
+    def __init__(self) -> None:
+        self._transfers = 0
+
+    def pack(self, message: Any) -> bytes | None:
+        """The message as one frame; None if it must go in parts, see `pack_parts`."""
+        if hasattr(message, "buffers") and (
+            message.buffers or len(memoryview(message.body)) > PART_BYTES_MAX
+        ):
+            return None
+        return frame(encode_message(message))
+
+    def pack_parts(self, message: Any) -> Iterator[Frame]:
+        """The frames of a message with large values, one at a time, in the order to send them.
+
+        Closing the iterator early yields nothing more: the caller then sends `forget(...)`.
+        """
+        buffers = [memoryview(buffer).cast("B") for buffer in message.buffers]
+        body = message.body
+        if len(memoryview(body)) > PART_BYTES_MAX:
+            buffers.append(memoryview(body))
+            body = BODY_IN_TRANSFER
+        first = self._transfers + 1
+        self._transfers += len(buffers)
+        for number, buffer in enumerate(buffers, first):
+            for start in range(0, len(buffer) or 1, PART_BYTES_MAX):
+                yield _part_head(number, data := buffer[start : start + PART_BYTES_MAX]), data
+        named = type(message)(
+            **{
+                name: getattr(message, name)
+                for name in message.__struct_fields__
+                if name not in ("body", "buffers")
+            },
+            body=body,
+            buffers=tuple(range(first, first + len(buffers))),
+        )
+        yield frame(encode_message(named)), None
+
+
+def forget(transfer: int) -> bytes:
+    """The frame that tells the receiver to drop what it has of a transfer."""
+    return frame(encode_message(Part(transfer, None)))
+
+
+def transfer_of(head: bytes) -> int:
+    """The number of the transfer that a part frame belongs to."""
+    start = 4 + len(_PART_HEAD)
+    return int.from_bytes(head[start : start + 8], "big")
+
+
+def _part_head(transfer: int, data: memoryview) -> bytes:
+    size = len(data)
+    return (
+        prefix(_PART_HEAD_BYTES + size)
+        + _PART_HEAD
+        + transfer.to_bytes(8, "big")
+        + b"\xc6"
+        + size.to_bytes(4, "big")
+    )
+
+
+class Unpacker(Generic[M]):
+    """Turns chunks of a byte stream into whole messages, their buffers put back in place.
+
+    What it holds grows only with bytes that have really come.
+    """
+
+    def __init__(self, decode: Callable[[bytes], M]) -> None:
+        self._frames = FrameDecoder()
+        self._decode = decode
+        self._transfers: dict[int, bytearray] = {}
+
+    @property
+    def mid_message(self) -> bool:
+        """True while a frame or a transfer has begun that has not ended."""
+        return self._frames.mid_frame or bool(self._transfers)
+
+    def feed(self, chunk: bytes) -> list[M]:
+        """Take in the next bytes; return the messages they complete. Raises ProtocolError."""
+        messages: list[M] = []
+        for payload in self._frames.feed(chunk):
+            message = self._decode(payload)
+            if isinstance(message, Part):
+                self._take(message)
+                continue
+            buffers = getattr(message, "buffers", None)
+            if buffers:
+                self._put_back(message, buffers)
+            messages.append(message)
+        return messages
+
+    def _take(self, part: Part) -> None:
+        if part.data is None:
+            self._transfers.pop(part.transfer, None)
+            return
+        known = self._transfers.get(part.transfer)
+        if known is None:
+            if len(self._transfers) >= TRANSFERS_OPEN_MAX:
+                raise ProtocolError(f"more than {TRANSFERS_OPEN_MAX} transfers are open at once")
+            known = self._transfers[part.transfer] = bytearray()
+        known += part.data
+
+    def _put_back(self, message: Any, transfers: tuple[Any, ...]) -> None:
+        try:
+            buffers: list[Buffer] = [self._transfers.pop(number) for number in transfers]
+        except (KeyError, TypeError) as error:
+            raise ProtocolError(f"a message names a transfer that never came: {error}") from None
+        if bytes(message.body) == bytes(BODY_IN_TRANSFER):
+            if not buffers:
+                raise ProtocolError("a message has its body in a transfer but names none")
+            message.body = Raw(buffers.pop())
+        message.buffers = tuple(buffers)

@@ -1,0 +1,6 @@
+"""HOW messages travel, the host's end."""
+
+from snakepit.transports._base import Channel as Channel
+from snakepit.transports._base import Link as Link
+from snakepit.transports._base import Transport as Transport
+from snakepit.transports._stdio import StdioTransport as StdioTransport

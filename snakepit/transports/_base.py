@@ -1,0 +1,99 @@
+"""The channel seam: one reliable link of messages to one worker.
+
+Everything above deals in whole messages and knows nothing of pipes, frames or parts; everything
+below knows nothing of calls. The messages of one call arrive in order; small ones of other calls
+may overtake a large value. A message is delivered whole or not at all, and a link that lost its
+place never finds it again: it is broken for good.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+
+from snakepit.protocol import ToHost, ToWorker
+
+
+class Channel(ABC):
+    """Duplex messages with one worker. Closed with the block it was opened in."""
+
+    @abstractmethod
+    def send_nowait(self, message: ToWorker) -> bool:
+        """Take the message for sending, at once where the link has room, and return.
+
+        It has been copied or is kept until it is sent; a frame once begun is always finished.
+        Returns False if the worker is known to be gone: it will never see the message.
+        """
+
+    @abstractmethod
+    async def send(self, message: ToWorker) -> None:
+        """Send the message and wait until the link has taken all of it.
+
+        If cancelled before its last frame began, it is withdrawn: the worker never sees it.
+        Raises: anyio.BrokenResourceError: the worker is gone. anyio.ClosedResourceError.
+        """
+
+    @abstractmethod
+    def withdraw(self, message: ToWorker) -> bool:
+        """Take a message back that has not been sent in full; False if it is too late."""
+
+    @abstractmethod
+    async def receive(self) -> list[ToHost]:
+        """Wait until messages have come and return all of them, at least one.
+
+        Cancelling loses nothing. Raises: anyio.EndOfStream: the worker closed its end in good
+        order. anyio.BrokenResourceError: it was cut off inside a message. ProtocolError: what came
+        is no message. anyio.BusyResourceError: two receivers. anyio.ClosedResourceError.
+        """
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Do the link's background work, sending what had to wait, until cancelled."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the link at once; idempotent. Not a checkpoint."""
+
+
+class Link(ABC):
+    """A channel in the making: what to hand the worker's process, and our end of it.
+
+    Usage: `with transport.open_link() as link:` start the process with `link.stdin` and
+    `link.stdout`, then `link.worker_started()`, then use `link.connect()`.
+    """
+
+    stdin: int
+    stdout: int
+
+    @abstractmethod
+    def worker_started(self) -> None:
+        """Close the ends that the process has inherited by now."""
+
+    @abstractmethod
+    def connect(self) -> Channel:
+        """The host's end; somebody has to run its `run`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close whatever is still open; idempotent."""
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Transport(ABC):
+    """A way to reach workers that this host spawns."""
+
+    name: str
+
+    @abstractmethod
+    def open_link(self) -> Link:
+        """Make a link for one worker."""

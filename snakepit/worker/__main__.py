@@ -1,0 +1,157 @@
+"""`python -m snakepit.worker [ADAPTER]`: one worker process, spoken to over stdin and stdout.
+
+The adapter is named by the host's Start message, or, where the host cannot know it (a worker
+behind `ssh`, say), by the one argument.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from threading import Thread
+from types import FrameType, ModuleType
+from typing import Any
+
+from snakepit.protocol import (
+    PROTOCOL_VERSION,
+    Failure,
+    Goodbye,
+    Hello,
+    Ready,
+    Start,
+    ToWorker,
+    decode_value,
+    describe,
+)
+from snakepit.worker._execution import Execution
+from snakepit.worker._functions import RUN_SYNC, run_sync_tool
+from snakepit.worker._interrupt import INTERRUPT_SIGNAL, Interrupt
+from snakepit.worker._lane import Lane, MainLane
+from snakepit.worker._service import Service
+from snakepit.worker._target import Target, add_import_paths, load_target
+from snakepit.worker._toolbox import Tool, collect, is_coroutine_function
+from snakepit.worker._wire import Wire, open_wire
+
+
+def main(argv: list[str]) -> int:
+    """Serve one host; return the exit code."""
+    if len(argv) > 1 or (argv and argv[0].startswith("-")):
+        print("usage: python -m snakepit.worker [ADAPTER]", file=sys.stderr)
+        print("speaks the snakepit protocol on stdin and stdout", file=sys.stderr)
+        return 2
+    wire = open_wire()
+    _reset_in_forked_children()
+    faulthandler.register(signal.SIGQUIT, all_threads=True)  # the host asks for dumps by it
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's Ctrl+C belongs to the host
+    try:
+        wire.send(Hello(PROTOCOL_VERSION, os.getpid(), f"python {sys.version.split()[0]}"))
+        start, early = _await_start(wire)
+    except OSError:
+        return 1
+    if start is None:
+        return 1
+    try:
+        return _serve(wire, start, early, argv[0] if argv else start.adapter)
+    except OSError:
+        return 1
+
+
+def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -> int:
+    interrupt = Interrupt()
+    interrupt.install()
+    adapter: Any = None
+    tools: dict[str, Tool] = {}
+    try:
+        add_import_paths(start.import_paths)
+        if adapter_spec:
+            adapter = _build(start, adapter_spec)
+            tools = collect(adapter)
+    except BaseException as error:
+        return _could_not_start(wire, error)
+    callable_tools = {**tools, RUN_SYNC: run_sync_tool(start)}
+    execution = Execution(wire, interrupt, callable_tools)
+    lane = _choose_lane(start, execution, interrupt, adapter, tools)
+    service = Service(wire, lane, interrupt, callable_tools, cancel_grace_s=start.cancel_grace_s)
+
+    def ready() -> None:
+        lane.started = True
+        wire.send(Ready(tuple(tool.info() for tool in tools.values())))
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        if not lane.started:
+            raise SystemExit(128 + signal.SIGTERM)
+        service.terminate()
+        if interrupt.in_user_code:
+            interrupt.raise_if_due()
+
+    signal.signal(signal.SIGTERM, terminate)
+    Thread(target=service.serve, args=(early,), name="snakepit-io", daemon=True).start()
+    try:
+        lane.run(ready)
+    except BaseException as error:
+        if not lane.started:
+            return _could_not_start(wire, error)
+        print("snakepit worker: cleanup failed:\n", describe(error).traceback, file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    wire.send(Goodbye())
+    return 0
+
+
+def _await_start(wire: Wire) -> tuple[Start | None, list[ToWorker]]:
+    while (messages := wire.receive()) is not None:
+        if messages:
+            if not isinstance(messages[0], Start):
+                print("snakepit worker: the host did not say Start", file=sys.stderr)
+                break
+            return messages[0], messages[1:]
+    return None, []
+
+
+def _build(start: Start, spec: str) -> Any:
+    target = load_target(Target(spec, start.main_path, start.main_module))
+    if isinstance(target, ModuleType):
+        return target
+    arguments = decode_value(start.body, start.buffers)
+    return target(*(arguments or ()))
+
+
+def _choose_lane(
+    start: Start, execution: Execution, interrupt: Interrupt, adapter: Any, tools: dict[str, Tool]
+) -> Lane:
+    hooks = [getattr(adapter, name, None) or _nothing for name in ("initialize", "cleanup")]
+    if not any(tool.is_async for tool in tools.values()) and not any(
+        map(is_coroutine_function, hooks)
+    ):
+        return MainLane(execution, *hooks)
+    from snakepit.worker._loop_lanes import AsyncioLane, TrioLane
+
+    kind = TrioLane if start.tool_backend == "trio" else AsyncioLane
+    return kind(execution, interrupt, *hooks)
+
+
+def _nothing() -> None:
+    """Stand in for a hook that the adapter does not have."""
+
+
+def _could_not_start(wire: Wire, error: BaseException) -> int:
+    wire.send(Failure(0, "start", describe(error)))
+    return 1
+
+
+def _reset_in_forked_children() -> None:
+    """A child that a tool forks is an ordinary process: our signal handlers are not for it."""
+
+    def reset() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, INTERRUPT_SIGNAL):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    os.register_at_fork(after_in_child=reset)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""What a tool may know of the call it serves: `context()`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from snakepit.errors import ToolCancelled
+
+if TYPE_CHECKING:
+    from snakepit.worker._job import Job
+
+current_context: ContextVar[CallContext] = ContextVar("snakepit_call")
+
+
+class CallContext:
+    """The call that runs now, seen from inside the tool.
+
+    `call_id`: the number of the call on this worker. `tool`: the tool's name. `deadline`: when
+    the caller stops waiting, on the clock of `time.monotonic()` in this process, or None; advice,
+    since only the host decides that time is up.
+    """
+
+    __slots__ = ("_job", "call_id", "deadline", "tool")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.call_id = job.id
+        self.tool = job.tool
+        self.deadline = job.deadline
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the caller has given this call up."""
+        return self._job.cancelled
+
+    def check_cancelled(self) -> None:
+        """Raise `ToolCancelled` if the caller has given this call up. Call it in long loops.
+
+        Async tools need it only between awaits: an await raises their loop's own cancellation.
+        """
+        if self._job.cancelled:
+            self._job.interrupted = True
+            raise ToolCancelled("this call was cancelled")
+
+
+def context() -> CallContext:
+    """The context of the call that is running.
+
+    Raises: RuntimeError: outside a tool, or in a thread that a tool started (pass it what it
+    needs, or run it in `contextvars.copy_context()`).
+    """
+    try:
+        return current_context.get()
+    except LookupError:
+        raise RuntimeError(
+            "context() works inside a tool's call; a thread that a tool starts must be "
+            "given the context, or run in contextvars.copy_context()"
+        ) from None

@@ -1,0 +1,174 @@
+"""How one call becomes its outcome: look up, check, run, write. The sync half of every lane.
+
+Everything here runs on the main thread. User code runs only between the two stores to
+`interrupt.in_user_code` in `_guarded`; the rest is library code, where no interrupt is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from snakepit.errors import (
+    InvalidParamsError,
+    ProtocolError,
+    SerializationError,
+    ToolNotFoundError,
+)
+from snakepit.protocol import (
+    End,
+    Failure,
+    Item,
+    Result,
+    Settled,
+    ToHost,
+    decode_value,
+    describe,
+    encode_value,
+)
+from snakepit.worker._context import CallContext, current_context
+from snakepit.worker._interrupt import Interrupt
+from snakepit.worker._job import Job
+from snakepit.worker._toolbox import Tool, find
+from snakepit.worker._wire import Wire
+
+_KINDS = (
+    (ToolNotFoundError, "not_found"),
+    (InvalidParamsError, "params"),
+    (SerializationError, "serialization"),
+    (ProtocolError, "serialization"),
+)
+
+
+class Execution:
+    """Runs the calls of one worker, one at a time."""
+
+    def __init__(self, wire: Wire, interrupt: Interrupt, tools: Mapping[str, Tool]) -> None:
+        self._wire = wire
+        self._interrupt = interrupt
+        self._tools = tools
+
+    def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
+        """The tool and its checked arguments; None if the call has already been answered."""
+        if job.cancelled:
+            self.send(Settled(job.id, ran=False))
+            return None
+        message = job.message
+        try:
+            tool = find(self._tools, message.tool)
+            if tool.streaming != (message.window > 0):
+                raise InvalidParamsError(tool.name, _WRONG_CALL[tool.streaming])
+            params = decode_value(message.body, message.buffers)
+            if type(params) is not dict:
+                raise InvalidParamsError(tool.name, "params must be a dict of argument names")
+            arguments = tool.bind(params)
+        except Exception as error:
+            self._fail(job, error, _kind(error, "params"))
+            return None
+        current_context.set(CallContext(job))
+        return tool, arguments
+
+    def run(self, job: Job, tool: Tool, arguments: dict[str, Any]) -> None:
+        """Run a sync tool to its end and write the outcome."""
+        if tool.streaming:
+            self._run_generator(job, tool, arguments)
+            return
+        try:
+            value = self._guarded(job, lambda: tool.call(**arguments))
+        except BaseException as error:
+            self.finish(job, error)
+        else:
+            self.finish(job, None, value)
+
+    def finish(self, job: Job, error: BaseException | None, value: object = None) -> None:
+        """Write the outcome of a call that ran: exactly one message."""
+        if job.cancelled:
+            self.send(Settled(job.id))
+        elif error is not None:
+            self._fail(job, error, "tool")
+        elif job.message.window:
+            self.send(End(job.id))
+        else:
+            try:
+                body, buffers = encode_value(value)
+            except Exception as problem:
+                self._fail(job, problem, _kind(problem, "serialization"))
+            else:
+                self.send(Result(job.id, body, buffers))
+
+    def finish_stream(self, job: Job, failure: BaseException | None) -> None:
+        """Write the outcome of a stream; an item that could not travel is its own kind of failure."""
+        if isinstance(failure, SerializationError) and not job.cancelled:
+            self._fail(job, failure, "serialization")
+        else:
+            self.finish(job, failure)
+
+    def send_item(self, job: Job, value: object) -> None:
+        """Write one item of a stream. Raises SerializationError."""
+        body, buffers = encode_value(value)
+        self.send(Item(job.id, body, buffers))
+
+    def send(self, message: ToHost) -> None:
+        """Write to the host; a host that is gone is the I/O thread's business."""
+        try:
+            self._wire.send(message)
+        except OSError:
+            pass
+
+    def _run_generator(self, job: Job, tool: Tool, arguments: dict[str, Any]) -> None:
+        generator: Any = None
+        failure: BaseException | None = None
+        try:
+            generator = iter(self._guarded(job, lambda: tool.call(**arguments)))
+            credit, end = job.message.window, object()
+            while not job.cancelled:
+                item = self._guarded(job, lambda: next(generator, end))
+                if item is end:
+                    generator = None
+                    break
+                while credit == 0 and not job.cancelled:
+                    assert job.credits is not None
+                    credit += job.credits.get()
+                if not job.cancelled:
+                    self.send_item(job, item)
+                    credit -= 1
+        except BaseException as error:
+            failure = error
+        if generator is not None:
+            failure = self._close(job, generator) or failure
+        self.finish_stream(job, failure)
+
+    def _close(self, job: Job, generator: Any) -> BaseException | None:
+        """Close an unfinished generator. Its GeneratorExit is the notice: no interrupt comes."""
+        job.interrupted = True
+        try:
+            self._guarded(job, getattr(generator, "close", lambda: None))
+        except BaseException as error:
+            return error
+        return None
+
+    def _guarded(self, job: Job, user_code: Callable[[], Any]) -> Any:
+        """Run user code, interruptibly. The stores are inside the `try`s on purpose: see Interrupt."""
+        interrupt = self._interrupt
+        try:
+            interrupt.call = job
+            interrupt.in_user_code = True
+            value = user_code()
+            interrupt.in_user_code = False
+        except BaseException:
+            interrupt.in_user_code = False
+            raise
+        return value
+
+    def _fail(self, job: Job, error: BaseException, kind: str) -> None:
+        self.send(Failure(job.id, kind, describe(error)))
+
+
+_WRONG_CALL = {
+    True: "this tool streams; call it with pool.stream(...)",
+    False: "this tool returns one value; call it with pool.execute(...)",
+}
+
+
+def _kind(error: BaseException, default: str) -> str:
+    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), default)

@@ -1,0 +1,60 @@
+"""The worker's half of `pool.run_sync`: functions that come pickled, by reference or by value.
+
+Pickle is used on this one path only, and only between a host and the workers it spawned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snakepit.worker._tool import ToolOptions
+from snakepit.worker._toolbox import Tool
+
+if TYPE_CHECKING:
+    from snakepit.protocol import Start
+
+RUN_SYNC = "snakepit.run_sync"
+
+
+def run_sync_tool(start: Start) -> Tool:
+    """The hidden tool that runs a pickled function.
+
+    It returns `("returned", pickled value, "")` or `("raised", pickled exception, traceback)`;
+    an exception that pickle cannot carry is raised, and so travels as data.
+    """
+
+    def run_sync(pickled: bytes, uses_main: bool) -> tuple[str, bytes, str]:
+        import pickle
+
+        if uses_main:
+            from snakepit.worker._target import load_main
+
+            load_main(start.main_path, start.main_module)
+        function, arguments = pickle.loads(pickled)  # noqa: S301 - our own host sent it
+        try:
+            value = function(*arguments)
+        except Exception as error:
+            return "raised", _portable(error), _traceback_of(error)
+        return "returned", pickle.dumps(value, pickle.HIGHEST_PROTOCOL), ""
+
+    return Tool(RUN_SYNC, run_sync, ToolOptions())
+
+
+def _portable(error: Exception) -> bytes:
+    """The exception pickled, if that can be undone; else the exception itself is raised."""
+    import pickle
+
+    try:
+        pickled = pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
+        copy = pickle.loads(pickled)  # noqa: S301 - made one line above
+    except Exception:
+        raise error from None
+    if type(copy) is not type(error):
+        raise error
+    return pickled
+
+
+def _traceback_of(error: BaseException) -> str:
+    from snakepit.protocol import describe
+
+    return describe(error).traceback

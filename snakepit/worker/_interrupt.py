@@ -1,0 +1,110 @@
+"""Interrupting a sync tool where it stands, and nothing else.
+
+The I/O thread asks by a signal to the main thread; Python runs the handler there between two
+bytecodes, or as soon as a blocking call returns with EINTR. The handler raises `ToolCancelled`
+only if all of this holds: the call that runs now is cancelled, it has not been interrupted
+before, user code is running (never this library's own: an exception inside a write would tear a
+frame), and no import is in progress (a half-imported module stays broken for good).
+Where it does not hold the handler does nothing; the I/O thread repeats the signal for as long
+as the cancelled call runs un-interrupted. An exception that a `__del__` or a callback swallowed
+is reported to `sys.unraisablehook`, which arms the interrupt once more.
+
+SIGURG carries it: its default action is to be ignored, so a stray one can harm nobody.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from _thread import get_ident
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from snakepit.errors import ToolCancelled
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+INTERRUPT_SIGNAL = signal.SIGURG
+_IMPORTLIB = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+
+
+class Interruptible(Protocol):
+    """What the handler needs to know of a call."""
+
+    cancelled: bool
+    interrupted: bool
+
+
+class Interrupt:
+    """The state that the signal handler looks at. All of it belongs to the main thread.
+
+    `in_user_code` is set by plain attribute stores right inside the `try` that catches
+    `ToolCancelled`: between such a store and the next one there is no point where the
+    interpreter runs signal handlers, so an interrupt can neither be lost nor hit the wrong call.
+    """
+
+    def __init__(self) -> None:
+        self.call: Interruptible | None = None
+        self.in_user_code = False
+        self._thread_id = 0
+
+    def install(self) -> None:
+        """Install the handler and the hook. Call on the main thread."""
+        self._thread_id = get_ident()
+        signal.signal(INTERRUPT_SIGNAL, self._handle)
+        sys.unraisablehook = self._unraisable(sys.unraisablehook)
+
+    def send(self) -> None:
+        """Ask the main thread to look at its call. Called from the I/O thread."""
+        signal.pthread_kill(self._thread_id, INTERRUPT_SIGNAL)
+
+    def raise_if_due(self) -> None:
+        """Raise ToolCancelled if the current call is cancelled and was not interrupted yet."""
+        call = self.call
+        if call is not None and call.cancelled and not call.interrupted:
+            call.interrupted = True
+            raise ToolCancelled("this call was cancelled")
+
+    def _handle(self, _signal: int, frame: FrameType | None) -> None:
+        if self.in_user_code and not _is_importing(frame):
+            self.raise_if_due()
+
+    def _unraisable(self, previous: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def hook(report: Any) -> None:
+            if not issubclass(report.exc_type, ToolCancelled):
+                previous(report)
+            elif (call := self.call) is not None and call.cancelled:
+                call.interrupted = False  # swallowed: the I/O thread will ask again
+
+        return hook
+
+
+class Masked:
+    """A section of library code inside user code: no interrupt in it, one at its end if due."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+
+    def __enter__(self) -> None:
+        self._was = self._interrupt.in_user_code
+        self._interrupt.in_user_code = False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._interrupt.in_user_code = self._was
+        if self._was and error is None:
+            self._interrupt.raise_if_due()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename in _IMPORTLIB:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,95 @@
+"""Lanes: where the tools of a worker run. A lane owns the main thread.
+
+The I/O thread hands calls over with `submit`, and asks for an end with `cancel` and `stop`; these
+three may be called from any thread and from signal handlers. `run` is the main thread's: it
+initialises the adapter, says Ready, runs one call after the other, and cleans up.
+"""
+
+from __future__ import annotations
+
+from _queue import SimpleQueue
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snakepit.worker._execution import Execution
+    from snakepit.worker._job import Job
+
+
+class Lane(ABC):
+    """One call at a time, on the main thread.
+
+    `waiting` holds the calls that came and have not begun; `running` is set before a job is
+    taken out of it, so that the I/O thread always finds a job in one of the two.
+    """
+
+    def __init__(self, execution: Execution, initialize: Hook, cleanup: Hook) -> None:
+        self.waiting: dict[int, Job] = {}
+        self.running: Job | None = None
+        self.started = False  # initialised: there is something to clean up
+        self._execution = execution
+        self._initialize, self._cleanup = initialize, cleanup
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Queue a job; it is already in `waiting`."""
+
+    @abstractmethod
+    def cancel(self, job: Job) -> None:
+        """Begin the cooperative end of the running job; `job.cancelled` is already set."""
+
+    def grant(self, job: Job, count: int) -> None:
+        """Let a stream send further items."""
+        if job.credits is not None:
+            job.credits.put(count)
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Take no further calls; clean up and return from `run` when the current one ends."""
+
+    @abstractmethod
+    def run(self, ready: Callable[[], None]) -> None:
+        """Initialise, call `ready`, serve until stopped, clean up."""
+
+    def _take(self, job: Job) -> bool:
+        """Make the job the running one; False if somebody else has answered it."""
+        self.running = job
+        if self.waiting.pop(job.id, None) is None:
+            self.running = None
+            return False
+        return True
+
+
+Hook = Callable[[], Any]
+
+
+class MainLane(Lane):
+    """Sync tools alone: no event loop is ever imported."""
+
+    def __init__(self, execution: Execution, initialize: Hook, cleanup: Hook) -> None:
+        super().__init__(execution, initialize, cleanup)
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+
+    def submit(self, job: Job) -> None:
+        self._queue.put(job)
+
+    def cancel(self, job: Job) -> None:
+        self.grant(job, 0)  # wakes a generator's lane that waits for credit
+
+    def stop(self) -> None:
+        self._queue.put(None)
+
+    def run(self, ready: Callable[[], None]) -> None:
+        self._initialize()
+        ready()
+        try:
+            while (job := self._queue.get()) is not None:
+                if not self._take(job):
+                    continue
+                prepared = self._execution.prepare(job)
+                if prepared is not None:
+                    self._execution.run(job, *prepared)
+                self.running = None
+        finally:
+            self._cleanup()

@@ -1,0 +1,299 @@
+"""Lanes with an event loop on the main thread, for adapters with async tools.
+
+The loop lives from `initialize` to `cleanup`, so what a tool keeps running in the background goes
+on between calls. Sync tools run inline on it. A cancelled async tool gets its loop's own
+cancellation; if it does not answer, because it blocks the loop, the interrupt raises
+`ToolCancelled` in its code: `Interruptible` drives the tool's coroutine step by step, so that
+only the tool's own steps can be interrupted, never the loop's machinery.
+"""
+
+from __future__ import annotations
+
+from _queue import Empty, SimpleQueue
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from snakepit.errors import ToolCancelled
+from snakepit.protocol import Settled
+from snakepit.worker._execution import Execution
+from snakepit.worker._interrupt import Interrupt
+from snakepit.worker._job import Job
+from snakepit.worker._lane import Hook, Lane
+from snakepit.worker._toolbox import Tool
+
+T = TypeVar("T")
+
+
+class Interruptible:
+    """An awaitable that drives another one; only that one's steps count as user code."""
+
+    __slots__ = ("_interrupt", "_job", "_steps")
+
+    def __init__(self, interrupt: Interrupt, job: Job, steps: Any) -> None:
+        self._interrupt, self._job, self._steps = interrupt, job, steps
+
+    def __await__(self) -> Interruptible:  # a generator by its methods
+        return self
+
+    def __iter__(self) -> Interruptible:
+        return self
+
+    def __next__(self) -> Any:
+        return self._step(self._steps.send, None)
+
+    def send(self, value: Any) -> Any:
+        """Resume the tool with a value."""
+        return self._step(self._steps.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Resume the tool with an exception."""
+        return self._step(self._steps.throw, *error)
+
+    def close(self) -> None:
+        """Close the tool's coroutine."""
+        self._steps.close()
+
+    def _step(self, resume: Callable[..., Any], *arguments: Any) -> Any:
+        interrupt = self._interrupt
+        suspended = False
+        try:
+            interrupt.call = self._job
+            interrupt.in_user_code = True
+            yielded = resume(*arguments)
+            suspended = True
+            interrupt.in_user_code = False
+        except ToolCancelled as cancelled:
+            interrupt.in_user_code = False
+            if not suspended:
+                raise
+            # It hit the seam after the step: the tool is suspended and must hear of it itself.
+            return self._steps.throw(cancelled)
+        except BaseException:
+            interrupt.in_user_code = False
+            raise
+        return yielded
+
+
+class LoopLane(Lane):
+    """What the two loops share: the way of one async call, in terms of a few loop primitives."""
+
+    def __init__(
+        self, execution: Execution, interrupt: Interrupt, initialize: Hook, cleanup: Hook
+    ) -> None:
+        super().__init__(execution, initialize, cleanup)
+        self._interrupt = interrupt
+        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+
+    @abstractmethod
+    def _poke(self) -> None:
+        """Wake whatever waits in `_until_poked`, from any thread."""
+
+    @abstractmethod
+    async def _until_poked(self) -> None:
+        """Wait for a poke since the last return. A cancellation point."""
+
+    @abstractmethod
+    async def _cancellable(self, job: Job, run: Coroutine[Any, Any, T]) -> None:
+        """Run the coroutine so that `cancel(job)` cancels it; never raises its cancellation."""
+
+    def submit(self, job: Job) -> None:
+        self._inbox.put(job)
+        self._poke()
+
+    def grant(self, job: Job, count: int) -> None:
+        super().grant(job, count)
+        self._poke()
+
+    def stop(self) -> None:
+        self._inbox.put(None)
+        self._poke()
+
+    async def _serve(self, ready: Callable[[], None]) -> None:
+        await _maybe_await(self._initialize())
+        ready()
+        try:
+            while (job := await self._next()) is not None:
+                if not self._take(job):
+                    continue
+                prepared = self._execution.prepare(job)
+                if prepared is not None:
+                    await self._run(job, *prepared)
+                self.running = None
+        finally:
+            await _maybe_await(self._cleanup())
+
+    async def _next(self) -> Job | None:
+        while True:
+            try:
+                return self._inbox.get_nowait()
+            except Empty:
+                await self._until_poked()
+
+    async def _run(self, job: Job, tool: Tool, arguments: dict[str, Any]) -> None:
+        if not tool.is_async:
+            self._execution.run(job, tool, arguments)
+        elif tool.streaming:
+            await self._cancellable(job, self._run_generator(job, tool, arguments))
+        else:
+            await self._cancellable(job, self._run_coroutine(job, tool, arguments))
+
+    async def _run_coroutine(self, job: Job, tool: Tool, arguments: dict[str, Any]) -> None:
+        try:
+            value = await self._guarded(job, tool.call(**arguments))
+        except BaseException as error:
+            self._execution.finish(job, error)
+        else:
+            self._execution.finish(job, None, value)
+
+    async def _run_generator(self, job: Job, tool: Tool, arguments: dict[str, Any]) -> None:
+        failure: BaseException | None = None
+        generator: AsyncGenerator[Any, None] | None = None
+        try:
+            generator = tool.call(**arguments)
+            assert job.credits is not None
+            credit = job.message.window
+            while not job.cancelled:
+                try:
+                    item = await self._guarded(job, generator.__anext__())
+                except StopAsyncIteration:
+                    generator = None
+                    break
+                while credit == 0 and not job.cancelled:
+                    try:
+                        credit += job.credits.get_nowait()
+                    except Empty:
+                        await self._until_poked()
+                if not job.cancelled:
+                    self._execution.send_item(job, item)
+                    credit -= 1
+        except BaseException as error:
+            failure = error
+        if generator is not None:
+            failure = await self._close(job, generator) or failure
+        self._execution.finish_stream(job, failure)
+
+    async def _close(self, job: Job, generator: Any) -> BaseException | None:
+        try:
+            await self._shielded(self._guarded(job, generator.aclose()))
+        except BaseException as error:
+            return error
+        return None
+
+    @abstractmethod
+    async def _shielded(self, closing: Any) -> None:
+        """Await the closing of a generator although its call is cancelled."""
+
+    def _guarded(self, job: Job, awaitable: Any) -> Interruptible:
+        steps = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
+        return Interruptible(self._interrupt, job, steps)
+
+
+class AsyncioLane(LoopLane):
+    """`tool_backend="asyncio"`."""
+
+    def run(self, ready: Callable[[], None]) -> None:
+        import asyncio
+
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._poked = asyncio.Event()
+            self._task: asyncio.Task[Any] | None = None
+            await self._serve(ready)
+
+        asyncio.run(main())
+
+    def cancel(self, job: Job) -> None:
+        def cancel_task() -> None:
+            if self.running is job and self._task is not None:
+                self._task.cancel()
+
+        self._call_soon(cancel_task)
+
+    def _poke(self) -> None:
+        self._call_soon(lambda: self._poked.set())
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except (AttributeError, RuntimeError):
+            pass  # before the loop runs nobody waits; after it nobody serves
+
+    async def _until_poked(self) -> None:
+        await self._poked.wait()
+        self._poked.clear()
+
+    async def _cancellable(self, job: Job, run: Coroutine[Any, Any, T]) -> None:
+        import asyncio
+
+        self._task = self._loop.create_task(run)
+        if job.cancelled:  # it came before there was a task to cancel
+            self._task.cancel()
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            if self._task.cancelled():  # cancelled before its first step: nothing was answered
+                self._execution.send(Settled(job.id, ran=False))
+            self._task = None
+
+    async def _shielded(self, closing: Any) -> None:
+        await closing  # asyncio delivers a cancellation once
+
+
+class TrioLane(LoopLane):
+    """`tool_backend="trio"`."""
+
+    def run(self, ready: Callable[[], None]) -> None:
+        import trio
+
+        async def main() -> None:
+            self._token = trio.lowlevel.current_trio_token()
+            self._poked = trio.Event()
+            self._scope: trio.CancelScope | None = None
+            await self._serve(ready)
+
+        trio.run(main)
+
+    def cancel(self, job: Job) -> None:
+        def cancel_scope() -> None:
+            if self.running is job and self._scope is not None:
+                self._scope.cancel()
+
+        self._call_soon(cancel_scope)
+
+    def _poke(self) -> None:
+        self._call_soon(lambda: self._poked.set())
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        import trio
+
+        try:
+            self._token.run_sync_soon(function)
+        except (AttributeError, trio.RunFinishedError):
+            pass  # before the loop runs nobody waits; after it nobody serves
+
+    async def _until_poked(self) -> None:
+        import trio
+
+        await self._poked.wait()
+        self._poked = trio.Event()
+
+    async def _cancellable(self, job: Job, run: Coroutine[Any, Any, T]) -> None:
+        import trio
+
+        with trio.CancelScope() as self._scope:
+            if job.cancelled:  # it came before there was a scope to cancel
+                self._scope.cancel()
+            await run
+        self._scope = None
+
+    async def _shielded(self, closing: Any) -> None:
+        import trio
+
+        with trio.CancelScope(shield=True):
+            await closing
+
+
+async def _maybe_await(value: Any) -> None:
+    if hasattr(value, "__await__"):
+        await value

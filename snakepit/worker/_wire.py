@@ -1,0 +1,77 @@
+"""The worker's end of the stdio transport: private file descriptors, blocking reads and writes.
+
+`open_wire` moves the protocol off fds 0 and 1 before any user code is imported: from then on
+fd 0 reads nothing and fd 1 is stderr, so whatever a tool, a C library or a child process
+prints can never reach the host as a frame.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import allocate_lock
+
+from snakepit.protocol import Buffer, Packer, ToHost, ToWorker, Unpacker, decode_to_worker
+
+READ_BYTES_MAX = 2**16
+
+
+class Wire:
+    """One duplex link of messages. Reading is the I/O thread's, writing anybody's."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd, self._write_fd = read_fd, write_fd
+        self._unpacker = Unpacker(decode_to_worker)
+        self._packer = Packer()
+        self._lock = allocate_lock()
+
+    def receive(self) -> list[ToWorker] | None:
+        """Wait for bytes; return the messages they complete, None at the end of the stream."""
+        chunk = os.read(self._read_fd, READ_BYTES_MAX)
+        return self._unpacker.feed(chunk) if chunk else None
+
+    def fileno(self) -> int:
+        """The descriptor to poll for reading."""
+        return self._read_fd
+
+    def send(self, message: ToHost) -> None:
+        """Write the whole message. Raises OSError when the host is gone."""
+        frame = self._packer.pack(message)
+        if frame is not None:
+            with self._lock:
+                self._write(frame)
+            return
+        # The lock is let go between the parts, so that a reply never waits for a large value.
+        for head, data in self._packer.pack_parts(message):
+            with self._lock:
+                self._write(head)
+                if data is not None:
+                    self._write(data)
+
+    def _write(self, data: Buffer) -> None:
+        written = os.write(self._write_fd, data)
+        if written < len(data):
+            rest = memoryview(data)[written:]
+            while rest:
+                rest = rest[os.write(self._write_fd, rest) :]
+
+    def close(self) -> None:
+        """Close both descriptors; used in forked children, which must not hold the link open."""
+        for fd in (self._read_fd, self._write_fd):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+def open_wire() -> Wire:
+    """Take fds 0 and 1 for the protocol and leave harmless ones in their place."""
+    wire = Wire(os.dup(0), os.dup(1))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    os.register_at_fork(after_in_child=wire.close)
+    return wire
