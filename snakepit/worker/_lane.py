@@ -35,9 +35,9 @@ class Lane(ABC):
     def submit(self, job: Job) -> None:
         """Queue a job; it is already in `waiting`."""
 
-    @abstractmethod
     def cancel(self, job: Job) -> None:
         """Begin the cooperative end of the running job; `job.cancelled` is already set."""
+        self.grant(job, 0)  # wakes a generator's lane that waits for credit
 
     def grant(self, job: Job, count: int) -> None:
         """Let a stream send further items."""
@@ -73,9 +73,6 @@ class MainLane(Lane):
 
     def submit(self, job: Job) -> None:
         self._queue.put(job)
-
-    def cancel(self, job: Job) -> None:
-        self.grant(job, 0)  # wakes a generator's lane that waits for credit
 
     def stop(self) -> None:
         self._queue.put(None)

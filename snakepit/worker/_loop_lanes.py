@@ -204,6 +204,8 @@ class AsyncioLane(LoopLane):
         asyncio.run(main())
 
     def cancel(self, job: Job) -> None:
+        super().cancel(job)
+
         def cancel_task() -> None:
             if self.running is job and self._task is not None:
                 self._task.cancel()
@@ -255,6 +257,8 @@ class TrioLane(LoopLane):
         trio.run(main)
 
     def cancel(self, job: Job) -> None:
+        super().cancel(job)
+
         def cancel_scope() -> None:
             if self.running is job and self._scope is not None:
                 self._scope.cancel()
