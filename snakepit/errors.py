@@ -172,14 +172,9 @@ def _dual_type(builtin: str | None) -> type[ToolError]:
         if not eligible or base is Exception:
             return ToolError
         assert isinstance(base, type)
-        attributes = {
-            "__doc__": ToolError.__doc__,
-            "__module__": __name__,
-            "__qualname__": f"Tool{builtin}",
-            "_builtin": base.__name__,
-        }
-        known = type(f"Tool{builtin}", (ToolError, base), attributes)
-        _dual_types[builtin] = known
+        name = base.__name__  # IOError is OSError
+        attributes = {"__doc__": ToolError.__doc__, "__module__": __name__, "_builtin": name}
+        known = _dual_types.setdefault(name, type(f"Tool{name}", (ToolError, base), attributes))
     return known
 
 
@@ -189,10 +184,16 @@ def _rebuild(
     kind = _dual_type(builtin)
     if kind is ToolError:
         return ToolError(*fields)
-    error = kind.__new__(kind, *args)
     base: Any = kind.__bases__[1]
     try:
+        error = kind.__new__(kind, *args)
+    except TypeError:  # MemoryError's own refuses subclasses that have another base
+        error = BaseException.__new__(kind, *args)
+    try:
         base.__init__(error, *args)
+        if isinstance(error, BlockingIOError) and len(args) == 3 and isinstance(args[2], int):
+            # The count of written characters, which subclasses take for a file name.
+            error.filename, error.characters_written, error.args = None, args[2], args
     except Exception:
         # The arguments of the remote exception do not fit its builtin's constructor
         # (a subclass with a signature of its own): the message alone is kept.

@@ -5,7 +5,8 @@ change is an error that names it. Needs pyarrow on both sides; nothing here impo
 
 The kinds: `table`, `batch`, `chunked` and `array` of pyarrow (the latter two as a table with one
 column); `polars.DataFrame`, `polars.Series`; `pandas.DataFrame`, `pandas.Series`, `pandas.Index`,
-whose extras are the names and the frequency that Arrow does not keep.
+whose extras are what Arrow does not keep: the name of a
+Series (of polars too), the frequency of the index, the numbers of the columns of dtype object.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from snakepit.errors import SerializationError
 from ._ext import Reader, UnsendableError, malformed
 
 COLUMN: Final = "value"
-_OBJECT_TYPES: Final = ({str}, {bytes}, {dt.date})  # what an object column may hold, with None
+_OBJECT_TYPES: Final = (
+    {str},
+    {bytes},
+    {int},
+    {bool},
+    {dt.date},
+)  # what an object column may hold, with None
 
 
 def speaks_arrow(value: object) -> bool:
@@ -91,7 +98,7 @@ def read(reader: Reader, data: memoryview) -> Any:
         return chunked.chunk(0) if chunked.num_chunks else pa.array([], chunked.type)
     try:
         if kind.startswith("polars."):
-            return _read_polars(kind, table)
+            return _read_polars(kind, table, extras)
     except Exception:
         raise
     except BaseException as error:
@@ -130,9 +137,9 @@ def _export_polars(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[An
     polars = sys.modules["polars"]
     kind = type(value)
     if kind is polars.Series:
-        frame, name = value.to_frame(), "polars.Series"
+        frame, name, extras = value.alias(COLUMN).to_frame(), "polars.Series", [value.name]
     elif kind is polars.DataFrame:
-        frame, name = value, "polars.DataFrame"
+        frame, name, extras = value, "polars.DataFrame", []
     else:
         raise UnsendableError(
             f"polars.{kind.__name__} cannot travel; send a DataFrame or Series of it"
@@ -141,10 +148,10 @@ def _export_polars(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[An
     if (back := polars.from_arrow(table.slice(0, 0)).schema) != frame.schema:
         lost = [repr(name) for name, dtype in frame.schema.items() if back.get(name) != dtype]
         raise UnsendableError(f"Arrow would change the type of the polars column {', '.join(lost)}")
-    return name, _stream(pa, table), []
+    return name, _stream(pa, table), extras
 
 
-def _read_polars(kind: str, table: Any) -> Any:
+def _read_polars(kind: str, table: Any, extras: list[Any]) -> Any:
     try:
         import polars
     except ImportError:
@@ -153,7 +160,9 @@ def _read_polars(kind: str, table: Any) -> Any:
         ) from None
     frame: Any = polars.from_arrow(table)
     if kind == "polars.Series":
-        return frame.to_series(0)
+        if len(extras) != 1 or type(extras[0]) is not str:
+            malformed("a polars Series without a name")
+        return frame.to_series(0).alias(extras[0])
     return frame if kind == "polars.DataFrame" else malformed("polars data of unknown kind")
 
 
@@ -176,6 +185,7 @@ def _export_pandas(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[An
             "pandas attrs cannot travel; clear .attrs and send them beside the frame"
         )
     extras.append(getattr(frame.index, "freqstr", None) if _has_freq(pandas, frame.index) else None)
+    extras.append([i for i, dtype in enumerate(frame.dtypes) if dtype.name == "object"])
     table = pa.Table.from_pandas(frame)
     _check_pandas(frame, table.slice(0, 0).to_pandas())
     return name, _stream(pa, table), extras
@@ -196,7 +206,7 @@ def _label(name: Any) -> Any:
 def _check_pandas(frame: Any, back: Any) -> None:
     """Raise UnsendableError unless labels and dtypes survive and object columns hold one type."""
     columns = frame.columns
-    same = type(columns) is type(back.columns) or len(columns) == 0
+    same = isinstance(back.columns, type(columns)) or len(columns) == 0
     if (
         not same
         or list(columns.names) != list(back.columns.names)
@@ -214,15 +224,16 @@ def _check_pandas(frame: Any, back: Any) -> None:
             raise UnsendableError(f"Arrow would change the index name {pair[0].name!r}; use a str")
         parts.append(("the index", *pair))
     for label, column, returned in parts:
-        if column.dtype != returned.dtype:
+        objects = column.dtype == object
+        if column.dtype != returned.dtype and not (objects and label != "the index"):
             raise UnsendableError(
                 f"Arrow would change {label} from {column.dtype} to {returned.dtype}"
             )
-        if column.dtype == object:
+        if objects:
             kinds = set(map(type, column)) - {NoneType}
             if kinds and kinds not in _OBJECT_TYPES:
                 raise UnsendableError(
-                    f"{label} is of dtype object and holds more than str, bytes or date"
+                    f"{label} is of dtype object and holds more than one of str, bytes, int, bool, date"
                 )
 
 
@@ -230,13 +241,17 @@ def _read_pandas(kind: str, table: Any, extras: list[Any]) -> Any:
     if kind not in ("pandas.DataFrame", "pandas.Series", "pandas.Index"):
         malformed("Arrow data of unknown kind")
     try:
-        import pandas  # noqa: F401 - pyarrow uses it
+        import pandas
     except ImportError:
         raise SerializationError(
             f"a {kind} arrived; install pandas on the receiving side"
         ) from None
     frame = table.to_pandas()
-    *names, freq = extras
+    if len(extras) < 2 or type(extras[-1]) is not list:
+        malformed("pandas data without its extras")
+    *names, freq, objects = extras
+    for i in objects:  # pandas would make str columns of them
+        frame.isetitem(i, pandas.Series(table.column(i).to_pylist(), frame.index, dtype=object))
     if freq is not None:
         frame.index.freq = freq
     if kind == "pandas.DataFrame":

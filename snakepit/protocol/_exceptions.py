@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final
 
+from msgspec import Raw
+
 from snakepit.errors import SnakepitError, ToolError, tool_error
 
 from ._framing import FRAME_BYTES_MAX
-from ._messages import ErrorData
+from ._messages import NIL, ErrorData
 from ._values import decode, encode
 
 TEXT_BYTES_MAX: Final = 64 * 2**10  # message; traceback; notes; args: each
@@ -31,7 +33,8 @@ assert (
     < FRAME_BYTES_MAX
 ), "an error fits a frame"
 
-_LIBRARY: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")  # noqa: PTH100, PTH118, PTH120 - pathlib is slow to import
+# Not pathlib: it is slow to import.
+_LIBRARY: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _CUT: Final = "\n[… cut …]\n"
 
 
@@ -65,12 +68,10 @@ def rebuild(data: ErrorData, *, tool: str, worker_id: str) -> ToolError:
 
 
 def _rebuild_one(data: ErrorData, tool: str, worker_id: str) -> ToolError:
-    args: Any = None
-    if data.args is not None:
-        try:
-            args = decode(data.args)
-        except SnakepitError:
-            args = None  # holds a class that this side lacks: the message has to do
+    try:
+        args = decode(data.args)
+    except SnakepitError:
+        args = None  # holds a class that this side lacks: the message has to do
     error = tool_error(
         tool=tool,
         type=data.type,
@@ -131,7 +132,7 @@ def _builtin(kind: type[BaseException]) -> str | None:
     return None
 
 
-def _args(error: BaseException, limit: int) -> Any:
+def _args(error: BaseException, limit: int) -> Raw:
     args: Any = error.args
     if isinstance(error, OSError) and error.filename is not None and len(args) == 2:
         # OSError takes the names out of args; its constructor wants them there.
@@ -141,8 +142,8 @@ def _args(error: BaseException, limit: int) -> Any:
     try:
         body, buffers = encode(args, buffer_threshold=limit)
     except Exception:  # they do not travel, for whatever reason: the message does
-        return None
-    return body if not buffers and len(memoryview(body)) <= limit else None
+        return NIL
+    return body if not buffers and len(memoryview(body)) <= limit else NIL
 
 
 def _notes(error: BaseException, limit: int) -> tuple[str, ...]:

@@ -38,12 +38,12 @@ class ToolInfo(Struct, array_like=True, frozen=True):
 
 
 class ErrorData(Struct, array_like=True, frozen=True):
-    """An exception as data. `args` is an encoded tuple, None where it could not travel."""
+    """An exception as data. `args` is an encoded tuple, nil where it could not travel."""
 
     type: str
     message: str = ""
     builtin: str | None = None
-    args: Raw | None = None
+    args: Raw = NIL
     traceback: str = ""
     notes: tuple[str, ...] = ()
     cause: ErrorData | None = None

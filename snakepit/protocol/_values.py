@@ -39,7 +39,7 @@ _BYTES: Final = {bytes}
 _FLAT: Final = frozenset({NoneType, bool, int, float, str})
 _BUILTINS: Final = (
     int, float, complex, str, bytes, bytearray, memoryview, list, tuple, set, frozenset, dict,
-    dt.date, dt.time, dt.timedelta, dt.tzinfo, uuid.UUID, decimal.Decimal,
+    dt.datetime, dt.date, dt.time, dt.timedelta, dt.tzinfo, uuid.UUID, decimal.Decimal,
 )  # fmt: skip
 
 
@@ -157,28 +157,22 @@ def _write_dict(writer: Writer, value: dict[Any, Any]) -> Any:
     if plain_keys and careful:
         plain_keys = all(type(_scalars.write_str(writer, key)) is str for key in value)
     key: Any = None
+    part = ""
     try:
         if plain_keys:
             for key, member in value.items():
                 out[key] = writers.get(type(member), other)(writer, member)
         else:
             for key, member in value.items():
-                flat.append(_write_key(writer, value, key))
+                part = " (the key)"
+                flat.append(writer.walk(key))
+                part = ""
                 flat.append(writers.get(type(member), other)(writer, member))
     except UnsendableError as unsendable:
-        if not (unsendable.segments and unsendable.segments[-1] == " (a key)"):
-            unsendable.passed(value, key_segment(key))
+        unsendable.passed(value, key_segment(key) + part)
         raise
     writer.depth -= 1
     return out if plain_keys else Ext(ext.DICT, encode_plain(flat))
-
-
-def _write_key(writer: Writer, container: object, key: object) -> Any:
-    try:
-        return writer.walk(key)
-    except UnsendableError as unsendable:
-        unsendable.passed(container, " (a key)")
-        raise
 
 
 def _write_bytes(writer: Writer, value: bytes) -> Any:
@@ -226,6 +220,8 @@ def _write_other(writer: Writer, value: Any) -> Any:
         return _scalars.write_enum(writer, value)
     if _arrays.is_numpy(value):
         return _arrays.write_numpy(writer, value)
+    if (zoneinfo := sys.modules.get("zoneinfo")) is not None and kind is zoneinfo.ZoneInfo:
+        return _scalars.write_zone(writer, value)
     if isinstance(value, _BUILTINS):
         raise UnsendableError(_subclass_advice(kind))
     if (pathlib := sys.modules.get("pathlib")) is not None and isinstance(value, pathlib.PurePath):
@@ -240,8 +236,6 @@ def _write_other(writer: Writer, value: Any) -> Any:
                 f"a subclass of Path, {_name(kind)}, would lose its type; send pathlib.Path"
             )
         return _scalars.write_path(writer, value)
-    if (zoneinfo := sys.modules.get("zoneinfo")) is not None and kind is zoneinfo.ZoneInfo:
-        return _scalars.write_zone(writer, value)
     fields = _fields(kind)
     if fields is not None:
         return _write_record(writer, value, fields)
