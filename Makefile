@@ -51,7 +51,7 @@ check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spe
 	@$(BIN)/mypy
 	@MYPYPATH=$(TEST_PATH) $(BIN)/mypy $(RELAXED) $(filter-out snakepit,$(SOURCES))
 	@mkdir -p build
-	@PYTHONPATH=. $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes snakepit --ignoreexternal > build/types.log 2>&1 || { cat build/types.log; exit 1; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. pyright --verifytypes snakepit --ignoreexternal > build/types.log 2>&1 || { cat build/types.log; exit 1; }
 	@grep "completeness score" build/types.log
 	@echo "==> spelling"
 	@$(BIN)/codespell
