@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import typing
+from importlib import import_module
 from types import FunctionType, MethodType, UnionType
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from msgspec import Struct
 
 VARARGS_FLAG, VARKEYWORDS_FLAG = 0x04, 0x08
 WRAPPERS_MAX = 100
+# What a function has that is not called as its code says; the last two hold a partialmethod.
+_SPEAKS_FOR_ANOTHER = {"__signature__", "__partialmethod__", "_partialmethod"}
 
 
 class _Marker:
@@ -57,7 +60,7 @@ def signature_of(call: Any) -> Signature:
         if type(function) is not FunctionType or wrapped is None:
             break
         function = wrapped
-    if type(function) is FunctionType and not hasattr(function, "__signature__"):
+    if type(function) is FunctionType and not _SPEAKS_FOR_ANOTHER & function.__dict__.keys():
         return _of_function(function, skipped)
     try:
         return _of_anything(call)
@@ -80,7 +83,7 @@ def _of_function(function: FunctionType, skipped: int) -> Signature:
             annotations.get(name, UNKNOWN),
             given.get(name, REQUIRED),
             function,
-            position < code.co_posonlyargcount,
+            positional_only=position < code.co_posonlyargcount,
         )
         for position, name in enumerate(by_position + by_keyword)
         if position >= skipped or position >= len(by_position)
@@ -99,27 +102,31 @@ def _of_anything(call: Any) -> Signature:
         elif one.kind is not one.VAR_POSITIONAL:
             annotation = UNKNOWN if one.annotation is one.empty else one.annotation
             default = REQUIRED if one.default is one.empty else one.default
-            by_position = one.kind is one.POSITIONAL_ONLY
-            parameters.append(_parameter(one.name, annotation, default, function, by_position))
+            parameters.append(
+                _parameter(
+                    one.name,
+                    annotation,
+                    default,
+                    function,
+                    positional_only=one.kind is one.POSITIONAL_ONLY,
+                )
+            )
     return Signature(tuple(parameters), is_open)
 
 
 def _annotations(function: FunctionType) -> dict[str, Any]:
     try:
         return function.__annotations__
-    except Exception:  # lazy annotations (3.14) run the user's expressions
-        if sys.version_info < (3, 14):
-            return {}
-        import annotationlib
-
+    except Exception:  # lazy annotations, new in 3.14, are the user's expressions run just now
         try:
-            return annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+            lazily: Any = import_module("annotationlib")
+            return dict(lazily.get_annotations(function, format=lazily.Format.FORWARDREF))
         except Exception:
             return {}
 
 
 def _parameter(
-    name: str, annotation: Any, default: Any, function: Any, positional_only: bool
+    name: str, annotation: Any, default: Any, function: Any, *, positional_only: bool
 ) -> Parameter:
     text = "" if annotation is UNKNOWN else shown(annotation)
     return Parameter(name, _resolve(annotation, function), default, text, positional_only)

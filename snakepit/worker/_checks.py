@@ -48,16 +48,22 @@ def _check_for(annotation: Any) -> Check:
     if origin is dict and args == (str, Any):
         return _NONE, _with_str_keys
     arms = arms_of(annotation)
-    if _is_supported(annotation):
+    if not any(_is_loose(arm) for arm in arms) and _is_supported(annotation):
         return _exact_types(annotation, arms), _by_msgspec(annotation)
     if arms:
         checks = [check_for(arm) for arm in arms]
         if None in checks:
             return None
-        return _exact_types(annotation, arms), _by_arms([one for one in checks if one])
+        known = [one for one in checks if one]
+        return _NONE.union(*(exact for exact, _ in known)), _by_arms(known)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return frozenset({annotation}), _by_value(annotation)
     return None
+
+
+def _is_loose(annotation: Any) -> bool:
+    """True for containers of anything, whose members need not be copied to be checked."""
+    return typing.get_origin(annotation) in (list, dict) and typing.get_args(annotation)[-1] is Any
 
 
 def _is_uncheckable(annotation: Any) -> bool:
@@ -100,9 +106,8 @@ def _by_msgspec(annotation: Any) -> Convert:
         try:
             return _by_msgspec_strictly(value, annotation)
         except ValidationError:
-            if isinstance(annotation, type):
-                if isinstance(value, annotation) and type(value) is not bool:
-                    return value
+            if _is_instance(value, annotation):
+                return value
             if type(value).__module__ == "numpy" and hasattr(value, "item") and not value.shape:
                 return _by_msgspec_strictly(value.item(), annotation)
             raise
@@ -112,8 +117,17 @@ def _by_msgspec(annotation: Any) -> Convert:
     return convert
 
 
+def _is_instance(value: Any, annotation: Any) -> bool:
+    """True for subclasses' instances, but a bool is no int."""
+    return (
+        isinstance(annotation, type)
+        and isinstance(value, annotation)
+        and not (annotation is int and isinstance(value, bool))
+    )
+
+
 def _custom(kind: Any, value: Any) -> Any:
-    """msgspec's hook for classes that it does not know."""
+    """The hook of msgspec for classes that it does not know."""
     if not isinstance(kind, type) or _is_protocol(kind) or isinstance(value, kind):
         return value
     pathlib = sys.modules.get("pathlib")
@@ -125,8 +139,7 @@ def _custom(kind: Any, value: Any) -> Any:
 
 
 def _by_arms(checks: list[tuple[frozenset[type], Convert]]) -> Convert:
-    """A union that msgspec refuses: the first member that takes the value as it is, else the
-    first that can convert it."""
+    """A union that msgspec refuses: the member that takes the value as it is goes first."""
 
     def convert(value: Any) -> Any:
         results = []

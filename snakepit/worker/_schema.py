@@ -114,7 +114,7 @@ def _describe(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         if not clash:
             definitions.update(shared)
             return schema
-    except Exception:
+    except Exception:  # noqa: S110 - whatever the user's classes raise; it is described in parts
         pass
     arms = arms_of(annotation)
     described = [_describe(_described(arm), definitions) for arm in arms]

@@ -93,12 +93,13 @@ def describe_main() -> tuple[str | None, str | None]:
     return path, None
 
 
-def import_paths_for(python_is_same: bool) -> tuple[str, ...]:
+def import_paths_for(python_is_same: bool) -> tuple[str, ...]:  # noqa: FBT001
     """The entries of `sys.path` that a worker needs to import what this process can.
 
     Another interpreter gets none of this one's libraries: only the user's own folders.
     """
-    paths = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
+    entries: list[object] = list(sys.path)  # which may hold anything
+    paths = [os.path.abspath(entry) for entry in entries if isinstance(entry, str)]
     return tuple(dict.fromkeys(p for p in paths if python_is_same or not _is_library(p)))
 
 
@@ -218,13 +219,13 @@ def load_main(main_path: str | None, main_module: str | None) -> ModuleType:
     try:
         code = _prepare_main(module, main_path, main_module)
         sys.modules[MAIN] = sys.modules[IMPORTED_MAIN] = module
-        exec(code, module.__dict__)
+        exec(code, module.__dict__)  # noqa: S102 - this is how a module is run
     except BaseException as error:
         sys.modules.pop(IMPORTED_MAIN, None)
         if before is not None:
             sys.modules[MAIN] = before
         if isinstance(error, SystemExit):
-            raise ImportError(
+            raise ImportError(  # noqa: TRY004 - it is the import that failed
                 f"{title} ended itself (SystemExit: {error.code}) when the worker imported it: "
                 'put what starts the program under `if __name__ == "__main__":`'
             ) from error
@@ -238,35 +239,41 @@ def _prepare_main(module: ModuleType, main_path: str | None, main_module: str | 
     from importlib import util
     from importlib.machinery import SourceFileLoader
 
+    spec: Any
     if main_module is not None:
-        spec = util.find_spec(main_module)
-        name = main_module
+        name, spec = main_module, util.find_spec(main_module)
     else:
         assert main_path is not None
-        if not main_path.endswith(".py") and _is_archive(main_path):
-            sys.path.insert(0, main_path)
-            import zipimport
-
-            name = MAIN
-            spec = zipimport.zipimporter(main_path).find_spec(MAIN)
+        name, spec = IMPORTED_MAIN, _spec_in_archive(main_path)
+        if spec is None:
+            loader = SourceFileLoader(name, main_path)
+            spec = util.spec_from_file_location(name, main_path, loader=loader)
         else:
-            loader = SourceFileLoader(IMPORTED_MAIN, main_path)
-            name = IMPORTED_MAIN
-            spec = util.spec_from_file_location(IMPORTED_MAIN, main_path, loader=loader)
-    loader_of_it: Any = spec.loader if spec is not None else None
-    code = loader_of_it.get_code(name) if loader_of_it is not None else None
-    if spec is None or code is None:
+            name = MAIN
+    code = spec.loader.get_code(name) if spec is not None and spec.loader is not None else None
+    if code is None:
         raise ImportError(f"no code found for the main program {main_module or main_path}")
     module.__file__ = spec.origin
     module.__loader__ = spec.loader
-    module.__spec__ = spec
     module.__package__ = spec.parent
+    # A script has no spec in its own process either, and multiprocessing looks at that.
+    module.__spec__ = None if name == IMPORTED_MAIN else spec
     return code  # type: ignore[no-any-return]
 
 
-def _is_archive(path: str) -> bool:
-    with open(path, "rb") as file:
-        return b"PK\x03\x04" in file.read(2**16)
+def _spec_in_archive(path: str) -> Any:
+    """The spec of the `__main__` in `python app.zip`; None for a plain file."""
+    if path.endswith(".py"):
+        return None
+    import zipimport
+
+    try:
+        importer = zipimport.zipimporter(path)
+    except zipimport.ZipImportError:
+        return None
+    if path not in sys.path:
+        sys.path.insert(0, path)
+    return importer.find_spec(MAIN)
 
 
 def _load_file(path: str) -> ModuleType:
@@ -285,7 +292,8 @@ def _load_file(path: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # what lies beside it can be imported, and shadows nothing
     spec = util.spec_from_file_location(name, path, loader=SourceFileLoader(name, path))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = util.module_from_spec(spec)
     sys.modules[name] = module
     try:

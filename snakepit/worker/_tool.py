@@ -79,6 +79,7 @@ def tool(
     itself is returned unchanged. Works above and below `@staticmethod` and `@classmethod`.
 
     Args:
+        func: the function, where the decorator is used bare.
         name: what callers say; default: the attribute's name.
         description: for `pool.tools()`; default: the first paragraph of the docstring.
         idempotent: running it twice does no harm, so a call may be retried when its worker dies.
@@ -129,13 +130,13 @@ def mark_of(raw: Any) -> ToolOptions | None:
             mark = object.__getattribute__(candidate, "__dict__").get(MARK)
         except (AttributeError, TypeError):
             continue
-        if type(mark) is ToolOptions and not isinstance(candidate, type):
+        if type(mark) is ToolOptions and not issubclass(type(candidate), type):
             return mark
     return None
 
 
 def _unwrapped(raw: Any) -> Any:
-    return raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else None
+    return raw.__func__ if issubclass(type(raw), (staticmethod, classmethod)) else None
 
 
 def _mark(func: Any, options: ToolOptions) -> Any:

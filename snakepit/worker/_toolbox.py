@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from snakepit.errors import ConfigError, ToolNotFoundError
 from snakepit.protocol import ToolInfo
@@ -20,6 +20,7 @@ from snakepit.worker._tool import ToolOptions, mark_of
 Kind: TypeAlias = Literal["sync", "async", "generator", "async generator"]
 
 NEAR_MAX = 3
+LAYERS_MAX = 20
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # the flags of a code object
 
 
@@ -132,23 +133,20 @@ def is_coroutine_function(call: Any) -> bool:
 
 
 def _flags(call: Any) -> int:
-    for _ in range(100):  # bound methods and partials may be nested
-        if type(call) is MethodType:
-            call = getattr(call, "__partialmethod__", None) or call.__func__
+    """The code flags of the function at the bottom of methods, partials and callable objects."""
+    for _ in range(LAYERS_MAX):
         if type(call) is FunctionType:
-            method = call.__dict__.get("_partialmethod") or call.__dict__.get("__partialmethod__")
-            if method is None:
+            # What a bound partialmethod holds is a function that forwards to the real one.
+            held = call.__dict__.get("__partialmethod__") or call.__dict__.get("_partialmethod")
+            if held is None:
                 return call.__code__.co_flags
-            call = method.func
+            call = held.func
+        elif type(call) is MethodType:
+            call = call.__func__
         elif hasattr(call, "func") and hasattr(call, "keywords"):
             call = call.func
-        elif (
-            not isinstance(call, type)
-            and type(getattr(type(call), "__call__", None)) is FunctionType
-        ):
-            return int(type(call).__call__.__code__.co_flags)
-        elif type(call) is not MethodType:
-            break
+        else:
+            call = vars(type(call)).get("__call__")
     return 0
 
 
@@ -166,10 +164,14 @@ def _marked(adapter: object) -> dict[str, ToolOptions]:
 
 
 def _namespaces(adapter: object) -> list[Mapping[str, Any]]:
-    if isinstance(adapter, ModuleType):
+    if _is_module(adapter):
         return [vars(adapter)]
-    kind = adapter if isinstance(adapter, type) else type(adapter)
+    kind: Any = adapter if issubclass(type(adapter), type) else type(adapter)
     return [vars(cls) for cls in reversed(kind.__mro__) if cls is not object]
+
+
+def _is_module(adapter: object) -> TypeGuard[ModuleType]:
+    return issubclass(type(adapter), ModuleType)  # `isinstance` would ask the object
 
 
 def _may_be_called(raw: Any) -> bool:
@@ -177,7 +179,7 @@ def _may_be_called(raw: Any) -> bool:
 
 
 def _bound(adapter: object, attribute: str) -> Any:
-    if isinstance(adapter, ModuleType):
+    if _is_module(adapter):
         return vars(adapter)[attribute]
     try:
         call = getattr(adapter, attribute)
@@ -207,7 +209,7 @@ def _describe(call: Any) -> str:
 
 
 def _title(adapter: object) -> str:
-    if isinstance(adapter, ModuleType):
+    if _is_module(adapter):
         return f"module {adapter.__name__}"
-    kind = adapter if isinstance(adapter, type) else type(adapter)
+    kind: Any = adapter if issubclass(type(adapter), type) else type(adapter)
     return f"{kind.__module__}.{kind.__qualname__}"
