@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict, Uni
 
 import attrs
 import msgspec
+import numpy as np
+import numpy.typing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +25,6 @@ from hypothesis import strategies as st
 from snakepit.errors import InvalidParamsError
 from snakepit.worker._annotations import Parameter, Signature, signature_of
 from snakepit.worker._schema import by_name, make_bind, schema_of
-
-np = pytest.importorskip("numpy", reason="NumPy is optional")
 
 
 class Colour(enum.Enum):
@@ -129,10 +129,10 @@ SAME = [
     (list[Any], [1, "a"]),
     (list[Any] | dict[str, Any] | None, {"a": [1]}),
     (dict[str, Any], {"a": [1]}),
-    (Optional[int], None),
+    (Optional[int], None),  # noqa: UP045 - both spellings are meant
     (int | str, "a"),
     (int | float, 3),
-    (Union[str, list, None], [1]),
+    (Union[str, list, None], [1]),  # noqa: UP007 - as above
     (dt.datetime, NOW),
     (dt.date, NOW.date()),
     (dt.time, NOW.time()),
@@ -258,7 +258,7 @@ REFUSED = [
     (pathlib.Path, 5),
     (complex, "1"),
     (np.ndarray, [1.0]),
-    (Optional[int], "5"),
+    (Optional[int], "5"),  # noqa: UP045 - as above
     (Plain | int, "5"),
     (pathlib.Path | int, 5.5),
     (Literal["a"], "b"),
@@ -284,7 +284,7 @@ UNCHECKED = [
     collections.abc.Callable,
     collections.abc.Callable[[int], str],
     typing.Callable,
-    np.typing.NDArray[np.float64] if hasattr(np, "typing") else Any,
+    numpy.typing.NDArray[np.float64],
     typing.ClassVar[int],
     list[int] | set[int] | T,  # type: ignore[valid-type]
     Unresolvable,
@@ -471,7 +471,7 @@ def test_the_schema_of_a_signature() -> None:
         top_k: Annotated[int, msgspec.Meta(ge=1, description="how many")] = 5,
         ratio: float = float("inf"),
         *,
-        any=None,
+        either_way=None,
     ) -> None: ...
 
     schema = schema_of(signature_of(func))
@@ -484,7 +484,7 @@ def test_the_schema_of_a_signature() -> None:
         "either": {},
         "top_k": {"type": "integer", "minimum": 1, "description": "how many", "default": 5},
         "ratio": {"type": "number"},
-        "any": {"default": None},
+        "either_way": {"default": None},
     }
     assert schema["required"] == ["text", "where", "point", "mixed", "either"]
     assert schema["additionalProperties"] is False

@@ -274,7 +274,7 @@ def test_find_names_what_comes_near() -> None:
     tools = collect(Everything())
     assert find(tools, "plain") is tools["plain"]
     with pytest.raises(ToolNotFoundError) as caught:
-        find(tools, "plian")
+        find(tools, "plainn")
     assert caught.value.near[0] == "plain"
     with pytest.raises(ToolNotFoundError) as caught:
         find({}, "x")
