@@ -17,7 +17,9 @@ PREFIX: Final = struct.Struct(">I")
 PREFIX_BYTES: Final = PREFIX.size
 PART_BYTES_MAX: Final = 2**20
 FRAME_BYTES_MAX: Final = 4 * 2**20
-assert PART_BYTES_MAX < FRAME_BYTES_MAX < 2**32, "a part and its envelope fit a frame; the prefix is a u32"
+assert PART_BYTES_MAX < FRAME_BYTES_MAX < 2**32, (
+    "a part and its envelope fit a frame; the prefix is a u32"
+)
 
 
 def frame(payload: bytes) -> bytes:
@@ -28,7 +30,9 @@ def frame(payload: bytes) -> bytes:
 def prefix(payload_bytes: int) -> bytes:
     """The length prefix of a payload of that size. Raises ProtocolError above the maximum."""
     if payload_bytes > FRAME_BYTES_MAX:
-        raise ProtocolError(f"a frame of {payload_bytes} bytes is over the maximum of {FRAME_BYTES_MAX}")
+        raise ProtocolError(
+            f"a frame of {payload_bytes} bytes is over the maximum of {FRAME_BYTES_MAX}"
+        )
     return PREFIX.pack(payload_bytes)
 
 

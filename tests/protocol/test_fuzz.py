@@ -9,6 +9,8 @@ import uuid
 from random import Random
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from _values_kit import Colour, Right
 from hypothesis import HealthCheck, given, settings
@@ -139,6 +141,31 @@ def test_mutated_bytes(data: bytes, seed: int) -> None:
                     [b"\xdd\xff\xff\xff\xff", b"\xcf" + b"\xff" * 8, b"\xc6\x7f\xff\xff\xff"]
                 )
     bounded_eat(bytes(mutated))
+
+
+TABLES = [
+    bytes(p.encode_value(value)[0])
+    for value in (
+        pa.table({"a": [1, None], "b": ["x", "y"], "c": [[1], [2, 3]]}),
+        pa.array(["x", "y"]).dictionary_encode(),
+        pd.DataFrame({"a": [1, 2], "b": ["x", None]}, index=pd.date_range("2020", periods=2)),
+    )
+]
+
+
+@fuzzing
+@given(st.sampled_from(TABLES), st.integers(0, 2**32))
+def test_mutated_tables(data: bytes, seed: int) -> None:
+    """What pyarrow lets through can also be read to its end."""
+    random, mutated = Random(seed), bytearray(data)
+    for _ in range(random.randint(1, 4)):
+        mutated[random.randrange(40, len(mutated))] = random.choice(
+            [0, 127, 255, random.randrange(256)]
+        )
+    try:
+        repr(p.decode_value(bytes(mutated)))
+    except (ProtocolError, SerializationError):
+        pass
 
 
 @pytest.mark.parametrize("data", SEEDS[: len(SEEDS) // 2], ids=lambda data: str(len(data)))
