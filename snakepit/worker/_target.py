@@ -251,7 +251,7 @@ def _prepare_main(module: ModuleType, main_path: str | None, main_module: str | 
         else:
             name = MAIN
     code = spec.loader.get_code(name) if spec is not None and spec.loader is not None else None
-    if code is None:
+    if spec is None or code is None:
         raise ImportError(f"no code found for the main program {main_module or main_path}")
     module.__file__ = spec.origin
     module.__loader__ = spec.loader
