@@ -82,12 +82,12 @@ class PendingCall:
         if not self.settled:
             self._changed = anyio.Event()
 
-    async def until_settled(self) -> None:
+    async def until_settled(self) -> None:  # noqa: ASYNC910 - at once if it has settled
         """Wait until the call has settled, whatever cancels us; bounded by the stop ladder."""
         if not self.settled:
             await shielded(self._until_settled)
 
-    async def _until_settled(self) -> None:
+    async def _until_settled(self) -> None:  # noqa: ASYNC910 - as above
         while not self.settled:
             await self.changed()
 
@@ -101,5 +101,6 @@ class PendingCall:
     def outcome(self) -> tuple[Raw, Buffers]:
         """The result, or raises what it failed with."""
         self.outcome_of_stream()
-        assert self.settled and self.result is not None
+        assert self.settled
+        assert self.result is not None
         return self.result

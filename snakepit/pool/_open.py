@@ -76,7 +76,10 @@ async def open_pool(
             `NUMEXPR_NUM_THREADS` default to CPUs // size.
         cwd: the workers' working directory.
         tool_backend: event loop of async tools, "asyncio" or "trio".
-        startup, queue, stop, crash_barrier: see these classes.
+        startup: how workers are started; see `Startup`.
+        queue: how long, and with how many, a call may wait; see `Queue`.
+        stop: the bounds of the stop ladder; see `Stop`.
+        crash_barrier: what follows on a worker's death; see `CrashBarrier`.
         call_timeout: default `timeout` of calls, in seconds.
 
     Raises: ConfigError: an option is wrong, nothing was started. WorkerStartError: a worker could
@@ -151,7 +154,7 @@ async def _run_slots(core: PoolCore, settings: Settings) -> None:
             service.cancel_scope.cancel()
 
 
-async def _min_ready(core: PoolCore) -> None:
+async def _min_ready(core: PoolCore) -> None:  # noqa: ASYNC910 - at once if none is wanted
     while sum(slot.is_ready for slot in core.slots) < core.settings.min_ready:
         raise_start_error(core)
         await core.progress.wait()

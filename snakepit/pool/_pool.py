@@ -23,7 +23,7 @@ from snakepit.pool._settings import check_timeout
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stream import Stream
 from snakepit.process import fork_generation
-from snakepit.protocol import ToolInfo, decode_value, encode_params
+from snakepit.protocol import decode_value, encode_params
 from snakepit.worker._functions import RUN_SYNC
 
 T = TypeVar("T")
@@ -118,8 +118,11 @@ class Pool:
         chunk does.
 
         Args:
+            tool: the tool's name.
+            params: its arguments by name.
             timeout: seconds from the call's start to its end, raised where the next chunk is
                 awaited, never into the body.
+            window: how many chunks may be unread.
 
         Raises: as `execute`, where the next chunk is awaited; what is wrong with the call itself
             on entering.
@@ -134,7 +137,7 @@ class Pool:
             stream.close()
             if not call.settled:
                 self._core.give_up(call)
-                await call.until_settled()
+                await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
 
     async def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run any importable or picklable function in a worker, like `trio.to_thread.run_sync`.
@@ -222,9 +225,9 @@ class Pool:
                 await call.changed()
         except BaseException:
             self._core.give_up(call)
-            await call.until_settled()
+            await call.until_settled()  # noqa: ASYNC102 - as in stream
             raise
-        return call.outcome()
+        return call.outcome()  # noqa: ASYNC910 - no call settles before it was sent
 
     def _check_caller(self) -> None:
         if self._fork_generation != fork_generation():

@@ -171,7 +171,12 @@ def _argv(
 ) -> tuple[tuple[str, ...], bool]:
     if command is not None:
         good = not _is_text(command) and len(command) > 0
-        _check(good and all(map(_is_text, command)), "command", command, "a non-empty sequence of strings (an argv)")
+        _check(
+            good and all(map(_is_text, command)),
+            "command",
+            command,
+            "a non-empty sequence of strings (an argv)",
+        )
         return tuple(command), False
     chosen = os.fspath(python or os.environ.get("SNAKEPIT_PYTHON") or sys.executable)
     found = shutil.which(chosen)
@@ -226,6 +231,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _check(good: bool, option: str, value: object, allowed: str) -> None:
+def _check(good: object, option: str, value: object, allowed: str) -> None:
     if not good:
         raise ConfigError(option, value, allowed)

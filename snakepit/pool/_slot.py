@@ -34,6 +34,19 @@ class WorkerInfo:
     requests: int
 
 
+class StartingPlace:
+    """One of the places for workers that start; left when the worker is ready, or is gone."""
+
+    def __init__(self, places: anyio.Semaphore) -> None:
+        self._places: anyio.Semaphore | None = places
+
+    def leave(self) -> None:
+        """Make room for the next one; once."""
+        if self._places is not None:
+            self._places.release()
+            self._places = None
+
+
 class Slot:
     """One place for a worker. `worker` is the one that fills it now, or did last."""
 
@@ -75,7 +88,11 @@ class Slot:
                 core.starting.release()
                 return
             worker = self.worker
-            await worker.live(hatched=core.starting.release)
+            place = StartingPlace(core.starting)
+            try:
+                await worker.live(hatched=place.leave)
+            finally:
+                place.leave()
             self.start_error = worker.start_error
             core.slots_changed()
             if core.closing.is_set():

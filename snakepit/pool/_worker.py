@@ -48,7 +48,7 @@ OWN_EXIT_S = 1.0  # for a worker that has closed its pipe to end by itself
 _log = logging.getLogger("snakepit.pool")
 
 
-class _StartFailed(Exception):
+class _StartFailedError(Exception):
     """The worker will not become ready."""
 
     def __init__(self, reason: str, traceback: str = "", *, exits_by_itself: bool = True) -> None:
@@ -97,7 +97,8 @@ class Worker:
 
     def cancel(self, call: PendingCall) -> None:
         """Stop a call that was sent to this worker: by asking, then by ending the worker."""
-        assert self._channel is not None and call.sent is not None
+        assert self._channel is not None
+        assert call.sent is not None
         if self._channel.withdraw(call.sent):
             self.seat.settle(call.id, anyio.current_time(), ran=False)
             self.never_ran(call)
@@ -169,37 +170,38 @@ class Worker:
 
     # -- the task that owns the process ------------------------------------------------------
 
-    async def live(self, hatched: Callable[[], None]) -> None:
-        """The whole life of the worker; `hatched` is called once it is ready or never will be."""
+    async def live(self, hatched: Callable[[], None]) -> None:  # noqa: ASYNC910 - a program that cannot be executed
+        """The whole life of the worker; `hatched` is called when it is ready."""
         settings = self._core.settings
         try:
-            with settings.transport.open_link() as link:
-                with WorkerProcess.start(
+            with (
+                settings.transport.open_link() as link,
+                WorkerProcess.start(
                     settings.argv,
                     stdin=link.stdin,
                     stdout=link.stdout,
                     env=settings.env,
                     cwd=settings.cwd,
-                ) as process:
-                    link.worker_started()
-                    self.pid = process.pid
-                    self._channel = link.connect()
-                    try:
-                        await self._serve(process, self._channel, hatched)
-                    finally:
-                        await self._channel.aclose()
+                ) as process,
+            ):
+                link.worker_started()
+                self.pid = process.pid
+                self._channel = link.connect()
+                try:
+                    await self._serve(process, self._channel, hatched)
+                finally:
+                    await self._channel.aclose()  # noqa: ASYNC102 - closing never waits
         except OSError as error:
             if self.pid is not None:
                 raise
             self.start_error = WorkerStartError(self.id, f"{settings.argv[0]}: {error}")
             self._bury(ExitStatus(), "")
-            hatched()
 
     async def _serve(
         self, process: WorkerProcess, channel: Channel, hatched: Callable[[], None]
     ) -> None:
         stderr = StderrCollector(process.stderr_fd, self.id)
-        failed: _StartFailed | None = None
+        failed: _StartFailedError | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch, process)
@@ -210,7 +212,7 @@ class Worker:
                     hatched()
                     tasks.start_soon(self._read, channel, early)
                     await self._condemned.wait()
-                except _StartFailed as error:
+                except _StartFailedError as error:
                     failed = error
                     self._read_all.set()
                     if error.exits_by_itself:
@@ -218,7 +220,7 @@ class Worker:
                     else:
                         self.condemn("could not start", dump=True)
                 finally:
-                    await climb(
+                    await climb(  # noqa: ASYNC102 - bounded, and seen to its end
                         process,
                         self._exited,
                         ask=self._ask,
@@ -226,7 +228,7 @@ class Worker:
                         term_grace_s=self._core.settings.stop.term_grace,
                         dump=self._dump,
                     )
-                    await hold_until(self._read_all, LAST_WORDS_S)
+                    await hold_until(self._read_all, LAST_WORDS_S)  # noqa: ASYNC102 - as above
                     tasks.cancel_scope.cancel()
         finally:
             status = process.kill_and_reap()
@@ -234,8 +236,6 @@ class Worker:
             if failed is not None:
                 self._could_not_start(failed, status, stderr.tail)
             self._bury(status, stderr.tail)
-            if failed is not None:
-                hatched()
 
     async def _watch(self, process: WorkerProcess) -> None:
         await process.wait_exit()
@@ -250,9 +250,9 @@ class Worker:
                 self._hatching.cancel()
             hello, *early = await self._receive(channel, startup.timeout, "say hello")
             if not isinstance(hello, Hello):
-                raise _StartFailed(f"its first message was {type(hello).__name__}, not Hello")
+                raise _StartFailedError(f"its first message was {type(hello).__name__}, not Hello")
             if hello.version != PROTOCOL_VERSION:
-                raise _StartFailed(
+                raise _StartFailedError(
                     f"it speaks protocol version {hello.version}, this host {PROTOCOL_VERSION}: "
                     "install the same snakepit on both sides"
                 )
@@ -275,29 +275,29 @@ class Worker:
             if isinstance(ready, Failure):
                 error = ready.error
                 name = error.type.removeprefix("builtins.")
-                raise _StartFailed(f"{name}: {error.message}", error.traceback)
+                raise _StartFailedError(f"{name}: {error.message}", error.traceback)
             if not isinstance(ready, Ready):
-                raise _StartFailed(f"{type(ready).__name__} came instead of Ready")
+                raise _StartFailedError(f"{type(ready).__name__} came instead of Ready")
             self._core.ready(self, {tool.name: tool for tool in ready.tools})
             return early
-        raise _StartFailed(self._reason, exits_by_itself=self._exited.is_set())
+        raise _StartFailedError(self._reason, exits_by_itself=self._exited.is_set())
 
     async def _receive(self, channel: Channel, timeout_s: float, what: str) -> list[ToHost]:
         try:
             with anyio.fail_after(timeout_s):
                 return await channel.receive()
         except TimeoutError:
-            raise _StartFailed(
+            raise _StartFailedError(
                 f"it did not {what} within {timeout_s:g} s", exits_by_itself=False
             ) from None
         except (anyio.EndOfStream, anyio.BrokenResourceError):
-            raise _StartFailed("it ended before it was ready") from None
+            raise _StartFailedError("it ended before it was ready") from None
         except ProtocolError as error:
-            raise _StartFailed(
+            raise _StartFailedError(
                 f"what it wrote is not the snakepit protocol ({error})", exits_by_itself=False
             ) from None
 
-    async def _read(self, channel: Channel, messages: list[ToHost]) -> None:
+    async def _read(self, channel: Channel, messages: list[ToHost]) -> None:  # noqa: ASYNC910 - route may raise first
         """Route what the worker says, to the very last word."""
         try:
             while True:
@@ -314,7 +314,7 @@ class Worker:
         finally:
             self._read_all.set()
 
-    def _could_not_start(self, failed: _StartFailed, status: ExitStatus, tail: str) -> None:
+    def _could_not_start(self, failed: _StartFailedError, status: ExitStatus, tail: str) -> None:
         reason = failed.reason
         if not failed.traceback and failed.exits_by_itself:
             reason += f" ({status})"

@@ -32,7 +32,7 @@ class StderrCollector:
         """The last lines, oldest first."""
         return "\n".join(self._tail)
 
-    async def collect(self) -> None:
+    async def collect(self) -> None:  # noqa: ASYNC910 - only at the end of the stream
         """Read until every writer has closed the pipe. Cancelling loses nothing that was read."""
         while self._read_available():
             await anyio.wait_readable(self._fd)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
+from typing import Self
 
 import anyio
 import anyio.to_thread
@@ -91,7 +92,7 @@ class WorkerProcess:
         _fork_guard.guard(read_fd)
         return cls(popen, read_fd)
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
+from typing import Self
 
 from snakepit.protocol import ToHost, ToWorker
 
@@ -77,7 +78,7 @@ class Link(ABC):
     def close(self) -> None:
         """Close whatever is still open; idempotent."""
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -114,9 +114,9 @@ class StdioChannel(Channel):
                 outbox.clear()
         return True
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: ASYNC910 - closing never waits
         if self._closed:
-            return
+            return  # noqa: ASYNC910 - as above
         self._closed = True
         self._outbox.clear()
         for fd in (self._read_fd, self._write_fd):

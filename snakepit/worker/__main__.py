@@ -32,14 +32,15 @@ from snakepit.worker._lane import Lane, MainLane
 from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_target
 from snakepit.worker._toolbox import Tool, collect, is_coroutine_function
-from snakepit.worker._wire import Wire, open_wire
+from snakepit.worker._wire import Wire, complain, open_wire
 
 
 def main(argv: list[str]) -> int:
     """Serve one host; return the exit code."""
     if len(argv) > 1 or (argv and argv[0].startswith("-")):
-        print("usage: python -m snakepit.worker [ADAPTER]", file=sys.stderr)
-        print("speaks the snakepit protocol on stdin and stdout", file=sys.stderr)
+        complain(
+            "usage: python -m snakepit.worker [ADAPTER]; speaks the protocol on stdin and stdout"
+        )
         return 2
     wire = open_wire()
     _reset_in_forked_children()
@@ -93,7 +94,7 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
     except BaseException as error:
         if not lane.started:
             return _could_not_start(wire, error)
-        print("snakepit worker: cleanup failed:\n", describe(error).traceback, file=sys.stderr)
+        complain(f"cleanup failed:\n{describe(error).traceback}")
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -105,7 +106,7 @@ def _await_start(wire: Wire) -> tuple[Start | None, list[ToWorker]]:
     while (messages := wire.receive()) is not None:
         if messages:
             if not isinstance(messages[0], Start):
-                print("snakepit worker: the host did not say Start", file=sys.stderr)
+                complain("the host did not say Start")
                 break
             return messages[0], messages[1:]
     return None, []

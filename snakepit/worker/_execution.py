@@ -74,7 +74,7 @@ class Execution:
             self._run_generator(job, tool, arguments)
             return
         try:
-            value = self._guarded(job, lambda: tool.call(**arguments))
+            value = self._guarded(job, tool.call, **arguments)
         except BaseException as error:
             self.finish(job, error)
         else:
@@ -119,10 +119,10 @@ class Execution:
         generator: Any = None
         failure: BaseException | None = None
         try:
-            generator = iter(self._guarded(job, lambda: tool.call(**arguments)))
+            generator = iter(self._guarded(job, tool.call, **arguments))
             credit, end = job.message.window, object()
             while not job.cancelled:
-                item = self._guarded(job, lambda: next(generator, end))
+                item = self._guarded(job, next, generator, end)
                 if item is end:
                     generator = None
                     break
@@ -147,13 +147,15 @@ class Execution:
             return error
         return None
 
-    def _guarded(self, job: Job, user_code: Callable[[], Any]) -> Any:
+    def _guarded(
+        self, job: Job, user_code: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
         """Run user code, interruptibly. The stores are inside the `try`s on purpose: see Interrupt."""
         interrupt = self._interrupt
         try:
             interrupt.call = job
             interrupt.in_user_code = True
-            value = user_code()
+            value = user_code(*args, **kwargs)
             interrupt.in_user_code = False
         except BaseException:
             interrupt.in_user_code = False

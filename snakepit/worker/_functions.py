@@ -23,7 +23,7 @@ def run_sync_tool(start: Start) -> Tool:
     an exception that pickle cannot carry is raised, and so travels as data.
     """
 
-    def run_sync(pickled: bytes, uses_main: bool) -> tuple[str, bytes, str]:
+    def run_sync(pickled: bytes, uses_main: object) -> tuple[str, bytes, str]:
         import pickle
 
         if uses_main:

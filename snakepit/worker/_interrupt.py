@@ -19,12 +19,9 @@ import sys
 from _thread import get_ident
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from snakepit.errors import ToolCancelled
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 INTERRUPT_SIGNAL = signal.SIGURG
 _IMPORTLIB = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
@@ -79,27 +76,6 @@ class Interrupt:
                 call.interrupted = False  # swallowed: the I/O thread will ask again
 
         return hook
-
-
-class Masked:
-    """A section of library code inside user code: no interrupt in it, one at its end if due."""
-
-    def __init__(self, interrupt: Interrupt) -> None:
-        self._interrupt = interrupt
-
-    def __enter__(self) -> None:
-        self._was = self._interrupt.in_user_code
-        self._interrupt.in_user_code = False
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._interrupt.in_user_code = self._was
-        if self._was and error is None:
-            self._interrupt.raise_if_due()
 
 
 def _is_importing(frame: FrameType | None) -> bool:

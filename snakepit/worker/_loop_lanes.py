@@ -121,7 +121,7 @@ class LoopLane(Lane):
                     await self._run(job, *prepared)
                 self.running = None
         finally:
-            await _maybe_await(self._cleanup())
+            await _maybe_await(self._cleanup())  # noqa: ASYNC102 - the host bounds it
 
     async def _next(self) -> Job | None:
         while True:
@@ -213,7 +213,7 @@ class AsyncioLane(LoopLane):
         self._call_soon(cancel_task)
 
     def _poke(self) -> None:
-        self._call_soon(lambda: self._poked.set())
+        self._call_soon(lambda: self._poked.set())  # noqa: PLW0108 - the event of *then*, not of now
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         try:
@@ -266,7 +266,7 @@ class TrioLane(LoopLane):
         self._call_soon(cancel_scope)
 
     def _poke(self) -> None:
-        self._call_soon(lambda: self._poked.set())
+        self._call_soon(lambda: self._poked.set())  # noqa: PLW0108 - the event of *then*, not of now
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         import trio

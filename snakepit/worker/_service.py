@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
 from snakepit.errors import ProtocolError
@@ -29,7 +28,7 @@ from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
 from snakepit.worker._lane import Lane
 from snakepit.worker._toolbox import Tool
-from snakepit.worker._wire import Wire
+from snakepit.worker._wire import Wire, complain
 
 NAG_INTERVAL_S = 0.01
 ORPHAN_GRACE_S = 6.0
@@ -65,7 +64,7 @@ class Service:
                     pass
                 messages = self._wire.receive()
         except ProtocolError as error:
-            print(f"snakepit worker: {error}", file=sys.stderr, flush=True)
+            complain(str(error))
         except OSError:
             pass
         self._host_is_gone()

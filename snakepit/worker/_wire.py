@@ -7,6 +7,7 @@ prints can never reach the host as a frame.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from _thread import allocate_lock
@@ -75,3 +76,9 @@ def open_wire() -> Wire:
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     os.register_at_fork(after_in_child=wire.close)
     return wire
+
+
+def complain(text: str) -> None:
+    """A line of the worker's own on stderr, for the host's log."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"snakepit worker: {text}\n".encode(errors="backslashreplace"))
