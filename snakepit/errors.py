@@ -52,7 +52,9 @@ class ConfigError(SnakepitError, ValueError):
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         super().__init__(option, value, allowed)
-        self.option, self.value, self.allowed = option, value, allowed
+        self.option: str = option
+        self.value: object = value
+        self.allowed: str = allowed
 
     def __str__(self) -> str:
         return f"{self.option}={self.value!r} is not possible: {self.allowed}"
@@ -67,7 +69,8 @@ class SerializationError(SnakepitError, TypeError):
 
     def __init__(self, message: str, where: str = "") -> None:
         super().__init__(message, where)
-        self.message, self.where = message, where
+        self.message: str = message
+        self.where: str = where
 
     def __str__(self) -> str:
         return f"{self.message} (at {self.where})" if self.where else self.message
@@ -78,7 +81,7 @@ class ProtocolError(SnakepitError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
 
 
 class ToolNotFoundError(SnakepitError, LookupError):
@@ -86,7 +89,8 @@ class ToolNotFoundError(SnakepitError, LookupError):
 
     def __init__(self, tool: str, near: tuple[str, ...] = ()) -> None:
         super().__init__(tool, near)
-        self.tool, self.near = tool, near
+        self.tool: str = tool
+        self.near: tuple[str, ...] = near
 
     def __str__(self) -> str:
         hint = f"; did you mean {' or '.join(map(repr, self.near))}?" if self.near else ""
@@ -101,7 +105,8 @@ class InvalidParamsError(SnakepitError, TypeError):
 
     def __init__(self, tool: str, message: str) -> None:
         super().__init__(tool, message)
-        self.tool, self.message = tool, message
+        self.tool: str = tool
+        self.message: str = message
 
     def __str__(self) -> str:
         return f"tool {self.tool!r}: {self.message}"
@@ -134,8 +139,11 @@ class ToolError(SnakepitError):
         self._fill(tool, type, message, traceback, worker_id)
 
     def _fill(self, tool: str, name: str, message: str, traceback: str, worker_id: str) -> None:
-        self.tool, self.type, self.message = tool, name, message
-        self.traceback, self.worker_id = traceback, worker_id
+        self.tool: str = tool
+        self.type: str = name
+        self.message: str = message
+        self.traceback: str = traceback
+        self.worker_id: str = worker_id
 
     def __str__(self) -> str:
         name = self.type.removeprefix("builtins.")
@@ -243,9 +251,14 @@ class WorkerDiedError(SnakepitError):
         super().__init__(
             worker_id, pid, exit_code, signal, reason, started, stderr_tail, certificate
         )
-        self.worker_id, self.pid, self.exit_code, self.signal = worker_id, pid, exit_code, signal
-        self.reason, self.started, self.stderr_tail = reason, started, stderr_tail
-        self.certificate = certificate
+        self.worker_id: str = worker_id
+        self.pid: int | None = pid
+        self.exit_code: int | None = exit_code
+        self.signal: int | None = signal
+        self.reason: str = reason
+        self.started: bool = started
+        self.stderr_tail: str = stderr_tail
+        self.certificate: str = certificate
 
     def __str__(self) -> str:
         text = f"worker {self.worker_id} (pid {self.pid}) {self.reason}"
@@ -272,8 +285,12 @@ class WorkerStartError(SnakepitError):
         traceback: str = "",
     ) -> None:
         super().__init__(worker_id, reason, exit_code, signal, stderr_tail, traceback)
-        self.worker_id, self.reason, self.exit_code = worker_id, reason, exit_code
-        self.signal, self.stderr_tail, self.traceback = signal, stderr_tail, traceback
+        self.worker_id: str = worker_id
+        self.reason: str = reason
+        self.exit_code: int | None = exit_code
+        self.signal: int | None = signal
+        self.stderr_tail: str = stderr_tail
+        self.traceback: str = traceback
 
     def __str__(self) -> str:
         text = f"worker {self.worker_id} could not start: {self.reason}"
@@ -290,7 +307,8 @@ class PoolBrokenError(SnakepitError):
 
     def __init__(self, message: str, certificate: str = "") -> None:
         super().__init__(message, certificate)
-        self.message, self.certificate = message, certificate
+        self.message: str = message
+        self.certificate: str = certificate
 
     def __str__(self) -> str:
         return (
@@ -306,7 +324,8 @@ class CallTimeoutError(SnakepitError, TimeoutError):
 
     def __init__(self, tool: str, timeout: float) -> None:
         super().__init__(tool, timeout)
-        self.tool, self.timeout = tool, timeout
+        self.tool: str = tool
+        self.timeout: float = timeout
 
     def __str__(self) -> str:
         return f"tool {self.tool!r} did not finish within {self.timeout:g} s and was stopped"
@@ -320,7 +339,8 @@ class QueueTimeoutError(SnakepitError, TimeoutError):
 
     def __init__(self, tool: str, timeout: float) -> None:
         super().__init__(tool, timeout)
-        self.tool, self.timeout = tool, timeout
+        self.tool: str = tool
+        self.timeout: float = timeout
 
     def __str__(self) -> str:
         return f"tool {self.tool!r} waited {self.timeout:g} s for a worker and never ran"
@@ -334,7 +354,7 @@ class PoolSaturatedError(SnakepitError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
 
 
 class PoolClosedError(SnakepitError):
@@ -345,7 +365,7 @@ class PoolClosedError(SnakepitError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
 
 
 def _tail(stderr_tail: str) -> str:

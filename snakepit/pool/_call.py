@@ -44,22 +44,24 @@ class PendingCall:
         retries_left: int = 0,
         window: int = 0,
     ) -> None:
-        self.id = number
-        self.tool = tool
-        self.info = info
-        self.timeout, self.expires_at = timeout, expires_at
-        self.retries_left = retries_left
-        self.window = window
-        self.prefetchable = (
+        self.id: int = number
+        self.tool: str = tool
+        self.info: ToolInfo | None = info
+        self.timeout: float | None = timeout
+        self.expires_at: float | None = expires_at
+        self.retries_left: int = retries_left
+        self.window: int = window
+        self.prefetchable: bool = (
             not window and not buffers and len(memoryview(body)) <= PREFETCH_BODY_BYTES_MAX
         )
         self.worker: Worker | None = None
         self.sent: Call | None = None
-        self.given_up = False
-        self.reached_worker = True  # False once it is known that its worker never saw it
+        self.given_up: bool = False
+        self.reached_worker: bool = True  # False once it is known that its worker never saw it
         self.fate: BaseException | None = None
-        self.settled = False
-        self.body, self.buffers = body, buffers
+        self.settled: bool = False
+        self.body: Raw = body
+        self.buffers: Buffers = buffers
         self.result: tuple[Raw, Buffers] | None = None
         self.error: BaseException | None = None
         self.alarms: list[Alarm] = []

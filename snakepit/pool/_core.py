@@ -64,16 +64,20 @@ class PoolCore:
     """The state machine of one pool."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
         self.scheduler: Scheduler[PendingCall] = Scheduler(queue_max=settings.queue.max_size)
-        self.deadlines = Deadlines()
+        self.deadlines: Deadlines = Deadlines()
         self.slots: list[Slot] = []
         self.tools: dict[str, ToolInfo] | None = None  # None until a worker was ready
-        self.closing = anyio.Event()
-        self.progress = anyio.Event()  # replaced at each change of a slot's readiness
+        self.closing: anyio.Event = anyio.Event()
+        self.progress: anyio.Event = anyio.Event()  # replaced at each change of a slot's readiness
         self.broken: PoolBrokenError | None = None
-        self.starting = anyio.Semaphore(settings.startup.batch_size)
-        self.requests = self.errors = self.queue_timeouts = self.saturated = self.restarts = 0
+        self.starting: anyio.Semaphore = anyio.Semaphore(settings.startup.batch_size)
+        self.requests: int = 0
+        self.errors: int = 0
+        self.queue_timeouts: int = 0
+        self.saturated: int = 0
+        self.restarts: int = 0
         self._worker_of: dict[Seat[PendingCall], Worker] = {}
         self._pipeline_check = False
 

@@ -18,8 +18,8 @@ class Alarm:
     __slots__ = ("action", "at")
 
     def __init__(self, at: float, action: Callable[[], None] | None) -> None:
-        self.at = at
-        self.action = action
+        self.at: float = at
+        self.action: Callable[[], None] | None = action
 
 
 class Deadlines:

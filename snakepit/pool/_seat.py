@@ -48,13 +48,13 @@ class Seat(Generic[C]):
     """
 
     def __init__(self, *, tainted_until: float = 0.0) -> None:
-        self.phase = Phase.STARTING
+        self.phase: Phase = Phase.STARTING
         self.calls: dict[int, C] = {}
         self.recalled: set[int] = set()
-        self.head_since = 0.0
-        self.average_s = float("inf")
-        self.finished_count = 0
-        self.tainted_until = tainted_until
+        self.head_since: float = 0.0
+        self.average_s: float = float("inf")
+        self.finished_count: int = 0
+        self.tainted_until: float = tainted_until
 
     @property
     def prefetched_count(self) -> int:

@@ -54,9 +54,9 @@ class Slot:
         self._core = core
         self._number = number
         self._generation = 0
-        self.given_up = False
+        self.given_up: bool = False
         self.start_error: WorkerStartError | None = None  # why the last start failed
-        self.worker = self._next_worker()
+        self.worker: Worker = self._next_worker()
 
     @property
     def is_ready(self) -> bool:

@@ -52,8 +52,8 @@ class WorkerProcess:
 
     def __init__(self, popen: subprocess.Popen[bytes], stderr_fd: int) -> None:
         self._popen = popen
-        self.pid = popen.pid
-        self.stderr_fd = stderr_fd
+        self.pid: int = popen.pid
+        self.stderr_fd: int = stderr_fd
         self.status: ExitStatus | None = None  # set when reaped
         self._pidfd = _open_pidfd(popen.pid)
 

@@ -176,7 +176,7 @@ ToHost: TypeAlias = (
 )
 Message: TypeAlias = ToWorker | ToHost
 
-encode_message = msgspec.msgpack.Encoder().encode
+encode_message: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 _decode_to_worker: Callable[[bytes], ToWorker] = msgspec.msgpack.Decoder(ToWorker).decode
 _decode_to_host: Callable[[bytes], ToHost] = msgspec.msgpack.Decoder(ToHost).decode
 

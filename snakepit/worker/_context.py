@@ -25,9 +25,9 @@ class CallContext:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self.call_id = job.id
-        self.tool = job.tool
-        self.deadline = job.deadline
+        self.call_id: int = job.id
+        self.tool: str = job.tool
+        self.deadline: float | None = job.deadline
 
     @property
     def cancelled(self) -> bool:

@@ -19,12 +19,14 @@ class Job:
     __slots__ = ("cancelled", "credits", "deadline", "id", "interrupt_at", "interrupted", "message")
 
     def __init__(self, message: Call) -> None:
-        self.message = message
-        self.id = message.id
-        self.cancelled = False
-        self.interrupted = False
-        self.interrupt_at = 0.0  # monotonic; when the I/O thread may interrupt it
-        self.deadline = None if message.timeout_s is None else time.monotonic() + message.timeout_s
+        self.message: Call = message
+        self.id: int = message.id
+        self.cancelled: bool = False
+        self.interrupted: bool = False
+        self.interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
+        self.deadline: float | None = (
+            None if message.timeout_s is None else time.monotonic() + message.timeout_s
+        )
         # Grants of further items; a grant of 0 only wakes the lane to look at `cancelled`.
         self.credits: SimpleQueue[int] | None = SimpleQueue() if message.window else None
 
