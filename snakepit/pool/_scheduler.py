@@ -8,6 +8,8 @@ turns out long, or another worker falls idle, the calls behind it are asked back
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, TypeVar
@@ -29,6 +31,9 @@ class Scheduler(Generic[C]):
         self._queue: OrderedDict[int, C] = OrderedDict()
         self._idle: OrderedDict[Seat[C], None] = OrderedDict()
         self._tainted: OrderedDict[Seat[C], None] = OrderedDict()
+        self._taint_ends: list[tuple[float, int, Seat[C]]] = []  # a heap, each seat once
+        self._taint_known: set[Seat[C]] = set()
+        self._order = itertools.count()
         self._room: OrderedDict[Seat[C], None] = OrderedDict()
         self._loaded: OrderedDict[Seat[C], None] = OrderedDict()  # have calls to ask back
         self._prefetched = 0
@@ -89,7 +94,10 @@ class Scheduler(Generic[C]):
             if not seat.recalled:
                 self._loaded[seat] = None
         if seat.phase is Phase.READY:
-            (self._tainted if seat.tainted_until > now else self._idle)[seat] = None
+            if seat.tainted_until > now:
+                self._file_tainted(seat)
+            else:
+                self._idle[seat] = None
         elif self._prefetch and seat.has_room():
             self._room[seat] = None
 
@@ -123,19 +131,32 @@ class Scheduler(Generic[C]):
             shelf.pop(seat, None)
         return ids
 
+    def _file_tainted(self, seat: Seat[C]) -> None:
+        self._tainted[seat] = None
+        if seat not in self._taint_known:
+            self._taint_known.add(seat)
+            heapq.heappush(self._taint_ends, (seat.tainted_until, next(self._order), seat))
+
+    def _end_taints(self, now: float) -> None:
+        while self._taint_ends and self._taint_ends[0][0] <= now:
+            seat = heapq.heappop(self._taint_ends)[2]
+            self._taint_known.remove(seat)
+            if seat in self._tainted:
+                del self._tainted[seat]
+                self._idle[seat] = None
+                self._idle.move_to_end(seat, last=False)  # no call has warmed it lately
+
     def _pick(self, now: float) -> Seat[C] | None:
-        while self._tainted:
-            seat = next(iter(self._tainted))
-            if seat.tainted_until > now:
-                break
-            del self._tainted[seat]
-            self._idle[seat] = None
+        self._end_taints(now)
         if self._idle:
             return next(reversed(self._idle))  # the one used last: its caches are warm
         if self._tainted:
             return next(iter(self._tainted))
-        if self._room:
-            # A call that may take long to decode, or streams, waits for an idle worker.
-            head = next(iter(self._queue.values()))
-            return next(iter(self._room)) if head.prefetchable else None
+        # A call that may take long to decode, or streams, waits for an idle worker.
+        if next(iter(self._queue.values())).prefetchable:
+            while self._room:
+                seat = next(iter(self._room))
+                if now - seat.head_since < OVERDUE_S:
+                    return seat
+                del self._room[seat]  # its call turned out long; filed again when that ends
         return None

@@ -1,0 +1,205 @@
+"""A seat: its phases go right, its calls stay in the order of sending, its room is exact."""
+
+from __future__ import annotations
+
+import pytest
+from _scheduler_kit import SHORT_S, FakeCall, calls, ready_seat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S, PREFETCH_MAX, Phase, Seat
+
+RANK = {
+    Phase.STARTING: 0,
+    Phase.READY: 1,
+    Phase.LEASED: 1,
+    Phase.DRAINING: 2,
+    Phase.STOPPING: 3,
+    Phase.GONE: 4,
+}
+
+
+def leased(*numbers: int, average_s: float = SHORT_S, now: float = 1.0) -> Seat[FakeCall]:
+    """A seat with these calls, the first of them begun at `now`."""
+    seat = ready_seat(average_s=average_s)
+    for call in calls(*numbers):
+        seat.lease(call, now)
+    return seat
+
+
+OPERATIONS = ("ready", "lease", "settle", "recall", "answered", "drain", "stop", "gone")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(OPERATIONS), max_size=30))
+def test_phases_only_go_right(operations: list[str]) -> None:
+    """Only ready and leased alternate, and leased is: has a call."""
+    seat: Seat[FakeCall] = Seat()
+    for number, operation in enumerate(operations):
+        before = seat.phase
+        if operation == "ready" and before is Phase.STARTING:
+            seat.ready()
+        elif operation == "lease" and before in (Phase.READY, Phase.LEASED):
+            seat.lease(FakeCall(number), float(number))
+        elif operation == "settle" and seat.calls:
+            seat.settle(next(iter(seat.calls)), float(number))
+        elif operation in ("recall", "answered", "drain", "stop", "gone"):
+            getattr(seat, operation)()
+        assert RANK[seat.phase] >= RANK[before]
+        if operation == "drain":
+            assert RANK[seat.phase] >= RANK[Phase.DRAINING]
+        if operation == "stop":
+            assert RANK[seat.phase] >= RANK[Phase.STOPPING]
+        if seat.phase is Phase.READY:
+            assert not seat.calls
+        if seat.phase is Phase.LEASED:
+            assert seat.calls
+        if seat.phase is Phase.GONE:
+            assert not seat.calls
+            assert not seat.recalled
+        assert seat.recalled <= set(seat.calls)
+
+
+@pytest.mark.parametrize("end", ["drain", "stop", "gone"])
+def test_a_seat_that_ends_takes_no_call(end: str) -> None:
+    seat = ready_seat(average_s=SHORT_S)
+    getattr(seat, end)()
+    assert not seat.has_room()
+    with pytest.raises(AssertionError):
+        seat.lease(FakeCall(1), 0.0)
+
+
+def test_a_seat_that_starts_takes_no_call() -> None:
+    seat: Seat[FakeCall] = Seat()
+    assert not seat.has_room()
+    with pytest.raises(AssertionError):
+        seat.lease(FakeCall(1), 0.0)
+
+
+@pytest.mark.parametrize("end", ["drain", "stop"])
+def test_the_calls_of_an_ending_seat_may_still_end(end: str) -> None:
+    """And it does not turn ready again when the last one has."""
+    seat = leased(1, 2)
+    getattr(seat, end)()
+    phase = seat.phase
+    for number in (1, 2):
+        call = seat.settle(number, 2.0)
+        assert call is not None
+        assert call.id == number
+    assert seat.phase is phase
+    assert seat.finished_count == 3
+
+
+def test_a_gone_seat_gives_its_calls_back_in_the_order_of_sending() -> None:
+    seat = leased(3, 1, 2)
+    assert [call.id for call in seat.gone()] == [3, 1, 2]
+    assert seat.gone() == []
+    assert seat.phase is Phase.GONE
+    seat.stop()
+    assert seat.phase is Phase.GONE
+
+
+def test_the_first_call_runs_and_the_others_are_prefetched() -> None:
+    seat = leased(1, 2, 3)
+    assert seat.prefetched_count == 2
+    seat.settle(1, 1.5)
+    assert seat.prefetched_count == 1
+    assert seat.head_since == 1.5
+    seat.settle(3, 1.6, ran=False)
+    assert seat.head_since == 1.5
+    assert seat.prefetched_count == 0
+    seat.settle(2, 1.7)
+    assert seat.prefetched_count == 0
+    assert seat.phase is Phase.READY
+
+
+def test_a_call_that_is_not_here_is_none_and_changes_nothing() -> None:
+    seat = leased(1)
+    assert seat.settle(2, 9.0) is None
+    assert (list(seat.calls), seat.finished_count, seat.head_since) == ([1], 1, 1.0)
+
+
+def test_room_is_for_exactly_so_many_calls() -> None:
+    seat = leased(0)
+    for number in range(1, PREFETCH_MAX + 1):
+        assert seat.has_room()
+        seat.lease(FakeCall(number), 1.0)
+    assert not seat.has_room()
+    assert seat.prefetched_count == PREFETCH_MAX
+    seat.settle(0, 1.0)
+    assert seat.has_room()
+
+
+def test_an_idle_seat_has_no_room_behind_anything() -> None:
+    assert not ready_seat(average_s=SHORT_S).has_room()
+
+
+def test_there_is_no_room_before_any_call_has_finished() -> None:
+    seat = ready_seat()
+    seat.lease(FakeCall(1), 0.0)
+    assert not seat.has_room()
+
+
+@pytest.mark.parametrize(
+    ("average_s", "room"),
+    [(PREFETCH_AVERAGE_MAX_S * 0.999, True), (PREFETCH_AVERAGE_MAX_S, False), (1.0, False)],
+)
+def test_there_is_room_only_behind_calls_shorter_than_the_limit(
+    average_s: float, room: bool
+) -> None:
+    assert leased(1, average_s=average_s).has_room() is room
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_there_is_no_room_behind_a_call_that_is_not_prefetchable(position: int) -> None:
+    seat = ready_seat(average_s=SHORT_S)
+    for number in range(2):
+        seat.lease(FakeCall(number, prefetchable=number != position), 0.0)
+    assert not seat.has_room()
+
+
+def test_there_is_no_room_while_a_recall_is_unanswered() -> None:
+    seat = leased(1, 2)
+    seat.recall()
+    assert not seat.has_room()
+    seat.answered()
+    assert seat.has_room()
+
+
+def test_a_recall_asks_for_what_is_prefetched_and_for_each_call_once() -> None:
+    seat = leased(1, 2, 3)
+    assert seat.recall() == (2, 3)
+    assert seat.recall() == ()
+    seat.answered()
+    assert seat.recall() == (2, 3)
+
+
+def test_a_recalled_call_that_has_settled_is_no_longer_asked_for() -> None:
+    seat = leased(1, 2, 3)
+    seat.recall()
+    seat.settle(2, 1.0, ran=False)
+    assert seat.recalled == {3}
+
+
+def test_the_average_moves_with_the_calls_that_ran_and_only_with_them() -> None:
+    seat = ready_seat()
+    times = [(1, 0.010, True), (2, 0.110, True), (3, 5.0, False), (4, 5.0, True)]
+    for number, _, _ in times:
+        seat.lease(FakeCall(number), 0.0)
+    averages = []
+    for number, now, ran in times:
+        seat.settle(number, now, ran=ran)
+        averages.append(seat.average_s)
+    first = 0.010
+    second = first + 0.2 * (0.100 - first)
+    assert averages == pytest.approx([first, second, second, second * 0.8])
+    assert seat.finished_count == 3
+
+
+def test_the_average_counts_from_when_the_call_came_first_not_from_its_sending() -> None:
+    seat = ready_seat()
+    seat.lease(FakeCall(1), 0.0)
+    seat.lease(FakeCall(2), 0.0)
+    seat.settle(1, 0.004)
+    seat.settle(2, 0.008)
+    assert seat.average_s == pytest.approx(0.004)
