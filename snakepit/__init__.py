@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from snakepit.pool import Pool as Pool
     from snakepit.pool import PoolStats as PoolStats
     from snakepit.pool import Stream as Stream
+    from snakepit.pool import SyncPool as SyncPool
     from snakepit.pool import ToolSpec as ToolSpec
     from snakepit.pool import WorkerInfo as WorkerInfo
     from snakepit.pool import open_pool as open_pool
+    from snakepit.pool import open_pool_sync as open_pool_sync
     from snakepit.pool import run_pool as run_pool
     from snakepit.transports import Channel as Channel
     from snakepit.transports import Link as Link
@@ -69,9 +71,11 @@ _HOMES = {
         "Pool",
         "PoolStats",
         "Stream",
+        "SyncPool",
         "ToolSpec",
         "WorkerInfo",
         "open_pool",
+        "open_pool_sync",
         "run_pool",
     ),
     "snakepit.transports": ("Channel", "Link", "Transport"),

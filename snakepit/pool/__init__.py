@@ -7,3 +7,5 @@ from snakepit.pool._pool import Pool as Pool
 from snakepit.pool._pool import ToolSpec as ToolSpec
 from snakepit.pool._slot import WorkerInfo as WorkerInfo
 from snakepit.pool._stream import Stream as Stream
+from snakepit.pool._sync import SyncPool as SyncPool
+from snakepit.pool._sync import open_pool_sync as open_pool_sync

@@ -1,0 +1,135 @@
+"""`open_pool_sync`: the same pool for scripts without `async`, on an event loop in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, TypeVar, TypeVarTuple
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from snakepit.pool._core import PoolStats
+from snakepit.pool._open import open_pool
+from snakepit.pool._pool import Pool, ToolSpec
+from snakepit.pool._slot import WorkerInfo
+from snakepit.pool._stream import Stream
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class SyncPool:
+    """A pool for blocking code; may be used from any number of threads.
+
+    Each method does what its namesake of `Pool` does, and blocks for it. An exception that interrupts
+    the wait, Ctrl+C for one, stops the call before it goes on.
+    """
+
+    def __init__(self, pool: Pool, portal: BlockingPortal) -> None:
+        self._pool, self._portal = pool, portal
+
+    def __repr__(self) -> str:
+        return f"<snakepit.SyncPool of {self._pool!r}>"
+
+    def execute(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """Run one tool and return its value; see `Pool.execute`."""
+        return self._wait(
+            lambda: self._pool.execute(tool, params, timeout=timeout, idempotent=idempotent)
+        )
+
+    @contextmanager
+    def stream(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        window: int = 16,
+    ) -> Generator[Iterator[Any]]:
+        """Call a streaming tool: `with pool.stream(...) as chunks: for chunk in chunks`."""
+        opening = self._pool.stream(tool, params, timeout=timeout, window=window)
+        with self._portal.wrap_async_context_manager(opening) as stream:
+            yield self._chunks(stream)
+
+    def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run any importable or picklable function in a worker; see `Pool.run_sync`."""
+        return self._wait(lambda: self._pool.run_sync(func, *args))
+
+    def ready(self) -> None:
+        """Wait until all workers are ready; see `Pool.ready`."""
+        self._wait(self._pool.ready)
+
+    def tools(self) -> dict[str, ToolSpec]:
+        """The tools of the workers, by name."""
+        return self._portal.call(self._pool.tools)
+
+    def stats(self) -> PoolStats:
+        """Counters since the pool was opened, and its state now."""
+        return self._portal.call(self._pool.stats)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers as they are now."""
+        return self._portal.call(self._pool.workers)
+
+    def _chunks(self, stream: Stream) -> Iterator[Any]:
+        end = object()
+
+        async def following() -> Any:
+            return await anext(stream, end)
+
+        while (chunk := self._wait(following)) is not end:
+            yield chunk
+
+    def _wait(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run it on the pool's loop. Whatever interrupts the wait cancels it and sees it end."""
+        ended = threading.Event()
+
+        async def run() -> T:
+            try:
+                return await function()
+            finally:
+                ended.set()
+
+        future = self._portal.start_task_soon(run)
+        try:
+            value: T = future.result()
+        except BaseException:
+            future.cancel()
+            ended.wait()
+            raise
+        return value
+
+
+@contextmanager
+def open_pool_sync(
+    adapter: str | type | ModuleType | None = None,
+    /,
+    *,
+    backend: str = "trio",
+    **options: Any,
+) -> Generator[SyncPool]:
+    """Open a pool for blocking code; it is closed when the block is left.
+
+    Args:
+        adapter: as for `open_pool`.
+        backend: the event loop that runs in a thread of its own, "trio" or "asyncio".
+        **options: as for `open_pool`.
+
+    Raises: as `open_pool`.
+    """
+    with (
+        start_blocking_portal(backend) as portal,
+        portal.wrap_async_context_manager(open_pool(adapter, **options)) as pool,
+    ):
+        yield SyncPool(pool, portal)
