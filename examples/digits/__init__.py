@@ -1,0 +1,1 @@
+"""A pool of two workers, each holding a classifier of scanned digits."""
