@@ -10,6 +10,7 @@ from attrs import frozen
 
 from snakepit.pool._seat import Phase
 from snakepit.pool._worker import Worker
+from snakepit.process import resident_mb
 from snakepit.resilience import RestartBudget
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class WorkerInfo:
     """A worker as `pool.workers()` shows it.
 
     `state`: "starting", "ready", "leased", "draining", "stopping" or "gone". `started_at`: seconds
-    since the epoch. `requests`: calls finished.
+    since the epoch. `requests`: calls finished. `rss_mb`: resident memory of the process now, in MiB;
+    None where there is no process.
     """
 
     id: str
@@ -32,6 +34,7 @@ class WorkerInfo:
     state: str
     started_at: float
     requests: int
+    rss_mb: float | None
 
 
 class StartingPlace:
@@ -72,6 +75,7 @@ class Slot:
             state=worker.seat.phase.value,
             started_at=worker.started_at,
             requests=worker.seat.finished_count,
+            rss_mb=None if worker.pid is None else resident_mb(worker.pid),
         )
 
     async def run(self, first_start_delay_s: float) -> None:

@@ -4,6 +4,7 @@ from snakepit.process._fork_guard import fork_generation as fork_generation
 from snakepit.process._hold import hold_until as hold_until
 from snakepit.process._hold import shielded as shielded
 from snakepit.process._ladder import climb as climb
+from snakepit.process._memory import resident_mb as resident_mb
 from snakepit.process._stderr import StderrCollector as StderrCollector
 from snakepit.process._worker_process import ExitStatus as ExitStatus
 from snakepit.process._worker_process import WorkerProcess as WorkerProcess
