@@ -19,19 +19,18 @@ class RestartBudget:
     def __init__(self, *, max_restarts: int, window_s: float) -> None:
         self._max_restarts, self._window_s = max_restarts, window_s
         self._fruitless: deque[float] = deque()
-        self._in_a_row = 0
+        self._delay_s = 0.0  # after the next fruitless start
 
     def ended(self, now: float, *, fruitful: bool) -> float | None:
         """A worker of the slot is gone: seconds to wait before the next start, None for never."""
         if fruitful:
-            self._in_a_row = 0
+            self._delay_s = 0.0
             return 0.0
-        self._in_a_row += 1
-        self._fruitless.append(now)
-        while self._fruitless[0] <= now - self._window_s:
+        while self._fruitless and self._fruitless[0] <= now - self._window_s:
             self._fruitless.popleft()
+        self._fruitless.append(now)
         if len(self._fruitless) > self._max_restarts:
             return None
-        if self._in_a_row == 1:
-            return 0.0
-        return min(BACKOFF_FIRST_S * 2.0 ** (self._in_a_row - 2), BACKOFF_MAX_S)
+        delay = self._delay_s
+        self._delay_s = min(max(BACKOFF_FIRST_S, 2 * delay), BACKOFF_MAX_S)
+        return delay
