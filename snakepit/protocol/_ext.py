@@ -9,7 +9,7 @@ code  value           payload
 ====  ==============  ============================================================================
 1     int             raw: two's complement, big-endian, for ints outside int64 and uint64
 2     str             raw: UTF-8 in which lone surrogates are encoded like other code points
-3     bytearray       bin, or the index of a buffer
+3     bytearray       bin, or index of a buffer
 4     tuple           array of the members
 5     set             array of the members
 6     frozenset       array of the members
@@ -24,7 +24,7 @@ code  value           payload
 15    Enum member     array module, qualified name, member name; or … , nil, value (flags)
 16    path            array "" (of the machine), "posix" or "windows"; str
 17    complex         raw: two big-endian doubles
-32    bytes           the index of a buffer
+32    bytes           index of a buffer; bin once there are `BUFFERS_MAX` buffers
 33    memoryview      array format (of the struct module), shape, bin or index of a buffer
 34    NumPy array     array dtype, shape, "C" or "F", bin or index of a buffer
 35    NumPy scalar    array dtype, bin (str for numpy.str_)
@@ -71,6 +71,7 @@ TENSOR: Final = 36
 ARROW: Final = 37
 
 NESTING_MAX: Final = 150
+BUFFERS_MAX: Final = 1000  # of one value; what is large beyond that stays in the body
 SEGMENTS_SHOWN_MAX: Final = 12
 SEGMENT_CHARS_MAX: Final = 80
 
@@ -135,7 +136,7 @@ class Writer:
 
     def data(self, data: memoryview | bytes) -> Any:
         """Bytes inside an ext: themselves when short, else the index of a buffer."""
-        if len(data) < self.threshold:
+        if len(data) < self.threshold or len(self.buffers) >= BUFFERS_MAX:
             return data
         self.buffers.append(data)
         return len(self.buffers) - 1

@@ -14,12 +14,14 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Raw
 
 from snakepit.errors import ProtocolError
+from snakepit.protocol._ext import BUFFERS_MAX
 from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, prefix
 from snakepit.protocol._messages import Buffer, Part, encode_message
 
 # msgpack ext 8 of length 0 and type 127: "the body is the last transfer named here".
 BODY_IN_TRANSFER: Final = Raw(b"\xc7\x00\x7f")
 TRANSFERS_OPEN_MAX: Final = 1024
+assert BUFFERS_MAX + 1 <= TRANSFERS_OPEN_MAX, "all transfers of one message, its body's too, fit"
 
 _PART_HEAD: Final = b"\x93\x10\xcf"  # array of 3, tag 16, uint64: the transfer
 _PART_HEAD_BYTES: Final = len(_PART_HEAD) + 8 + 5  # ..., bin32: the bytes
