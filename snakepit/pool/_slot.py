@@ -69,13 +69,14 @@ class Slot:
     def info(self) -> WorkerInfo:
         """What `pool.workers()` shows."""
         worker = self.worker
+        pid = None if worker.seat.phase is Phase.GONE else worker.pid
         return WorkerInfo(
             id=worker.id,
-            pid=worker.pid,
+            pid=pid,
             state=worker.seat.phase.value,
             started_at=worker.started_at,
             requests=worker.seat.finished_count,
-            rss_mb=None if worker.pid is None else resident_mb(worker.pid),
+            rss_mb=None if pid is None else resident_mb(pid),
         )
 
     async def run(self, first_start_delay_s: float) -> None:
