@@ -6,7 +6,7 @@ are seconds. These classes are the host's; a worker gets plain numbers in its St
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
@@ -28,7 +28,8 @@ def number(*, least: float = 0.0, above: bool = False, optional: bool = False) -
         if optional and value is None:
             return
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or not math.isfinite(value) or value < least or (above and value == least):
+        # A comparison, not math.isfinite: that raises for an int beyond every float.
+        if not good or not least <= value <= sys.float_info.max or (above and value == least):
             raise ConfigError(f"{type(instance).__name__}.{attribute.name}", value, allowed)
 
     return validate
@@ -52,7 +53,7 @@ def one_of(*choices: str) -> Validator:
     allowed = " or ".join(map(repr, choices))
 
     def validate(instance: Any, attribute: Attribute[Any], value: Any) -> None:
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise ConfigError(f"{type(instance).__name__}.{attribute.name}", value, allowed)
 
     return validate
