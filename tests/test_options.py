@@ -130,7 +130,7 @@ def test_equal_options_are_equal_and_serve_as_keys(kind: type) -> None:
 
 def test_options_that_differ_are_not_equal() -> None:
     assert Startup(timeout=1) != Startup(timeout=2)
-    assert Stop() != Queue()
+    assert Stop(term_grace=1) != Stop(drain_timeout=1)
 
 
 def test_the_queue_of_a_service_is_bounded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
@@ -166,9 +167,10 @@ def test_what_rings_is_what_is_due_and_not_cancelled(
     alarms: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
     """Through the compaction of the heap too; the count is exact at every point."""
-    deadlines, rung = Deadlines(), []
+    deadlines = Deadlines()
+    rung: list[int] = []
     made = [
-        deadlines.at(float(when), lambda number=number: rung.append(number))
+        deadlines.at(float(when), partial(rung.append, number))
         for number, (when, _) in enumerate(alarms)
     ]
     dead = [number for number, (_, cancelled) in enumerate(alarms) if cancelled]

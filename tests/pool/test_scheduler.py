@@ -469,10 +469,10 @@ def test_calls_that_came_back_are_not_sent_behind_the_same_long_call_again() -> 
     dispatch(scheduler, 10.0)
     now = 10.0 + OVERDUE_S * 2
     assert scheduler.overdue(now) == [(seat, (2,))]
-    call = seat.settle(2, now, ran=False)
-    assert call is not None
+    back = seat.settle(2, now, ran=False)
+    assert back is not None
     seat.answered()
-    scheduler.put_back([call])
+    scheduler.put_back([back])
     scheduler.update(seat, now)
     scheduler.submit(FakeCall(3))
     assert dispatch(scheduler, now) == []

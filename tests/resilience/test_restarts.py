@@ -72,7 +72,8 @@ def test_the_budget_against_its_definition(
     max_restarts: int, window_s: float, lives: list[tuple[float, bool]]
 ) -> None:
     budget = RestartBudget(max_restarts=max_restarts, window_s=window_s)
-    now, fruitless, in_a_row = 1e6, [], 0
+    now, in_a_row = 1e6, 0
+    fruitless: list[float] = []
     for elapsed, fruitful in lives:
         now += elapsed
         delay = budget.ended(now, fruitful=fruitful)
