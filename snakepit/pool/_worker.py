@@ -24,7 +24,14 @@ from snakepit.errors import (
 from snakepit.pool._call import PendingCall
 from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
-from snakepit.process import ExitStatus, StderrCollector, WorkerProcess, climb, hold_until
+from snakepit.process import (
+    ExitStatus,
+    StderrCollector,
+    WorkerProcess,
+    climb,
+    hold_until,
+    shielded,
+)
 from snakepit.protocol import (
     PROTOCOL_VERSION,
     Cancel,
@@ -238,9 +245,13 @@ class Worker:
             self._bury(status, stderr.tail)
 
     async def _watch(self, process: WorkerProcess) -> None:
-        await process.wait_exit()
-        self._exited.set()
-        self.condemn("died")
+        # Held to the exit: `asyncio.run` cancels every task when it returns, and the ladder in the
+        # other task must still see the worker end. It climbs high enough for this to come soon.
+        try:
+            await shielded(process.wait_exit)
+        finally:
+            self._exited.set()
+            self.condemn("died")
 
     async def _hatch(self, channel: Channel) -> list[ToHost]:
         """The handshake; returns what came right behind it."""
