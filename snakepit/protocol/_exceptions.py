@@ -120,7 +120,7 @@ def _describe_one(
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as raised:  # a __str__ of the user's
+    except BaseException as raised:  # a __str__ of the user's, which may also exit
         return f"<its str() raised {type(raised).__name__}>"
 
 
@@ -133,21 +133,24 @@ def _builtin(kind: type[BaseException]) -> str | None:
 
 
 def _args(error: BaseException, limit: int) -> Raw:
-    args: Any = error.args
-    if isinstance(error, OSError) and error.filename is not None and len(args) == 2:
-        # OSError takes the names out of args; its constructor wants them there.
-        args = (*args, error.filename)
-        if error.filename2 is not None:
-            args = (*args, None, error.filename2)
     try:
+        args: Any = error.args
+        if isinstance(error, OSError) and error.filename is not None and len(args) == 2:
+            # OSError takes the names out of args; its constructor wants them there.
+            args = (*args, error.filename)
+            if error.filename2 is not None:
+                args = (*args, None, error.filename2)
         body, buffers = encode(args, buffer_threshold=limit)
-    except Exception:  # they do not travel, for whatever reason: the message does
+    except BaseException:  # they do not travel, for whatever reason: the message does
         return NIL
     return body if not buffers and len(memoryview(body)) <= limit else NIL
 
 
 def _notes(error: BaseException, limit: int) -> tuple[str, ...]:
-    notes = getattr(error, "__notes__", ())
+    try:
+        notes = getattr(error, "__notes__", ())
+    except BaseException:  # a property of the user's
+        notes = ()
     if not isinstance(notes, (list, tuple)):
         return ()
     kept: list[str] = []
@@ -165,7 +168,7 @@ def _traceback(error: BaseException, hide: Sequence[str], *, chain: bool) -> str
         shown = _without_leading(error.__traceback__, hide)
         formatter = traceback.TracebackException(type(error), error, shown, compact=True)
         return "".join(formatter.format(chain=chain))
-    except Exception as raised:  # deep recursion, or a user's class that refuses to be shown
+    except BaseException as raised:  # deep recursion, or a user's class that refuses to be shown
         return f"{type(error).__qualname__}: <its traceback cannot be shown: {type(raised).__name__}>\n"
 
 

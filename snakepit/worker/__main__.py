@@ -14,6 +14,7 @@ from threading import Thread
 from types import FrameType, ModuleType
 from typing import Any
 
+from snakepit.errors import ProtocolError
 from snakepit.protocol import (
     PROTOCOL_VERSION,
     Failure,
@@ -103,12 +104,15 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
 
 
 def _await_start(wire: Wire) -> tuple[Start | None, list[ToWorker]]:
-    while (messages := wire.receive()) is not None:
-        if messages:
-            if not isinstance(messages[0], Start):
-                complain("the host did not say Start")
-                break
-            return messages[0], messages[1:]
+    try:
+        while (messages := wire.receive()) is not None:
+            if messages:
+                if not isinstance(messages[0], Start):
+                    complain("the host did not say Start")
+                    break
+                return messages[0], messages[1:]
+    except ProtocolError as error:
+        complain(str(error))
     return None, []
 
 

@@ -62,7 +62,7 @@ class Execution:
             if type(params) is not dict:
                 raise InvalidParamsError(tool.name, "params must be a dict of argument names")
             arguments = tool.bind(params)
-        except Exception as error:
+        except BaseException as error:  # conversion runs constructors of the user's
             self._fail(job, error, _kind(error, "params"))
             return None
         current_context.set(CallContext(job))
@@ -91,7 +91,7 @@ class Execution:
         else:
             try:
                 body, buffers = encode_value(value)
-            except Exception as problem:
+            except BaseException as problem:  # encoding runs properties of the user's
                 self._fail(job, problem, _kind(problem, "serialization"))
             else:
                 self.send(Result(job.id, body, buffers))

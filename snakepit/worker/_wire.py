@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from _thread import allocate_lock
+from typing import NoReturn
 
 from snakepit.protocol import Buffer, Packer, ToHost, ToWorker, Unpacker, decode_to_worker
 
@@ -37,6 +38,8 @@ class Wire:
 
     def send(self, message: ToHost) -> None:
         """Write the whole message. Raises OSError when the host is gone."""
+        if self._write_fd < 0:
+            _end_forked_child()
         frame = self._packer.pack(message)
         if frame is not None:
             with self._lock:
@@ -63,6 +66,7 @@ class Wire:
                 os.close(fd)
             except OSError:
                 pass
+        self._read_fd = self._write_fd = -1  # the numbers may soon be those of other files
 
 
 def open_wire() -> Wire:
@@ -76,6 +80,14 @@ def open_wire() -> Wire:
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     os.register_at_fork(after_in_child=wire.close)
     return wire
+
+
+def _end_forked_child() -> NoReturn:
+    """Leave a forked child that came back from its tool: it is no worker, nobody waits for it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
 
 
 def complain(text: str) -> None:
