@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from snakepit.errors import (
     CallTimeoutError,
+    InvalidParamsError,
     PoolBrokenError,
     PoolClosedError,
     PoolSaturatedError,
@@ -29,6 +30,7 @@ from snakepit.pool._call import PendingCall
 from snakepit.pool._deadlines import Deadlines
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Seat
+from snakepit.pool._settings import is_utf8
 from snakepit.protocol import Buffers, ToolInfo
 
 if TYPE_CHECKING:
@@ -84,8 +86,15 @@ class PoolCore:
     # -- what callers do ---------------------------------------------------------------------
 
     def find_tool(self, name: str) -> ToolInfo | None:
-        """What is known of the tool; None before any worker was ready. Raises ToolNotFoundError."""
+        """What is known of the tool; None before any worker was ready.
+
+        Raises ToolNotFoundError, and InvalidParamsError for what cannot be a tool's name.
+        """
+        if not isinstance(name, str):
+            raise InvalidParamsError(repr(name), "a tool is named by a string")
         if self.tools is None:
+            if not is_utf8(name):
+                raise ToolNotFoundError(name)
             return None
         info = self.tools.get(name)
         if info is None:

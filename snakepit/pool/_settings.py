@@ -87,7 +87,7 @@ def make_settings(
         min_ready,
         f"a whole number from 0 to size ({size})",
     )
-    _check(_is_text(name) and name != "", "name", name, "a non-empty string")
+    _check(_is_text(name) and name != "" and is_utf8(name), "name", name, "a non-empty string")
     _check(tool_backend in ("asyncio", "trio"), "tool_backend", tool_backend, "'asyncio' or 'trio'")
     check_timeout("call_timeout", call_timeout)
     for option, value, kind in (
@@ -102,7 +102,7 @@ def make_settings(
         _check(python is None, "python", python, "no interpreter where there is a command")
     directory = _directory(cwd)
     argv, same_interpreter = _argv(command, python)
-    target = Target("", *describe_main()) if adapter is None else describe_target(adapter)
+    target = _target(adapter)
     return Settings(
         name=name,
         size=size,
@@ -113,7 +113,7 @@ def make_settings(
         target=target,
         spawns_python=command is None,
         **_adapter_arguments(adapter_args),
-        import_paths=() if command is not None else import_paths_for(same_interpreter),
+        import_paths=() if command is not None else _import_paths(same_interpreter),
         tool_backend=tool_backend,
         transport=_transport(transport),
         startup=startup,
@@ -124,10 +124,30 @@ def make_settings(
     )
 
 
+def _target(adapter: str | type | ModuleType | None) -> Target:
+    if adapter is not None:
+        target = describe_target(adapter)
+        _check(all(map(is_utf8, _texts(target))), "adapter", adapter, "a path that is valid UTF-8")
+        return target
+    target = Target("", *describe_main())
+    return target if all(map(is_utf8, _texts(target))) else Target("")
+
+
+def _texts(target: Target) -> list[str]:
+    return [target.spec, target.main_path or "", target.main_module or ""]
+
+
+def _import_paths(same_interpreter: bool) -> tuple[str, ...]:  # noqa: FBT001 - the one argument
+    """Less those whose names are no UTF-8: they cannot be put into a message."""
+    return tuple(filter(is_utf8, import_paths_for(same_interpreter)))
+
+
 def check_timeout(option: str, value: object) -> None:
     """Accept None and positive finite numbers."""
     good = value is None or (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 < value <= sys.float_info.max
     )
     _check(good, option, value, "a finite number of seconds above 0, or None")
 
@@ -155,12 +175,13 @@ def _environment(extra: Mapping[str, str] | None, size: int) -> dict[str, str]:
     threads = str(max(1, usable_cpus() // size))
     for variable in THREAD_VARIABLES:
         env.setdefault(variable, threads)
+    _check(extra is None or isinstance(extra, Mapping), "env", extra, "a mapping of strings")
     for key, value in (extra or {}).items():
         _check(
-            _is_text(key) and _is_text(value) and key != "" and "=" not in key,
+            _is_os_text(key) and _is_os_text(value) and key != "" and "=" not in key,
             "env",
             {key: value},
-            "names and values that are strings",
+            "names and values that are strings, without null characters",
         )
         env[key] = value
     return env
@@ -172,15 +193,17 @@ def _argv(
     if command is not None:
         good = not _is_text(command) and len(command) > 0
         _check(
-            good and all(map(_is_text, command)),
+            good and all(map(_is_os_text, command)),
             "command",
             command,
-            "a non-empty sequence of strings (an argv)",
+            "a non-empty sequence of strings (an argv), without null characters",
         )
         return tuple(command), False
+    allowed = "the path of an executable Python interpreter"
+    _check(python is None or isinstance(python, str | os.PathLike), "python", python, allowed)
     chosen = os.fspath(python or os.environ.get("SNAKEPIT_PYTHON") or sys.executable)
     found = shutil.which(chosen)
-    _check(found is not None, "python", chosen, "the path of an executable Python interpreter")
+    _check(found is not None, "python", chosen, allowed)
     assert found is not None
     if os.path.abspath(found) == os.path.abspath(sys.executable):
         # Our own interpreter: it finds this package wherever we found it.
@@ -212,7 +235,9 @@ def _adapter_arguments(adapter_args: Sequence[Any]) -> dict[str, Any]:
 def _directory(cwd: str | os.PathLike[str] | None) -> str | None:
     if cwd is None:
         return None
-    _check(os.path.isdir(cwd), "cwd", cwd, "a directory that exists")
+    given: object = cwd
+    good = isinstance(given, str | os.PathLike) and os.path.isdir(given)
+    _check(good, "cwd", cwd, "a directory that exists")
     return os.fspath(cwd)
 
 
@@ -229,6 +254,26 @@ def _is_whole(value: object) -> bool:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def is_utf8(text: str) -> bool:
+    """Can it be put into a message? A lone surrogate cannot, so not every path can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_os_text(value: object) -> bool:
+    """Can it be given to the operating system?"""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check(good: object, option: str, value: object, allowed: str) -> None:
