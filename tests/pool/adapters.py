@@ -200,6 +200,20 @@ class Tools(Adapter):
             log_line(log, "closed")
 
     @tool
+    def deaf(self) -> Iterator[int]:
+        """Swallow the closing of the generator, and the interrupt too."""
+        while True:
+            try:
+                yield 0
+            except GeneratorExit:
+                break
+        while True:
+            try:
+                time.sleep(FOREVER_S)
+            except ToolCancelled:
+                continue
+
+    @tool
     def blobs(self, count: int, size: int) -> Iterator[bytes]:
         for number in range(count):
             yield bytes([number]) * size
