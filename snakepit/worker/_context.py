@@ -10,7 +10,8 @@ from snakepit.errors import ToolCancelled
 if TYPE_CHECKING:
     from snakepit.worker._job import Job
 
-current_context: ContextVar[CallContext] = ContextVar("snakepit_call")
+# None in the hooks, which belong to no call.
+current_context: ContextVar[CallContext | None] = ContextVar("snakepit_call", default=None)
 
 
 class CallContext:
@@ -50,10 +51,10 @@ def context() -> CallContext:
     Raises: RuntimeError: outside a tool, or in a thread that a tool started (pass it what it
     needs, or run it in `contextvars.copy_context()`).
     """
-    try:
-        return current_context.get()
-    except LookupError:
+    found = current_context.get()
+    if found is None:
         raise RuntimeError(
             "context() works inside a tool's call; a thread that a tool starts must be "
             "given the context, or run in contextvars.copy_context()"
-        ) from None
+        )
+    return found

@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from snakepit.worker._context import current_context
+
 if TYPE_CHECKING:
     from snakepit.worker._execution import Execution
     from snakepit.worker._job import Job
@@ -89,4 +91,5 @@ class MainLane(Lane):
                     self._execution.run(job, *prepared)
                 self.running = None
         finally:
+            current_context.set(None)
             self._cleanup()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from snakepit.errors import ToolCancelled
 from snakepit.protocol import Settled
+from snakepit.worker._context import current_context
 from snakepit.worker._execution import Execution
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
@@ -121,6 +122,7 @@ class LoopLane(Lane):
                     await self._run(job, *prepared)
                 self.running = None
         finally:
+            current_context.set(None)
             await _maybe_await(self._cleanup())  # noqa: ASYNC102 - the host bounds it
 
     async def _next(self) -> Job | None:

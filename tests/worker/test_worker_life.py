@@ -172,7 +172,7 @@ def test_a_worker_that_writes_to_a_host_that_dies_exits() -> None:
 @pytest.mark.parametrize("where", ["a tool", "cleanup"])
 def test_what_does_not_stop_is_ended_with_its_orphaned_worker(where: str) -> None:
     """Host gone, and user code that goes on for ever: the process ends all the same."""
-    adapter, args = "mortal_adapters:Mortal", ()
+    adapter, args = "mortal_adapters:Mortal", tuple[str, ...]()
     if where == "cleanup":
         adapter, args = "mortal_adapters:FailingHooks", ("cleanup", "hang")
     with Worker(adapter, adapter_args=args, argv=HASTY) as worker:
