@@ -149,7 +149,9 @@ class Worker:
         """
         if self._condemned.is_set():
             return
-        self._reason, self._ask, self._ask_grace_s, self._dump = reason, ask, ask_grace_s, dump
+        self._reason, self._ask, self._ask_grace_s = reason, ask, ask_grace_s
+        # Only our own workers know that request; to any other process it means: dump core.
+        self._dump = dump and self._core.settings.spawns_python
         self.seat.stop()
         self._core.scheduler.update(self.seat, anyio.current_time())
         self._condemned.set()
