@@ -572,3 +572,13 @@ class NotAnAdapter(Adapter):
 
     @tool
     def nothing(self) -> None: ...
+
+
+class SlowTools(Tools):
+    """Is ready once the file is there."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def initialize(self) -> None:
+        wait_for(self.mark)
