@@ -1,0 +1,1 @@
+"""Small adapters that the guide speaks of."""
