@@ -33,6 +33,7 @@ from snakepit import (
 from snakepit import protocol as p
 
 WORKER = Path(__file__).with_name("worker_from_the_spec.py")
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-S", "-E", str(WORKER)]
 PATIENCE_S = 20.0
 FOREVER_S = 3600
@@ -244,6 +245,19 @@ async def test_the_pool_shuts_a_foreign_worker_down_in_order(
         "default-1.1: cleaned up",
         "default-2.1: cleaned up",
     ]
+
+
+async def test_our_own_worker_serves_behind_any_command() -> None:
+    """As it would behind ssh: the adapter is the command's argument, its arguments the host's."""
+    line = f"exec {sys.executable} -m snakepit.worker examples.adapters.words:Words"
+    with anyio.fail_after(PATIENCE_S):
+        async with open_pool(
+            command=["sh", "-c", line],
+            adapter_args=("snake",),
+            env={"PYTHONPATH": str(ROOT)},
+            size=1,
+        ) as pool:
+            assert await pool.execute("count", {"text": "the tail of a snake"}) == 1
 
 
 # -- message by message -----------------------------------------------------------------------
