@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from snakepit.errors import SerializationError
+from snakepit.worker._target import IMPORTED_MAIN, MAIN
 
 REMOTE_TRACEBACK = "in a worker of the pool:\n"
 
@@ -46,13 +48,25 @@ def unpickle_outcome(outcome: tuple[str, bytes, str]) -> Any:
     """The function's value, or raises what it raised, with the worker's traceback as a note."""
     kind, pickled, traceback = outcome
     try:
-        value = pickle.loads(pickled)  # noqa: S301 - from a worker that this host spawned
+        value = _Unpickler(io.BytesIO(pickled)).load()
     except Exception as error:
         raise SerializationError(f"what came back cannot be rebuilt here: {error}") from error
     if kind == "raised":
         value.add_note(REMOTE_TRACEBACK + traceback)
         raise value
     return value
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds the classes of our `__main__`, which the worker has imported by another name.
+
+    The pickles come from a worker that this host spawned.
+    """
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        return super().find_class(
+            MAIN if module_name == IMPORTED_MAIN else module_name, global_name
+        )
 
 
 def _importable_main() -> bool:

@@ -1,0 +1,100 @@
+"""Functions that `run_sync` sends to workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def fail_with_cause() -> None:
+    try:
+        {}["inner"]
+    except KeyError as error:
+        raise Custom("outer", 3) from error
+
+
+def make_lambda() -> Callable[[], None]:
+    return lambda: None
+
+
+def sleep(started: str) -> None:
+    Path(started).touch()
+    time.sleep(3600)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def exit_by_exception() -> None:
+    sys.exit(4)
+
+
+class Custom(Exception):
+    """Carries more than a message, and travels."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text, number)
+        self.number = number
+
+
+class Unpicklable(LookupError):
+    def __reduce__(self) -> Any:
+        raise RuntimeError("not me")
+
+
+class OneWay(ValueError):
+    """Can be pickled and not be rebuilt: its constructor wants what its args do not have."""
+
+    def __init__(self, *, only_by_name: int) -> None:
+        super().__init__(f"given {only_by_name}")
+
+
+def fail_unpicklably() -> None:
+    raise Unpicklable("no way back")
+
+
+def fail_one_way() -> None:
+    raise OneWay(only_by_name=3)
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def add(self, number: int) -> int:
+        return self.start + number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Counter) and other.start == self.start
+
+    def __hash__(self) -> int:
+        return self.start
+
+    @staticmethod
+    def triple(number: int) -> int:
+        return 3 * number
+
+    @classmethod
+    def make(cls, start: int) -> Counter:
+        return cls(start)
