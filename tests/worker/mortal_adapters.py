@@ -50,9 +50,9 @@ class Mortal(Adapter):
 
     @tool
     def never_stop(self) -> None:
-        say("running")
         while True:
             with contextlib.suppress(ToolCancelled):
+                say("running")
                 time.sleep(FOREVER_S)
 
     @tool
