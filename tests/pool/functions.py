@@ -22,6 +22,11 @@ def same(value: Any) -> Any:
     return value
 
 
+def append(values: list[int]) -> list[int]:
+    values.append(3)
+    return values
+
+
 def fail(error: BaseException) -> None:
     raise error
 
