@@ -119,15 +119,20 @@ class OutboxMachine(RuleBasedStateMachine):
         self.queue(Call(number, f"large {count}", body(body_bytes), buffers))
 
     @rule(pick=st.integers(0))
-    @precondition(lambda self: self.put)
+    @precondition(lambda self: self.open)
     def withdraw(self, pick: int) -> None:
-        """Of one that came or was withdrawn before, it is too late."""
-        index = pick % len(self.put)
+        """It may be too late: its last frame has begun."""
+        index = self.open[pick % len(self.open)]
         if self.outbox.withdraw(self.put[index]):
             self.open.remove(index)
             self.withdrawn.append(index)
 
-    @rule(writes=st.lists(st.sampled_from([1, 3, 17, 65_536, 400_000, 2**30]), max_size=8))
+    @rule()
+    def withdraw_what_is_over(self) -> None:
+        for index in [*self.came, *self.withdrawn, *self.cleared]:
+            assert not self.outbox.withdraw(self.put[index])
+
+    @rule(writes=st.lists(st.sampled_from([1, 17, 65_536, 2**30]), min_size=1, max_size=8))
     def write(self, writes: list[int]) -> None:
         for count in writes:
             data = self.outbox.next_bytes()
@@ -141,6 +146,7 @@ class OutboxMachine(RuleBasedStateMachine):
             self.outbox.wrote(written)
 
     @rule()
+    @precondition(lambda self: len(self.open) > 4)
     def write_everything(self) -> None:
         self.receive(drain(self.outbox, piece_bytes=700_000))
         assert not self.outbox
@@ -148,6 +154,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.open == []
 
     @rule()
+    @precondition(lambda self: len(self.open) > 2)
     def clear(self) -> None:
         """The other side is gone, in the middle of a frame or not."""
         self.outbox.clear()
@@ -296,3 +303,12 @@ def test_a_clear_outbox_serves_again() -> None:
     assert sorted(told) == [1, 2]
     outbox.put(Cancel(4))
     assert unpacked(drain(outbox)) == [Cancel(4)]
+
+
+def test_who_waits_for_a_half_written_last_frame_is_told_when_the_link_ends() -> None:
+    outbox, told = Outbox(), []
+    outbox.put(Cancel(1), lambda: told.append(1))
+    outbox.next_bytes()
+    outbox.wrote(1)
+    outbox.clear()
+    assert told == [1]
