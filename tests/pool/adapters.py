@@ -7,6 +7,7 @@ it go on, a `log` gets one line for each thing that was done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -351,6 +352,25 @@ class BadTools(Adapter):
         async def nothing() -> None: ...
 
         return nothing()
+
+    @tool
+    def vandalise(self) -> None:
+        """Write garbage wherever it can."""
+        for fd in range(3, 64):
+            with contextlib.suppress(OSError):
+                os.write(fd, b"\xff" * 64)
+        time.sleep(FOREVER_S)
+
+    @tool
+    def close_everything(self) -> None:
+        os.closerange(3, 256)
+
+    @tool
+    def start_daemon(self) -> int:
+        """Leave a process behind that has our stderr and is in no group of ours."""
+        daemon = subprocess.Popen(["sleep", "300"], start_new_session=True)
+        pid, daemon.returncode = daemon.pid, 0
+        return pid
 
 
 class Unbuildable(ValueError):

@@ -300,3 +300,23 @@ async def test_a_worker_that_is_ended_by_its_tool_does_not_take_the_pool_with_it
             with pytest.raises(InvalidParamsError):
                 await pool.execute("add", {"left": "x"})
             assert await pool.execute("add", {"left": 1}) == 2
+
+
+async def test_a_tool_that_writes_into_the_wire_costs_its_worker_and_no_more() -> None:
+    """What comes is not the protocol: the worker is ended, and the reason is in the error."""
+    async with tools_pool(BadTools) as pool:
+        [worker] = pool.workers()
+        with pytest.raises(WorkerDiedError) as caught:
+            await pool.execute("vandalise")
+        assert "broke the protocol" in caught.value.reason
+        assert caught.value.worker_id == worker.id
+        assert await pool.execute("pid") != worker.pid
+
+
+async def test_a_tool_that_closes_the_wire_costs_its_worker_and_no_more() -> None:
+    async with tools_pool(BadTools) as pool:
+        [worker] = pool.workers()
+        with pytest.raises(WorkerDiedError) as caught:
+            await pool.execute("close_everything")
+        assert caught.value.pid == worker.pid
+        assert await pool.execute("pid") != worker.pid

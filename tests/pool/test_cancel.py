@@ -479,3 +479,30 @@ async def test_cancelling_one_of_many_calls_disturbs_no_other() -> None:
                 tasks.start_soon(hasty, 0.001 * worker)
         assert sorted(answers) == [w * 1000 + n for w in range(3) for n in range(100)]
         assert sorted(pids(pool)) == before
+
+
+async def test_a_call_cancelled_at_each_of_its_checkpoints_leaves_the_pool_whole(
+    tmp_path: Path,
+) -> None:
+    """The k-th time that the loop gives others their turn, for each small k: silence, same pid."""
+    log = tmp_path / "log"
+    async with tools_pool() as pool:
+        before = pids(pool)
+        for k in range(30):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+
+                    async def cancel(k: int = k, scope: anyio.CancelScope = scope) -> None:
+                        for _ in range(k):
+                            await anyio.lowlevel.checkpoint()
+                        scope.cancel()
+
+                    tasks.start_soon(cancel)
+                    await pool.execute("beat", {"log": str(log)})
+            assert scope.cancelled_caught
+            assert not pool.stats().busy
+        size = len(lines(log))
+        await anyio.sleep(SILENCE_S)
+        assert len(lines(log)) == size
+        assert [await pool.execute("pid")] == before
+        assert pool._core.scheduler.queued() == []

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from _leaks import is_alive
-from adapters import BadStart, Lifecycle, Tools
+from adapters import BadStart, BadTools, Lifecycle, Tools
 from pool_kit import BRISK, PATIENT, all_gone, lines, pids, tools_pool, until
 
 from snakepit import (
@@ -310,6 +310,26 @@ async def test_keyboard_interrupt_and_system_exit_pass_through_bare() -> None:
             async with tools_pool() as pool:
                 found += pids(pool)
                 raise kind
+    assert all_gone(found)
+
+
+@pytest.mark.parametrize("how", ["leave", "die"])
+async def test_a_daemon_that_a_tool_left_behind_holds_nobody_up(how: str) -> None:
+    """It has the worker's stderr open; neither the worker's end nor the pool's waits for that."""
+    daemon: int | None = None
+    try:
+        with anyio.fail_after(PATIENT.drain_timeout / 2):
+            async with tools_pool(BadTools) as pool:
+                found = pids(pool)
+                daemon = await pool.execute("start_daemon")
+                if how == "die":
+                    os.kill(found[0], signal.SIGKILL)
+                    await until(lambda: pool.stats().restarts)
+                    await pool.ready()
+                    assert await pool.execute("pid") != found[0]
+    finally:
+        if daemon is not None:
+            os.kill(daemon, signal.SIGKILL)
     assert all_gone(found)
 
 

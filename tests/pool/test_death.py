@@ -202,6 +202,30 @@ def _let_it_answer_and_kill(pid: int) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+@pytest.mark.parametrize("milliseconds", range(0, 40, 5))
+async def test_a_worker_killed_while_a_large_value_travels_is_a_death_or_the_value(
+    milliseconds: int,
+) -> None:
+    """At whatever moment, on the way there or back: all of it or WorkerDiedError, no hang."""
+    data = bytes(range(256)) * 60_000
+    async with tools_pool() as pool:
+        [pid] = pids(pool)
+        outcomes: list[object] = []
+
+        async def call() -> None:
+            try:
+                outcomes.append(await pool.execute("echo", {"value": data}) == data)
+            except WorkerDiedError as error:
+                outcomes.append((error.pid, error.signal))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await anyio.sleep(milliseconds / 1000)
+            os.kill(pid, signal.SIGKILL)
+        assert outcomes in ([True], [(pid, signal.SIGKILL)])
+        assert await pool.execute("echo", {"value": data}) == data
+
+
 async def test_an_idempotent_call_is_sent_again(tmp_path: Path) -> None:
     """The second worker answers; the caller sees nothing but the value."""
     log = tmp_path / "log"

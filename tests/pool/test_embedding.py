@@ -15,11 +15,12 @@ from typing import Any
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+import psutil
 import pytest
 import trio
 from _backends import asyncio_only
 from adapters import BadStart, Tools
-from pool_kit import PATIENT, ROOT, all_gone, lines, pids, run_script, tools_pool, until
+from pool_kit import BRISK, PATIENT, ROOT, all_gone, lines, pids, run_script, tools_pool, until
 
 from snakepit import (
     Pool,
@@ -419,6 +420,31 @@ def test_asyncio_run_that_returns_while_a_call_runs_stops_it(tmp_path: Path) -> 
     assert kept[0].cancelled()
     assert all_gone(found)
     assert lines(log)[-1] == "stopped"
+
+
+@pytest.mark.parametrize("how", ["starting", "stubborn"])
+def test_asyncio_run_that_returns_ends_workers_that_start_or_will_not_stop(
+    how: str, tmp_path: Path
+) -> None:
+    """A worker inside `initialize`, and one whose tool swallows everything."""
+    mark = tmp_path / "mark"
+    kept: list[asyncio.Task[None]] = []
+
+    async def hold() -> None:
+        if how == "starting":
+            async with open_pool(BadStart, size=2, adapter_args=("hang", str(mark)), stop=BRISK):
+                pytest.fail("the block was entered")
+        async with open_pool(Tools, size=1, stop=BRISK) as pool:
+            await pool.execute("stubborn", {"log": str(mark)})
+
+    async def main() -> None:
+        kept.append(asyncio.ensure_future(hold()))
+        await until(mark.exists)
+
+    before = set(psutil.Process().children())
+    asyncio.run(main())
+    assert kept[0].cancelled()
+    assert not [child for child in psutil.Process().children() if child not in before]
 
 
 INTERRUPTED = """
