@@ -8,6 +8,7 @@ task acts. A reader task routes what the worker says.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ from snakepit.protocol import (
     Shutdown,
     Start,
     ToHost,
+    ToolInfo,
     ToWorker,
 )
 
@@ -291,6 +293,11 @@ class Worker:
                 raise _StartFailedError(f"{name}: {error.message}", error.traceback)
             if not isinstance(ready, Ready):
                 raise _StartFailedError(f"{type(ready).__name__} came instead of Ready")
+            for tool in ready.tools:
+                if not _makes_sense(tool):
+                    raise _StartFailedError(
+                        f"what it tells of its tool {tool.name!r} makes no sense"
+                    )
             self._core.ready(self, {tool.name: tool for tool in ready.tools})
             return early
         raise _StartFailedError(self._reason, exits_by_itself=self._exited.is_set())
@@ -356,6 +363,14 @@ class Worker:
                 "%s", self.start_error or f"{self.id} (pid {self.pid}) {self._reason}: {status}"
             )
         self._core.gone(self, self.death)
+
+
+def _makes_sense(tool: ToolInfo) -> bool:
+    """Workers that are not ours may say anything; NaN as a time would end the pool's clock."""
+    times = (tool.timeout_s, tool.cancel_grace_s)
+    return all(time_s is None or 0 < time_s < math.inf for time_s in times) and (
+        tool.parameters is None or isinstance(tool.parameters, dict)
+    )
 
 
 def _dumped_stacks(stderr_tail: str) -> str:

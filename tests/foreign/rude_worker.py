@@ -4,6 +4,7 @@ The argument says how it starts. The tools `say` and `say_stream` send each of `
 they are, lists as messages, in which "ID" stands for the call's number and bytes are a body.
 """
 
+import math
 import os
 import sys
 import time
@@ -20,6 +21,12 @@ STARTS: dict = {
         [32, 1, 1],
         [35, 0, "start", ["some.TypeError", "no model", None, None, "at 1"]],
     ],
+    "with a timeout of NaN": [[32, 1, 1], [33, [["x", "", None, False, False, math.nan]]]],
+    "with a negative grace": [
+        [32, 1, 1],
+        [33, [["x", "", None, False, False, None, "interrupt", -1.0]]],
+    ],
+    "with a number for a schema": [[32, 1, 1], [33, [["x", "", 5]]]],
     "silently": [],
     "dead": [],
 }

@@ -49,6 +49,9 @@ STARTS = {
     "with noise": "what it wrote is not the snakepit protocol",
     "unready": "Result came instead of Ready",
     "in failure": "some.TypeError: no model",
+    "with a timeout of NaN": "what it tells of its tool 'x' makes no sense",
+    "with a negative grace": "what it tells of its tool 'x' makes no sense",
+    "with a number for a schema": "what it tells of its tool 'x' makes no sense",
     "silently": "it did not say hello within 0.3 s",
     "dead": "it ended before it was ready",
 }
