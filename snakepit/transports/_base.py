@@ -49,7 +49,7 @@ class Channel(ABC):
 
     @abstractmethod
     async def run(self) -> None:
-        """Do the link's background work, sending what had to wait, until cancelled."""
+        """Do the link's background work, sending what had to wait, until cancelled or closed."""
 
     @abstractmethod
     async def aclose(self) -> None:

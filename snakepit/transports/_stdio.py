@@ -21,6 +21,7 @@ from snakepit.transports._base import Channel, Link, Transport
 from snakepit.transports._outbox import Outbox
 
 READ_BYTES_MAX: Final = 2**16
+READS_MAX: Final = 8  # in a row, before others may run
 PIPE_BYTES_WANTED: Final = 2**20
 
 
@@ -69,6 +70,7 @@ class StdioChannel(Channel):
         with self._reading:
             while True:
                 if self._closed:
+                    await anyio.lowlevel.checkpoint()
                     raise anyio.ClosedResourceError
                 await anyio.wait_readable(self._read_fd)
                 messages = self._read_available()
@@ -77,7 +79,7 @@ class StdioChannel(Channel):
 
     def _read_available(self) -> list[ToHost]:
         messages: list[ToHost] = []
-        while True:
+        for _ in range(READS_MAX):
             try:
                 chunk = os.read(self._read_fd, READ_BYTES_MAX)
             except BlockingIOError:
@@ -92,14 +94,18 @@ class StdioChannel(Channel):
                 raise anyio.EndOfStream
             messages += self._unpacker.feed(chunk)
             if len(chunk) < READ_BYTES_MAX:
-                return messages
+                break
+        return messages
 
     async def run(self) -> None:
         while True:
             await self._poked.wait()
             self._poked = anyio.Event()
             while not self._flush():
-                await anyio.wait_writable(self._write_fd)
+                try:
+                    await anyio.wait_writable(self._write_fd)
+                except anyio.ClosedResourceError:
+                    return  # by `aclose`, which has told those who wait
 
     def _flush(self) -> bool:
         """Write what the pipe takes; True when nothing waits any more."""
