@@ -81,6 +81,18 @@ def test_an_item_being_written_into_a_full_pipe_arrives_whole(worker: Worker) ->
     assert worker.call("read_notes") == ["closed"]
 
 
+def test_a_failure_being_written_into_a_full_pipe_arrives_whole(worker: Worker) -> None:
+    """What a tool raised is library code's to describe and to write."""
+    call = worker.begin("large_error")
+    worker.wait_full_pipe()
+    worker.send(Cancel(call))
+    worker.wait_heard()
+    failure = worker.failure_of(call)
+    assert failure.error.message == "x" * 60_000
+    assert failure.error.notes == ("y" * 60_000,)
+    assert worker.call("echo", {"value": "next"}) == "next"
+
+
 def test_a_small_frame_that_waits_for_room_arrives_whole(worker: Worker) -> None:
     """Frames below the size of a part are finished, too."""
     call = worker.begin("large_items", {"nbytes": 50_000}, window=100)

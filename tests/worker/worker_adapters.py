@@ -126,6 +126,12 @@ class Stoppable(Adapter):
         return bytes(nbytes)
 
     @tool
+    def large_error(self) -> None:
+        error = ValueError("x" * 60_000)
+        error.add_note("y" * 60_000)
+        raise error
+
+    @tool
     def slow_to_encode(self) -> list[Any]:
         return [SlowToEncode(7), list(range(100_000))]
 
