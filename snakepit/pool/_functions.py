@@ -46,13 +46,15 @@ def pickle_call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dic
 
 def unpickle_outcome(outcome: tuple[str, bytes, str]) -> Any:
     """The function's value, or raises what it raised, with the worker's traceback as a note."""
-    kind, pickled, traceback = outcome
+    kind, pickled, text = outcome
+    if kind == "unpicklable":
+        raise SerializationError(f"what the function returned cannot be pickled: {text}")
     try:
         value = _Unpickler(io.BytesIO(pickled)).load()
     except Exception as error:
         raise SerializationError(f"what came back cannot be rebuilt here: {error}") from error
     if kind == "raised":
-        value.add_note(REMOTE_TRACEBACK + traceback)
+        value.add_note(REMOTE_TRACEBACK + text)
         raise value
     return value
 

@@ -19,8 +19,9 @@ RUN_SYNC = "snakepit.run_sync"
 def run_sync_tool(start: Start) -> Tool:
     """The hidden tool that runs a pickled function.
 
-    It returns `("returned", pickled value, "")` or `("raised", pickled exception, traceback)`;
-    an exception that pickle cannot carry is raised, and so travels as data.
+    It returns `("returned", pickled value, "")`, `("raised", pickled exception, traceback)` or
+    `("unpicklable", b"", why)`; an exception that pickle cannot carry is raised, and so travels
+    as data.
     """
 
     def run_sync(pickled: bytes, uses_main: object) -> tuple[str, bytes, str]:
@@ -35,7 +36,10 @@ def run_sync_tool(start: Start) -> Tool:
             value = function(*arguments)
         except Exception as error:
             return "raised", _portable(error), _traceback_of(error)
-        return "returned", pickle.dumps(value, pickle.HIGHEST_PROTOCOL), ""
+        try:
+            return "returned", pickle.dumps(value, pickle.HIGHEST_PROTOCOL), ""
+        except Exception as error:
+            return "unpicklable", b"", str(error)
 
     return Tool(RUN_SYNC, run_sync, ToolOptions())
 

@@ -133,9 +133,9 @@ async def test_the_first_live_call_in_line_runs_next(tmp_path: Path) -> None:
             async with anyio.create_task_group() as waiting:
                 waiting.start_soon(pool.execute, "note", {"log": str(log), "text": "dead"})
                 await until(lambda: pool.stats().queued == 1)
-                for text in ("a", "b"):
+                for place, text in ((2, "a"), (3, "b")):
                     tasks.start_soon(pool.execute, "note", {"log": str(log), "text": text})
-                await until(lambda: pool.stats().queued == 3)
+                    await until(lambda place=place: pool.stats().queued == place)
                 gate.open()
                 scope.cancel()
     assert lines(log) == ["a", "b"]

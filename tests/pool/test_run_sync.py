@@ -122,10 +122,8 @@ async def test_an_exception_that_pickle_cannot_carry_arrives_as_a_tool_error(
 async def test_a_value_that_cannot_be_pickled_is_an_error_and_costs_nothing() -> None:
     async with tools_pool(None) as pool:
         before = pids(pool)
-        with pytest.raises((SerializationError, ToolError)) as caught:
+        with pytest.raises(SerializationError, match=r"cannot be pickled.*lambda"):
             await pool.run_sync(functions.make_lambda)
-        assert "lambda" in str(caught.value)
-        assert "pickle" in str(caught.value).lower()
         assert [await pool.run_sync(functions.pid)] == before
 
 
