@@ -65,6 +65,7 @@ class PendingCall:
         self.result: tuple[Raw, Buffers] | None = None
         self.error: BaseException | None = None
         self.alarms: list[Alarm] = []
+        self.credit: int = window  # items that the worker may still send
         self.items: deque[Item] = deque()  # of a stream, come and not yet taken
         self._changed = anyio.Event()
 

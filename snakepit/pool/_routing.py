@@ -76,7 +76,8 @@ def _stream(worker: Worker, item: Item) -> PendingCall:
     call = worker.seat.calls.get(item.id)
     if call is None or not call.window:
         raise ProtocolError(f"call {item.id} is no stream on this worker")
-    if len(call.items) >= call.window:
+    call.credit -= 1
+    if call.credit < 0:
         raise ProtocolError(f"call {item.id} sent more items than it had credit for")
     return call
 

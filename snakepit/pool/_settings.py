@@ -102,7 +102,7 @@ def make_settings(
         _check(python is None, "python", python, "no interpreter where there is a command")
     directory = _directory(cwd)
     argv, same_interpreter = _argv(command, python)
-    target = _target(adapter)
+    target = Target("") if command is not None else _target(adapter)
     return Settings(
         name=name,
         size=size,

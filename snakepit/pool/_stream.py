@@ -61,5 +61,6 @@ class Stream(AsyncIterator[Any]):
     def _give_credit(self) -> None:
         self._owed += 1
         if self._owed >= (self._call.window + 1) // 2 and self._call.worker is not None:
+            self._call.credit += self._owed
             self._call.worker.tell(Credit(self._call.id, self._owed))
             self._owed = 0

@@ -266,6 +266,9 @@ class Worker:
             hello, *early = await self._receive(channel, startup.timeout, "say hello")
             if not isinstance(hello, Hello):
                 raise _StartFailedError(f"its first message was {type(hello).__name__}, not Hello")
+            if early:
+                name = type(early[0]).__name__
+                raise _StartFailedError(f"it said {name} before it was told to start")
             if hello.version != PROTOCOL_VERSION:
                 raise _StartFailedError(
                     f"it speaks protocol version {hello.version}, this host {PROTOCOL_VERSION}: "
@@ -284,9 +287,7 @@ class Worker:
                     settings.target.main_module,
                 )
             )
-            if not early:
-                early = await self._receive(channel, startup.init_timeout, "get ready")
-            ready, *early = early
+            ready, *early = await self._receive(channel, startup.init_timeout, "get ready")
             if isinstance(ready, Failure):
                 error = ready.error
                 name = error.type.removeprefix("builtins.")

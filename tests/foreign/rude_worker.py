@@ -16,6 +16,7 @@ STARTS: dict = {
     "as a stranger": [[33]],
     "with another version": [[32, 2, 1]],
     "with noise": [b"Hello, world!\n"],
+    "too soon": [b"\0\0\0\x04\x93\x20\x01\x01\0\0\0\x02\x91\x21"],  # Hello, Ready
     "unready": [[32, 1, 1], [34, 1, 1]],
     "in failure": [
         [32, 1, 1],
@@ -45,7 +46,10 @@ class Rude(spec.Worker):
         return tuple(self.filled(last, call.id))
 
     def say(self, message, number: int) -> None:
-        if isinstance(message, bytes):
+        if message[0] == "until":
+            while not os.path.exists(message[1]):
+                time.sleep(0.01)
+        elif isinstance(message, bytes):
             os.write(self.wire.stdout, message)
         else:
             self.wire.send(*self.filled(message, number))
@@ -63,6 +67,8 @@ if __name__ == "__main__":
     rude = Rude(spec.Wire())
     for message in STARTS[how]:
         rude.say(message, 0)
+        if message[0] == 32:
+            rude.wire.stdin.read1(2**16)  # Start
     if how in ("silently", "with noise"):
         time.sleep(3600)
     if how == "well":

@@ -47,6 +47,7 @@ STARTS = {
     "as a stranger": "its first message was Ready, not Hello",
     "with another version": "it speaks protocol version 2, this host 1",
     "with noise": "what it wrote is not the snakepit protocol",
+    "too soon": "it said Ready before it was told to start",
     "unready": "Result came instead of Ready",
     "in failure": "some.TypeError: no model",
     "with a timeout of NaN": "what it tells of its tool 'x' makes no sense",
@@ -108,6 +109,23 @@ async def test_more_items_than_credit_condemn_the_worker() -> None:
         assert [await anext(items), await anext(items)] == [0, 1]
         with pytest.raises(WorkerDiedError, match="more items than it had credit for"):
             await anext(items)
+
+
+async def test_credit_counts_and_not_what_is_unread(tmp_path: Path) -> None:
+    """An item that was taken, but whose credit was not given back yet, leaves no room for another."""
+    taken = tmp_path / "taken"
+    item = [36, "ID", b"\x01"]
+    messages = [item, ["until", str(taken)], item, item, item, item, [37, "ID"]]
+    async with (
+        rude_pool() as pool,
+        pool.stream("say_stream", {"messages": messages}, window=4) as items,
+    ):
+        assert await anext(items) == 1
+        taken.touch()
+        with pytest.raises(WorkerDiedError, match="more items than it had credit for"):
+            while True:
+                await replaced(pool)
+                await anext(items)
 
 
 async def test_a_second_answer_condemns_the_worker_and_the_first_one_counts() -> None:
