@@ -60,16 +60,13 @@ class StderrCollector:
         *lines, self._begun = (self._begun + chunk).split(b"\n")
         for line in lines:
             self._keep(line)
-        while len(self._begun) >= LINE_BYTES_MAX:
+        while len(self._begun) > LINE_BYTES_MAX:
             self._keep(self._begun[:LINE_BYTES_MAX])
             self._begun = self._begun[LINE_BYTES_MAX:]
 
     def _keep(self, line: bytes) -> None:
         for start in range(0, len(line) or 1, LINE_BYTES_MAX):
-            text = (
-                line[start : start + LINE_BYTES_MAX]
-                .decode("utf-8", "backslashreplace")
-                .rstrip("\r")
-            )
+            # Not "backslashreplace": a MiB that is no text would hold the loop for 0.6 s.
+            text = line[start : start + LINE_BYTES_MAX].decode("utf-8", "replace").rstrip("\r")
             self._tail.append(text)
             _log.info("%s: %s", self._worker_id, text, extra={"worker_id": self._worker_id})
