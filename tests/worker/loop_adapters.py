@@ -79,7 +79,7 @@ class Async(Adapter):
         finally:
             with anyio.CancelScope(shield=True):
                 for step in range(5):
-                    await anyio.sleep(0.01)
+                    await anyio.sleep(0.001)
                     self.notes.append(step)
 
     @tool

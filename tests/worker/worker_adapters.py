@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -84,7 +85,9 @@ class Stoppable(Adapter):
             pass
 
     def _subprocess(self) -> None:
-        subprocess.run(["sh", "-c", "echo pid $$; echo running; exec sleep 3600"], check=True)
+        # The child speaks when it has been given its input: when `run` has come to wait for it.
+        script = "read go; echo pid $$; echo running; exec sleep 3600"
+        subprocess.run(["sh", "-c", script], input=b"go\n", check=True)
 
     def _socket(self) -> None:
         ours, theirs = socket.socketpair()
@@ -253,12 +256,14 @@ class Stoppable(Adapter):
 
     @tool
     def checking_then_cleaning_up(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})  # so that the check is first
         try:
             say("running")
             while True:
                 with contextlib.suppress(ValueError):
                     context().check_cancelled()
         finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
             for step in range(5):
                 time.sleep(0.01)
                 self.notes.append(step)
@@ -285,6 +290,16 @@ class Stoppable(Adapter):
         try:
             yield "first"
             getattr(self, f"_{how}")()
+        finally:
+            for step in range(20):
+                time.sleep(0.01)
+                self.notes.append(step)
+
+    @tool
+    def close_slowly(self) -> Iterator[int]:
+        try:
+            yield 0
+            yield 1
         finally:
             for step in range(20):
                 time.sleep(0.01)
