@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 from _leaks import is_alive
-from _process_kit import STUBBORN, shell, started
+from _process_kit import STUBBORN, python, shell, started
 
 import snakepit
 from snakepit.process import ExitStatus, WorkerProcess, _worker_process
@@ -164,15 +164,26 @@ async def test_a_signal_goes_to_the_whole_group() -> None:
         assert {await child.line(), await child.line()} == {"parent", "child"}
 
 
+FAMILY = """
+import os, signal, time
+name = "child" if os.fork() == 0 else "parent"
+def tell(number, frame):
+    os.write(1, f"{name} {signal.Signals(number).name}\\n".encode())
+signal.signal(signal.SIGQUIT, tell)
+signal.signal(signal.SIGUSR1, tell)
+os.write(1, b"ready\\n")
+while True:
+    time.sleep(0.01)
+"""
+
+
 async def test_a_dump_is_asked_of_the_leader_alone() -> None:
-    script = "trap 'echo parent' QUIT; (trap 'echo child' QUIT; {0}) & {0}"
-    loop = "echo ready; while :; do sleep 0.01; done"
-    with anyio.fail_after(10), shell(script.format(loop)) as child:
+    with anyio.fail_after(10), python(FAMILY) as child:
         assert [await child.line(), await child.line()] == ["ready", "ready"]
         child.process.request_dump()
-        assert await child.line() == "parent"
-        child.process.request_dump()
-        assert await child.line() == "parent"
+        assert await child.line() == "parent SIGQUIT"
+        child.process.send_signal(signal.SIGUSR1)
+        assert {await child.line(), await child.line()} == {"parent SIGUSR1", "child SIGUSR1"}
 
 
 async def test_signals_to_a_reaped_process_go_nowhere() -> None:
