@@ -25,6 +25,11 @@ $(VENV)/.has-%: pyproject.toml constraints.txt .ci/install
 	@.ci/install $(VENV) $(PYTHON) $*
 	@touch $@
 
+# Node and what the JavaScript worker needs; no stamp where Node cannot be had.
+$(VENV)/.has-node: examples/workers/node/package.json .ci/node
+	@echo "==> installing what examples/workers/node needs"
+	@.ci/node $@
+
 demo: $(VENV)/.has-demo  ## see a pool of workers do a real job
 	@echo "==> the digits demo: two workers, one classifier, 1797 scanned digits"
 	@$(BIN)/python -m examples.digits
@@ -33,7 +38,7 @@ test: check doctest unit  ## everything that must pass: static checks, doctests,
 	@echo "==> all passed; tests that were skipped, and why:"
 	@cat build/skips.txt
 
-unit: $(VENV)/.has-dev
+unit: $(VENV)/.has-dev $(VENV)/.has-node
 	@echo "==> tests: unit and real processes, on trio and asyncio, workers measured"
 	@mkdir -p build && rm -f build/.coverage* build/skips.txt
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage run -m pytest -q --skips-file=build/skips.txt $(PYTEST_ARGS)
@@ -75,10 +80,10 @@ else
 ABSENT := bench
 endif
 
-test-pythons:  ## the tests on every CPython >= 3.11 of this machine
+test-pythons: $(VENV)/.has-node  ## the tests on every CPython >= 3.11 of this machine
 	@.ci/test-pythons $(PYTEST_ARGS)
 
 clean:  ## remove what the other targets made
 	@echo "==> removing environments, caches and builds"
-	@rm -rf .venv .venv-* build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-* examples/workers/node/node_modules build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

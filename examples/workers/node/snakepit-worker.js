@@ -1,0 +1,236 @@
+// A snakepit worker, written from docs/protocol.md: the life of calls and streams.
+// Use: `serve(tools, { initialize, cleanup })`; see tools.js. Import this module before any other.
+
+import { setImmediate as turn, setTimeout as delay } from "node:timers/promises";
+import { inspect } from "node:util";
+
+import { ExtData } from "@msgpack/msgpack";
+import { listen, send, sendValue, take } from "./wire.js";
+import { CannotTravelError, understand, unpack } from "./values.js";
+
+const [START, CALL, CANCEL, CREDIT, RECALL, SHUTDOWN] = [1, 2, 3, 4, 5, 6];
+const [HELLO, READY, RESULT, FAILURE, ITEM, END, SETTLED, RETURNED, GOODBYE] = [
+  32, 33, 34, 35, 36, 37, 38, 39, 40,
+];
+const VERSION = 1;
+const TEXT_CHARS_MAX = 20_000; // below 64 KiB of UTF-8 whatever the text
+const NAME_CHARS_MAX = 300;
+const CAUSES_MAX = 8;
+const FAREWELL_MS = 800; // for the running call, and for cleanup, once the host is gone
+
+/** A call by the host. `signal` is aborted when the host cancels it. */
+class Call {
+  constructor(id, tool, body, numbers, timeoutS, window) {
+    Object.assign(this, { id, tool, body, timeoutS, credit: Number(window) });
+    this.buffers = numbers.map(take);
+    if (body instanceof ExtData && body.type === 127) this.body = unpack(this.buffers.pop());
+    this.isStream = window > 0;
+    this.controller = new AbortController();
+    this.signal = this.controller.signal;
+    this.wake = () => {};
+  }
+
+  /** Wait for credit, or for Cancel. */
+  async mayYield() {
+    while (this.credit === 0 && !this.signal.aborted)
+      await new Promise((resolve) => (this.wake = resolve));
+    this.credit -= 1;
+    return !this.signal.aborted;
+  }
+}
+
+let tools, hooks;
+let running = null; // the one call that has begun
+const waiting = []; // those that have not
+
+/** Serve these tools until the host says Shutdown or is gone. */
+export function serve(theTools, { initialize = () => {}, cleanup = () => {} } = {}) {
+  [tools, hooks] = [new Map(Object.entries(theTools)), { initialize, cleanup }];
+  process.once("SIGTERM", leave);
+  send(HELLO, VERSION, process.pid, `node ${process.version}`);
+  listen(handle, leave);
+}
+
+// -- messages -----------------------------------------------------------------------------------
+
+function handle([tag, ...fields]) {
+  const [id, second] = fields;
+  const known = [running, ...waiting].find((call) => call?.id === Number(id));
+  switch (tag) {
+    case START:
+      return begin(fields);
+    case CALL: {
+      const [, , body = null, buffers = [], timeoutS = null, window = 0] = fields;
+      waiting.push(new Call(Number(id), second, body, buffers, timeoutS, window));
+      return void run();
+    }
+    case CANCEL:
+      if (known === running) known?.controller.abort();
+      else if (known) send(SETTLED, takeBack([id])[0], false);
+      return known?.wake();
+    case CREDIT:
+      if (known) known.credit += Number(second);
+      return known?.wake();
+    case RECALL:
+      return send(RETURNED, takeBack(id));
+    case SHUTDOWN:
+      return void shutdown();
+    default:
+      throw new Error(`unknown message ${tag}`);
+  }
+}
+
+/** The ids of those of these calls that waited, and do so no more. */
+function takeBack(ids) {
+  const back = waiting.filter((call) => ids.map(Number).includes(call.id));
+  for (const call of back) waiting.splice(waiting.indexOf(call), 1);
+  return back.map((call) => call.id);
+}
+
+async function begin([, , body = null, numbers = []]) {
+  const given = new Call(0, "", body, numbers, null, 0); // adapter_args, as a tuple
+  try {
+    await hooks.initialize(...(understand(given.body, given.buffers) ?? []));
+    send(
+      READY,
+      [...tools].map(([name, tool]) => [name, tool.description ?? "", schema(tool), streams(tool)]),
+    );
+  } catch (error) {
+    send(FAILURE, 0, "start", describe(error));
+    process.exit(1);
+  }
+}
+
+let cleaned;
+const cleanUp = () => (cleaned ??= (async () => hooks.cleanup())());
+
+async function shutdown() {
+  await cleanUp();
+  send(GOODBYE);
+  process.exit(0);
+}
+
+/** The host is gone, or wants us to be: end the running call, clean up, all within bounds. */
+async function leave() {
+  waiting.length = 0;
+  running?.controller.abort();
+  running?.wake();
+  await Promise.race([running?.over, delay(FAREWELL_MS)]);
+  await Promise.race([cleanUp(), delay(FAREWELL_MS)]);
+  process.exit(0);
+}
+
+// -- calls --------------------------------------------------------------------------------------
+
+/** Run what waits, one at a time; between two calls hear what the host has said. */
+async function run() {
+  if (running !== null) return;
+  while (waiting.length > 0) {
+    running = waiting.shift();
+    running.over = outcome(running);
+    await running.over;
+    if (waiting.length > 0) await turn();
+  }
+  running = null;
+}
+
+/** Run a call and answer it. Once it is cancelled the answer is Settled, however it ends. */
+async function outcome(call) {
+  let kind = "serialization";
+  let answer;
+  try {
+    const given = understand(call.body, call.buffers);
+    kind = "not_found";
+    const tool = tools.get(call.tool);
+    if (tool === undefined) throw new Error(`there is no tool ${call.tool}`);
+    kind = "params";
+    const params = check(tool, given, call);
+    kind = "tool";
+    const result = tool.run(params, { id: call.id, signal: call.signal, timeoutS: call.timeoutS });
+    if (call.isStream) {
+      for await (const item of result) {
+        if (!(await call.mayYield())) break; // which runs the generator's `finally`
+        sendValue(ITEM, call.id, item);
+        await turn(); // or a generator that awaits nothing would keep us from hearing Cancel
+      }
+      answer = () => send(END, call.id);
+    } else {
+      const value = await result;
+      answer = () => sendValue(RESULT, call.id, value);
+    }
+    if (!call.signal.aborted) return answer();
+  } catch (error) {
+    if (error instanceof CannotTravelError) kind = "serialization";
+    if (!call.signal.aborted) return send(FAILURE, call.id, kind, describe(error));
+  }
+  send(SETTLED, call.id);
+}
+
+const streams = (tool) => /GeneratorFunction$/.test(tool.run.constructor.name);
+
+const IS = {
+  null: (value) => value === null,
+  boolean: (value) => typeof value === "boolean",
+  integer: (value) => typeof value === "bigint" || Number.isInteger(value),
+  number: (value) => typeof value === "bigint" || typeof value === "number",
+  string: (value) => typeof value === "string",
+  array: Array.isArray,
+  object: (value) => Object.getPrototypeOf(value ?? 0) === Object.prototype,
+};
+
+/** The arguments, checked and with their defaults. */
+function check(tool, params, call) {
+  if (streams(tool) !== call.isStream) {
+    throw new Error(call.isStream ? "this tool does not stream" : "this tool streams");
+  }
+  if (!IS.object(params)) throw new Error("the arguments are not a map of names");
+  if (tool.parameters === undefined) return params;
+  const unknown = Object.keys(params).find((name) => !Object.hasOwn(tool.parameters, name));
+  if (unknown !== undefined) throw new Error(`unknown argument '${unknown}'`);
+  const checked = Object.entries(tool.parameters).map(([name, { type, default: fallback }]) => {
+    const value = Object.hasOwn(params, name) ? params[name] : fallback;
+    if (value === undefined) throw new Error(`the argument '${name}' is missing`);
+    if (type !== undefined && !IS[type](value))
+      throw new Error(`the argument '${name}' must be of type ${type}`);
+    return [name, value];
+  });
+  return Object.fromEntries(checked);
+}
+
+function schema({ parameters }) {
+  if (parameters === undefined) return { type: "object" };
+  const required = Object.keys(parameters).filter((name) => parameters[name].default === undefined);
+  return { type: "object", properties: parameters, required, additionalProperties: false };
+}
+
+// -- errors -------------------------------------------------------------------------------------
+
+// What `except` can say in Python: by the code of a system error, else by the class.
+const BUILTINS = {
+  ENOENT: "FileNotFoundError",
+  EEXIST: "FileExistsError",
+  EACCES: "PermissionError",
+  TypeError: "TypeError",
+  RangeError: "ValueError",
+  ReferenceError: "NameError",
+};
+
+function builtin(error) {
+  const kind = [TypeError, RangeError, ReferenceError].find((type) => error instanceof type);
+  return BUILTINS[error.code] ?? BUILTINS[kind?.name] ?? null;
+}
+
+/** An ErrorData: type, message, nearest builtin of Python, args, traceback, notes, cause. */
+function describe(error, depth = 0) {
+  const text = (value) => Buffer.from(String(value ?? "").slice(0, TEXT_CHARS_MAX)).toString();
+  try {
+    if (!(error instanceof Error))
+      return [typeof error, text(typeof error === "string" ? error : inspect(error))];
+    const { name, message, stack, cause } = error;
+    const deeper = cause === undefined || depth === CAUSES_MAX ? null : describe(cause, depth + 1);
+    const type = text(name === "Error" ? error.constructor.name : name).slice(0, NAME_CHARS_MAX);
+    return [type, text(message), builtin(error), null, text(stack), [], deeper];
+  } catch {
+    return ["Error", "the error cannot be described"];
+  }
+}
