@@ -299,8 +299,9 @@ class Worker:
                     raise _StartFailedError(
                         f"what it tells of its tool {tool.name!r} makes no sense"
                     )
-            self._core.ready(self, {tool.name: tool for tool in ready.tools})
-            return early
+            if not self._condemned.is_set():  # it may have been since Ready woke this task
+                self._core.ready(self, {tool.name: tool for tool in ready.tools})
+                return early
         raise _StartFailedError(self._reason, exits_by_itself=self._exited.is_set())
 
     async def _receive(self, channel: Channel, timeout_s: float, what: str) -> list[ToHost]:
