@@ -319,7 +319,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 def test_the_scheduler_does_what_the_model_does() -> None:
     """No call lost or had twice, first come first served, nobody waits while a worker idles."""
     run_state_machine_as_test(
-        SchedulerMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
+        SchedulerMachine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None)
     )
 
 
