@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard snakepit tests examples benchmarks docs/conf.py)
 PYTEST_ARGS ?=
+# Workers start by imports: without compiled modules every start would take several times as long.
+unexport PYTHONDONTWRITEBYTECODE
 # The library is strict without exception; in tests and scripts the tools under test may be untyped.
 RELAXED := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
 	--allow-untyped-decorators --allow-any-generics --no-warn-unreachable

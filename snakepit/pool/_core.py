@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from snakepit.pool._slot import Slot
     from snakepit.pool._worker import Worker
 
+TOOL_NAME_MAX = 1000  # characters: with its name and all a call has to fit a frame
+
 _log = logging.getLogger("snakepit.pool")
 _call_numbers = itertools.count(1)
 
@@ -93,7 +95,7 @@ class PoolCore:
         if not isinstance(name, str):
             raise InvalidParamsError(repr(name), "a tool is named by a string")
         if self.tools is None:
-            if not is_utf8(name):
+            if not is_utf8(name) or len(name) > TOOL_NAME_MAX:
                 raise ToolNotFoundError(name)
             return None
         info = self.tools.get(name)

@@ -43,7 +43,6 @@ class FrameDecoder:
     """
 
     def __init__(self) -> None:
-        self._chunk: bytes = b""
         self._partial = bytearray()  # the begun frame, prefix included, when it spans chunks
         self._broken: str | None = None
 
@@ -53,10 +52,29 @@ class FrameDecoder:
         return bool(self._partial)
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Take in the next bytes of the stream and return the payloads that they complete."""
+        """Take in the next bytes of the stream and return the payloads that they complete.
+
+        Raises ProtocolError where the stream is broken; what came before that is returned first,
+        and the next call raises.
+        """
         if self._broken is not None:
             raise ProtocolError(self._broken)
         payloads: list[bytes] = []
+        try:
+            self._split(chunk, payloads)
+        except ProtocolError as error:
+            self._broken = error.message
+            self._partial.clear()
+            if not payloads:
+                raise
+        return payloads
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing more can come, once that is so."""
+        return self._broken
+
+    def _split(self, chunk: bytes, payloads: list[bytes]) -> None:
         partial, position, end = self._partial, 0, len(chunk)
         if partial:
             position = self._fill(chunk, payloads)
@@ -69,7 +87,6 @@ class FrameDecoder:
             payloads.append(chunk[start:position])
         if position < end:
             partial += memoryview(chunk)[position:]
-        return payloads
 
     def _fill(self, chunk: bytes, payloads: list[bytes]) -> int:
         """Go on with the begun frame; return how much of the chunk it took."""
@@ -89,7 +106,5 @@ class FrameDecoder:
 
     def _size(self, size: int) -> int:
         if size > FRAME_BYTES_MAX:
-            self._broken = f"a frame claims {size} bytes; the maximum is {FRAME_BYTES_MAX}"
-            self._partial.clear()
-            raise ProtocolError(self._broken)
+            raise ProtocolError(f"a frame claims {size} bytes; the maximum is {FRAME_BYTES_MAX}")
         return size

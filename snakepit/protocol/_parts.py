@@ -103,6 +103,12 @@ class Unpacker(Generic[M]):
         self._frames = FrameDecoder()
         self._decode = decode
         self._transfers: dict[int, bytearray] = {}
+        self._broken: str | None = None
+
+    @property
+    def broken(self) -> str | None:
+        """Why no further message can come, once that is so: what was said before it counts."""
+        return self._broken or self._frames.broken
 
     @property
     def mid_message(self) -> bool:
@@ -110,20 +116,33 @@ class Unpacker(Generic[M]):
         return self._frames.mid_frame or bool(self._transfers)
 
     def feed(self, chunk: bytes) -> list[M]:
-        """Take in the next bytes; return the messages they complete. Raises ProtocolError."""
+        """Take in the next bytes and return the messages that they complete.
+
+        Raises ProtocolError where the stream is broken; messages that came before that are
+        returned first, then `broken` is set and the next call raises.
+        """
+        if self._broken is not None:
+            raise ProtocolError(self._broken)
         messages: list[M] = []
-        for payload in self._frames.feed(chunk):
-            message = self._decode(payload)
-            if isinstance(message, Part):
-                self._take(message)
-                continue
-            buffers = getattr(message, "buffers", None)
-            if buffers:
-                self._put_back(message, buffers)
-            messages.append(message)
+        try:
+            for payload in self._frames.feed(chunk):
+                self._take(self._decode(payload), messages)
+        except ProtocolError as error:
+            self._broken = error.message
+            if not messages:
+                raise
         return messages
 
-    def _take(self, part: Part) -> None:
+    def _take(self, message: Any, messages: list[M]) -> None:
+        if isinstance(message, Part):
+            self._take_part(message)
+            return
+        buffers = getattr(message, "buffers", None)
+        if buffers:
+            self._put_back(message, buffers)
+        messages.append(message)
+
+    def _take_part(self, part: Part) -> None:
         if part.data is None:
             self._transfers.pop(part.transfer, None)
             return
@@ -140,7 +159,5 @@ class Unpacker(Generic[M]):
         except (KeyError, TypeError) as error:
             raise ProtocolError(f"a message names a transfer that never came: {error}") from None
         if bytes(message.body) == bytes(BODY_IN_TRANSFER):
-            if not buffers:
-                raise ProtocolError("a message has its body in a transfer but names none")
             message.body = Raw(buffers.pop())
         message.buffers = tuple(buffers)

@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
+from snakepit.errors import ProtocolError
 from snakepit.process import _fork_guard
 from snakepit.protocol import ToHost, ToWorker, Unpacker, decode_to_host
 from snakepit.transports._base import Channel, Link, Transport
@@ -72,6 +73,9 @@ class StdioChannel(Channel):
                 if self._closed:
                     await anyio.lowlevel.checkpoint()
                     raise anyio.ClosedResourceError
+                if self._unpacker.broken:
+                    await anyio.lowlevel.checkpoint()
+                    raise ProtocolError(self._unpacker.broken)
                 await anyio.wait_readable(self._read_fd)
                 messages = self._read_available()
                 if messages:
@@ -93,7 +97,7 @@ class StdioChannel(Channel):
                     raise anyio.BrokenResourceError
                 raise anyio.EndOfStream
             messages += self._unpacker.feed(chunk)
-            if len(chunk) < READ_BYTES_MAX:
+            if len(chunk) < READ_BYTES_MAX or self._unpacker.broken:
                 break
         return messages
 

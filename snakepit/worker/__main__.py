@@ -81,11 +81,11 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
         lane.started = True
         wire.send(Ready(tuple(tool.info() for tool in tools.values())))
 
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
+    def terminate(_signal: int, frame: FrameType | None) -> None:
         if not lane.started:
             raise SystemExit(128 + signal.SIGTERM)
         service.terminate()
-        if interrupt.in_user_code:
+        if interrupt.is_in_user_code(frame):
             interrupt.raise_if_due()
 
     signal.signal(signal.SIGTERM, terminate)

@@ -4,7 +4,7 @@ The I/O thread asks by a signal to the main thread; Python runs the handler ther
 bytecodes, or as soon as a blocking call returns with EINTR. The handler raises `ToolCancelled`
 only if all of this holds: the call that runs now is cancelled, it has not been interrupted
 before, user code is running (never this library's own: an exception inside a write would tear a
-frame), and no import is in progress (a half-imported module stays broken for good).
+frame, one between a coroutine and its loop would never reach the coroutine), and no import is in progress (a half-imported module stays broken for good).
 Where it does not hold the handler does nothing; the I/O thread repeats the signal for as long
 as the cancelled call runs un-interrupted. An exception that a `__del__` or a callback swallowed
 is reported to `sys.unraisablehook`, which arms the interrupt once more.
@@ -18,7 +18,7 @@ import signal
 import sys
 from _thread import get_ident
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from snakepit.errors import ToolCancelled
@@ -43,6 +43,7 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
+        self.seams: set[CodeType] = set()  # library code that user code has just returned to
         self.call: Interruptible | None = None
         self.in_user_code = False
         self._thread_id = 0
@@ -64,8 +65,12 @@ class Interrupt:
             call.interrupted = True
             raise ToolCancelled("this call was cancelled")
 
+    def is_in_user_code(self, frame: FrameType | None) -> bool:
+        """True if what the signal found running may be interrupted."""
+        return self.in_user_code and (frame is None or frame.f_code not in self.seams)
+
     def _handle(self, _signal: int, frame: FrameType | None) -> None:
-        if self.in_user_code and not _is_importing(frame):
+        if self.is_in_user_code(frame) and not _is_importing(frame):
             self.raise_if_due()
 
     def _unraisable(self, previous: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -14,7 +14,6 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
-from snakepit.errors import ToolCancelled
 from snakepit.protocol import Settled
 from snakepit.worker._context import current_context
 from snakepit.worker._execution import Execution
@@ -56,24 +55,15 @@ class Interruptible:
         self._steps.close()
 
     def _step(self, resume: Callable[..., Any], *arguments: Any) -> Any:
+        # This frame is a seam: a signal that finds it running, when the tool has just suspended
+        # itself, raises nothing. The tool hears of its cancellation where it goes on.
         interrupt = self._interrupt
-        suspended = False
         try:
             interrupt.call = self._job
             interrupt.in_user_code = True
-            yielded = resume(*arguments)
-            suspended = True
+            return resume(*arguments)
+        finally:
             interrupt.in_user_code = False
-        except ToolCancelled as cancelled:
-            interrupt.in_user_code = False
-            if not suspended:
-                raise
-            # It hit the seam after the step: the tool is suspended and must hear of it itself.
-            return self._steps.throw(cancelled)
-        except BaseException:
-            interrupt.in_user_code = False
-            raise
-        return yielded
 
 
 class LoopLane(Lane):
@@ -84,6 +74,7 @@ class LoopLane(Lane):
     ) -> None:
         super().__init__(execution, initialize, cleanup)
         self._interrupt = interrupt
+        interrupt.seams.add(Interruptible._step.__code__)
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
 
     @abstractmethod

@@ -70,7 +70,11 @@ class Service:
         self._host_is_gone()
 
     def terminate(self) -> None:
-        """Stop soon, cancelling what runs. Called by the SIGTERM handler and on host death."""
+        """Stop soon: cancel what runs, begin nothing of what waits.
+
+        Called by the SIGTERM handler and on host death.
+        """
+        self._lane.waiting.clear()
         job = self._lane.running
         self._lane.stop()
         if job is not None:
@@ -131,7 +135,6 @@ class Service:
         """Let the lane clean up, within bounds; the process ends in any case."""
         if not self._lane.started:
             os._exit(ORPHAN_EXIT_CODE)
-        self._lane.waiting.clear()
         self.terminate()
         deadline = time.monotonic() + ORPHAN_GRACE_S
         while time.monotonic() < deadline:

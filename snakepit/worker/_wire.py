@@ -13,6 +13,7 @@ import sys
 from _thread import allocate_lock
 from typing import NoReturn
 
+from snakepit.errors import ProtocolError
 from snakepit.protocol import Buffer, Packer, ToHost, ToWorker, Unpacker, decode_to_worker
 
 READ_BYTES_MAX = 2**16
@@ -29,6 +30,8 @@ class Wire:
 
     def receive(self) -> list[ToWorker] | None:
         """Wait for bytes; return the messages they complete, None at the end of the stream."""
+        if self._unpacker.broken:
+            raise ProtocolError(self._unpacker.broken)
         chunk = os.read(self._read_fd, READ_BYTES_MAX)
         return self._unpacker.feed(chunk) if chunk else None
 

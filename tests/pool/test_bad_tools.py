@@ -263,7 +263,7 @@ async def test_what_is_wrong_with_a_call_is_found_by_the_worker_where_the_host_c
                         await anext(items)
 
             async with anyio.create_task_group() as tasks:
-                for tool in ("pidd", "\udcff", 3, "x" * 100_000):
+                for tool in ("pidd", "\udcff", 3, "x" * 5 * 2**20):
                     tasks.start_soon(call, tool)
                 tasks.start_soon(stream)
                 await anyio.wait_all_tasks_blocked()

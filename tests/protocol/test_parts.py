@@ -41,6 +41,8 @@ def unpack(*frames: bytes, chunk_bytes: int = 65_536) -> list[Any]:
     messages = []
     for start in range(0, len(stream), chunk_bytes):
         messages += unpacker.feed(stream[start : start + chunk_bytes])
+        if unpacker.broken:
+            raise ProtocolError(unpacker.broken)
     assert not unpacker.mid_message
     return messages
 
@@ -235,6 +237,16 @@ def result(body: Raw, buffers: tuple[Any, ...]) -> bytes:
 def test_a_message_that_names_what_is_not_there_is_a_protocol_error(frames: list[bytes]) -> None:
     with pytest.raises(ProtocolError):
         unpack(*frames)
+
+
+@pytest.mark.parametrize("bad", [b"\xff" * 4, p.frame(b"hello"), result(p.NIL, (5,))])
+def test_what_was_said_before_a_breach_counts(bad: bytes) -> None:
+    """Good messages that share a chunk with a broken one are not lost; nothing follows them."""
+    unpacker = p.Unpacker(p.decode_to_host)
+    assert unpacker.feed(p.frame(p.encode_message(p.Settled(7))) + bad) == [p.Settled(7)]
+    assert unpacker.broken
+    with pytest.raises(ProtocolError):
+        unpacker.feed(p.frame(p.encode_message(p.Settled(8))))
 
 
 def test_a_body_in_a_transfer_without_transfers_is_refused_when_it_is_decoded() -> None:

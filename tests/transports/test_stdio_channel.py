@@ -533,6 +533,17 @@ async def check_a_byte_over_the_maximum_is_refused_on_the_way_in(open_pair: Open
 
 
 @FRAMING_CHECKS.append
+async def check_what_was_said_before_a_breach_counts(open_pair: OpenPair) -> None:
+    """A message in one write with broken bytes is received; then comes the error, unasked."""
+    async with open_pair() as (channel, peer):
+        await peer.send_bytes(frame(encode_message(Settled(1))) + b"\xff" * 4)
+        assert await channel.receive() == [Settled(1)]
+        for _ in range(2):
+            with pytest.raises(ProtocolError):
+                await channel.receive()
+
+
+@FRAMING_CHECKS.append
 async def check_a_corrupted_length_is_an_error_and_no_allocation(open_pair: OpenPair) -> None:
     async with open_pair() as (channel, peer):
         await peer.send_bytes(b"\xff\xff\xff\xff")
