@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
+import signal
 import sys
 import threading
 import time
@@ -29,6 +31,16 @@ def the_loop() -> object:
 
         return trio.lowlevel.current_trio_token()
     return asyncio.get_running_loop()
+
+
+class SignalThenSuspend:
+    """Awaiting it makes the interrupt's signal pending and suspends, with no bytecode between.
+
+    For asyncio, whose tasks may yield None.
+    """
+
+    def __await__(self) -> Any:
+        return map(_thread.interrupt_main, [signal.SIGURG])
 
 
 class Async(Adapter):
@@ -131,6 +143,17 @@ class Async(Adapter):
         time.sleep(FOREVER_S)
 
     @tool
+    async def suspend_as_the_interrupt_comes(self) -> None:
+        try:
+            say("running")
+            while not context().cancelled:
+                time.sleep(0.001)
+            await SignalThenSuspend()
+        except BaseException as error:
+            self.notes.append(type(error).__name__)
+            raise
+
+    @tool
     async def swallow_then_block(self) -> None:
         say("running")
         with contextlib.suppress(anyio.get_cancelled_exc_class()):
@@ -222,6 +245,15 @@ class Async(Adapter):
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.lowlevel.checkpoint()
+            self.notes.append("closed")
+
+    @tool
+    async def count_awaiting_close(self, stop: int) -> AsyncIterator[int]:
+        try:
+            for number in range(stop):
+                yield number
+        finally:
+            await anyio.sleep(0.001)
             self.notes.append("closed")
 
     @tool

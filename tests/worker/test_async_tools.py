@@ -226,7 +226,7 @@ def test_never_more_items_than_credit(worker: Worker, tool: str) -> None:
     assert worker.call("read_notes") == ["closed"]
 
 
-@pytest.mark.parametrize("tool", ["count", "count_sync"])
+@pytest.mark.parametrize("tool", ["count", "count_sync", "count_awaiting_close"])
 def test_a_generator_that_waits_for_credit_is_closed_by_a_cancel(worker: Worker, tool: str) -> None:
     """Its `finally` has run when the call is settled, awaits in it included."""
     call = worker.begin(tool, {"stop": 10}, window=1)

@@ -116,6 +116,15 @@ def test_a_value_is_encoded_to_its_end(worker: Worker) -> None:
     assert worker.call("echo", {"value": "next"}) == "next"
 
 
+def test_a_tool_that_suspends_as_the_interrupt_comes_hears_of_its_cancellation() -> None:
+    """No interrupt between an async tool and its loop, where only the library would hear it."""
+    with Worker("loop_adapters:Async") as worker:
+        call = worker.begin("suspend_as_the_interrupt_comes")
+        worker.wait_line("running")
+        assert worker.cancel(call) == Settled(call)
+        assert worker.call("read_notes") == ["CancelledError"]
+
+
 # -- one interrupt, until it lands ---------------------------------------------------------------
 
 

@@ -131,7 +131,7 @@ def test_an_idle_worker_cleans_up_and_exits(ending: str) -> None:
 def test_a_worker_whose_tool_sleeps_interrupts_it_cleans_up_and_exits(ending: str) -> None:
     with Worker("mortal_adapters:Mortal") as worker:
         worker.begin("sleep")
-        worker.begin("echo", {"value": "never run"})
+        worker.begin("sleep")  # waits, and never begins
         worker.wait_line("running")
         end(worker, ending)
         worker.wait_exit(GONE_S)
