@@ -86,10 +86,10 @@ def main() -> int:
         f"python {sys.version.split()[0]}, {ROUNDS} rounds, medians; ratio: to the floor's round trip"
     )
     print(f"{'floor: blocking ping-pong':36} {statistics.median(floors) * 1e6:7.1f} µs")
-    for name, seconds in times.items():
+    for name in contenders:
         low, middle, high = (f(ratios[name]) for f in (min, statistics.median, max))
         print(
-            f"{name:36} {statistics.median(seconds) * 1e6:7.1f} µs per call   "
+            f"{name:36} {statistics.median(times[name]) * 1e6:7.1f} µs per call   "
             f"ratio {middle:.2f} ({low:.2f} to {high:.2f})"
         )
     return 0

@@ -34,7 +34,7 @@ class Right(enum.Flag):
 ZONES = ("Europe/Berlin", "America/New_York", "UTC", "Asia/Kathmandu")
 
 
-def same(left: object, right: object) -> bool:
+def same(left: Any, right: Any) -> bool:
     """Equal in type and value, members and their order, dtype, shape and NaNs included."""
     if type(left) is not type(right):
         return False

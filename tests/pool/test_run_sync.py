@@ -71,7 +71,7 @@ async def test_an_exception_arrives_as_itself_with_the_workers_traceback(error: 
     async with tools_pool(None) as pool:
         with pytest.raises(Exception) as caught:
             await pool.run_sync(functions.fail, error)
-    raised = caught.value
+    raised: BaseException | None = caught.value
     if isinstance(error, StopIteration):  # no coroutine can raise it: Python says RuntimeError
         assert type(raised) is RuntimeError
         raised = raised.__cause__

@@ -29,9 +29,10 @@ QUICK = Stop(cancel_grace=0.1, term_grace=0.3, drain_timeout=0.5)
 
 async def start_error(adapter: Any = None, /, **options: Any) -> WorkerStartError:
     """Open a pool that cannot start and return what it says."""
+    options = {"size": 1, "stop": QUICK} | options
     with anyio.fail_after(20):
         with pytest.raises(WorkerStartError) as caught:
-            async with open_pool(adapter, **{"size": 1, "stop": QUICK} | options):
+            async with open_pool(adapter, **options):
                 pytest.fail("the block was entered")
     return caught.value
 
