@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from worker_kit import PATIENCE_S, Worker, start_message, value
+from worker_kit import PATIENCE_S, Worker, cancel_at_the_return, start_message
 
 from snakepit.protocol import (
     Cancel,
@@ -15,11 +15,9 @@ from snakepit.protocol import (
     Failure,
     Hello,
     Recall,
-    Result,
     Returned,
     Settled,
     Shutdown,
-    ToHost,
 )
 
 CANCELLED = {"asyncio": "asyncio.exceptions.CancelledError", "trio": "trio.Cancelled"}
@@ -177,24 +175,7 @@ def test_a_sync_tool_on_the_loop_is_interrupted_at_once(worker: Worker) -> None:
 @pytest.mark.parametrize("tool", ["spin", "spin_sync"])
 def test_a_cancel_that_meets_the_return_never_hits_the_next_call(worker: Worker, tool: str) -> None:
     """Hundreds of cancels, aimed at the very end of the tool: the call after it is untouched."""
-    delay, step = 0.0, 1e-5
-    outcomes: list[type[ToHost]] = []
-    for number in range(400):
-        doomed = worker.call_message(tool, {"seconds": 100e-6})
-        following = worker.call_message("echo", {"value": number})
-        worker.send(doomed)
-        end = time.perf_counter() + delay
-        while time.perf_counter() < end:
-            pass
-        worker.send(Cancel(doomed.id), following)
-        outcome = worker.receive()
-        assert outcome in (Settled(doomed.id), Settled(doomed.id, ran=False)) or (
-            isinstance(outcome, Result) and value(outcome) == "spun"
-        )
-        assert worker.value_of(following.id) == number
-        outcomes.append(type(outcome))
-        delay = max(0.0, delay - step if isinstance(outcome, Result) else delay + step)
-    assert min(outcomes.count(Settled), outcomes.count(Result)) > 20, "the shots missed the edge"
+    cancel_at_the_return(worker, tool, 400)
 
 
 def test_a_call_that_waits_behind_an_async_one_is_settled_or_given_back_at_once(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from _leaks import is_alive
-from worker_kit import Worker, value
+from worker_kit import Worker, cancel_at_the_return, value
 
-from snakepit.protocol import Cancel, Item, Recall, Result, Returned, Settled, ToHost
+from snakepit.protocol import Cancel, Item, Recall, Returned, Settled
 
 BLOCKING = ("sleep", "loop", "subprocess", "socket", "lock", "event", "select", "join")
 
@@ -216,28 +216,8 @@ def test_an_import_is_never_cut_short(worker: Worker, tmp_path: Path) -> None:
 
 
 def test_a_cancel_that_meets_the_return_never_hits_the_next_call(worker: Worker) -> None:
-    """2,000 cancels, aimed at the very end of the tool: the call after it is untouched.
-
-    The aim is adjusted after each shot, so that about half of them come just too late.
-    """
-    delay, step = 0.0, 5e-6
-    outcomes: list[type[ToHost]] = []
-    for number in range(2000):
-        doomed = worker.call_message("spin", {"seconds": 50e-6})
-        following = worker.call_message("echo", {"value": number})
-        worker.send(doomed)
-        end = time.perf_counter() + delay
-        while time.perf_counter() < end:
-            pass
-        worker.send(Cancel(doomed.id), following)
-        outcome = worker.receive()
-        assert outcome in (Settled(doomed.id), Settled(doomed.id, ran=False)) or (
-            isinstance(outcome, Result) and value(outcome) == "spun"
-        )
-        assert worker.value_of(following.id) == number
-        outcomes.append(type(outcome))
-        delay = max(0.0, delay - step if isinstance(outcome, Result) else delay + step)
-    assert min(outcomes.count(Settled), outcomes.count(Result)) > 100, "the shots missed the edge"
+    """2,000 cancels, aimed at the very end of the tool: the call after it is untouched."""
+    cancel_at_the_return(worker, "spin", 2000)
 
 
 def test_a_cancel_of_a_finished_or_unknown_call_does_nothing(worker: Worker) -> None:

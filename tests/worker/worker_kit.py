@@ -38,6 +38,7 @@ from snakepit.protocol import (
     Packer,
     Ready,
     Result,
+    Settled,
     Shutdown,
     Start,
     ToHost,
@@ -54,6 +55,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PATIENCE_S = 15.0  # for what must come; an unloaded machine needs a hundredth of it
 QUIET_S = 0.05  # for what must not come
+SPIN_S, AIM_STEP_S, AIM_MAX_S = 50e-6, 5e-6, 0.02
 PIPE_BYTES = 2**16
 PAGE_BYTES = 4096  # one page of a full pipe may be partly used
 PROMPT_S = 3.0  # "at once", on a machine that has other things to do
@@ -92,7 +94,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)} if env is None else env,
+            env=worker_env() if env is None else env,
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -335,6 +337,38 @@ class Worker:
             stream.close()
 
 
+def cancel_at_the_return(worker: Worker, tool: str, shots: int) -> None:
+    """Cancel calls of a tool that spins, at its very end, each with another call right behind it.
+
+    Whatever becomes of the cancelled call, the other one must return its own value. The aim is
+    adjusted after each shot, in steps that grow while it misses on the same side.
+    """
+    aim_s, step_s = (
+        0.0,
+        AIM_STEP_S,
+    )  # above 0 the cancel is held back, below 0 the tool spins longer
+    lates: list[bool] = []
+    for number in range(shots):
+        doomed = worker.call_message(tool, {"seconds": SPIN_S + max(-aim_s, 0.0)})
+        following = worker.call_message("echo", {"value": number})
+        worker.send(doomed)
+        end = time.perf_counter() + aim_s
+        while time.perf_counter() < end:
+            pass
+        worker.send(Cancel(doomed.id), following)
+        outcome = worker.receive()
+        late = isinstance(outcome, Result)
+        if isinstance(outcome, Result):
+            assert (outcome.id, value(outcome)) == (doomed.id, "spun")
+        else:
+            assert outcome in (Settled(doomed.id), Settled(doomed.id, ran=False))
+        assert worker.value_of(following.id) == number
+        step_s = min(step_s * 2, AIM_MAX_S / 4) if lates and late is lates[-1] else AIM_STEP_S
+        aim_s = max(-AIM_MAX_S, min(AIM_MAX_S, aim_s - step_s if late else aim_s + step_s))
+        lates.append(late)
+    assert 0.05 < sum(lates) / shots < 0.95, "the shots missed the edge"
+
+
 def start_message(
     adapter: str,
     adapter_args: tuple[Any, ...] = (),
@@ -344,6 +378,13 @@ def start_message(
     """A Start that lets the worker import what lies beside these tests."""
     body, buffers = encode_value(adapter_args)
     return Start("w1", adapter, Raw(body), buffers, tool_backend, cancel_grace_s, (str(HERE),))
+
+
+def worker_env() -> dict[str, str]:
+    """Our environment, with this package to be found, and with Python's own buffering."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("PYTHONUNBUFFERED", None)
+    return env
 
 
 def value(message: Result | Item) -> Any:
