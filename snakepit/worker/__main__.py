@@ -33,7 +33,7 @@ from snakepit.worker._lane import Lane, MainLane
 from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_target
 from snakepit.worker._toolbox import Tool, collect, is_coroutine_function
-from snakepit.worker._wire import Wire, complain, open_wire
+from snakepit.worker._wire import Wire, complain, flush_streams, open_wire
 
 
 def main(argv: list[str]) -> int:
@@ -99,6 +99,7 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        flush_streams()
     wire.send(Goodbye())
     return 0
 

@@ -87,10 +87,20 @@ def open_wire() -> Wire:
 
 def _end_forked_child() -> NoReturn:
     """Leave a forked child that came back from its tool: it is no worker, nobody waits for it."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    flush_streams()
     os._exit(0)
+
+
+def flush_streams() -> None:
+    """Let out what tools have printed, and drop a stream that they have broken.
+
+    Python flushes them again when it ends, and would exit with 120 where that fails.
+    """
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except Exception:
+            setattr(sys, name, None)
 
 
 def complain(text: str) -> None:
