@@ -51,7 +51,7 @@ class Execution:
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
         """The tool and its checked arguments; None if the call has already been answered."""
         if job.cancelled:
-            self.send(Settled(job.id, ran=False))
+            self.settle(job, ran=False)
             return None
         message = job.message
         try:
@@ -83,7 +83,7 @@ class Execution:
     def finish(self, job: Job, error: BaseException | None, value: object = None) -> None:
         """Write the outcome of a call that ran: exactly one message."""
         if job.cancelled:
-            self.send(Settled(job.id))
+            self.settle(job)
         elif error is not None:
             self._fail(job, error, "tool")
         elif job.message.window:
@@ -95,6 +95,14 @@ class Execution:
                 self._fail(job, problem, _kind(problem, "serialization"))
             else:
                 self.send(Result(job.id, body, buffers))
+
+    def settle(self, job: Job, *, ran: bool = True) -> None:
+        """Tell the host that its cancel has been followed.
+
+        A call that SIGTERM has ended is not answered: it ends with its worker's death.
+        """
+        if job.host_asked:
+            self.send(Settled(job.id, ran))
 
     def finish_stream(self, job: Job, failure: BaseException | None) -> None:
         """Write the outcome of a stream; an item that could not travel is its own kind of failure."""

@@ -16,12 +16,22 @@ from snakepit.protocol import Call
 class Job:
     """A call and what became of it so far."""
 
-    __slots__ = ("cancelled", "credits", "deadline", "id", "interrupt_at", "interrupted", "message")
+    __slots__ = (
+        "cancelled",
+        "credits",
+        "deadline",
+        "host_asked",
+        "id",
+        "interrupt_at",
+        "interrupted",
+        "message",
+    )
 
     def __init__(self, message: Call) -> None:
         self.message: Call = message
         self.id: int = message.id
         self.cancelled: bool = False
+        self.host_asked: bool = False  # it was the host who cancelled: it waits for Settled
         self.interrupted: bool = False
         self.interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
         self.deadline: float | None = (

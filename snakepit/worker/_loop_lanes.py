@@ -14,7 +14,6 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
-from snakepit.protocol import Settled
 from snakepit.worker._context import current_context
 from snakepit.worker._execution import Execution
 from snakepit.worker._interrupt import Interrupt
@@ -228,7 +227,7 @@ class AsyncioLane(LoopLane):
             await asyncio.wait([self._task])
         finally:
             if self._task.cancelled():  # cancelled before its first step: nothing was answered
-                self._execution.send(Settled(job.id, ran=False))
+                self._execution.settle(job, ran=False)
             self._task = None
 
     async def _shielded(self, closing: Any) -> None:

@@ -89,6 +89,7 @@ class Service:
             if lane.waiting.pop(message.id, None) is not None:
                 self._send(Settled(message.id, ran=False))
             elif (running := lane.running) is not None and running.id == message.id:
+                running.host_asked = True
                 self._cancel(running)
         elif isinstance(message, Credit):
             target = lane.running
