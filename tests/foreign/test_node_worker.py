@@ -496,6 +496,19 @@ def test_recall_gives_back_what_has_not_begun_and_nothing_else() -> None:
         assert host.hear() == ("Result", 3, 3)
 
 
+def test_recall_and_cancel_are_heard_between_two_calls_that_await_nothing() -> None:
+    """In one piece with the calls, or while a call computes."""
+    with conversation() as host:
+        said = [call(1, "echo", value=1), call(2, "spin", seconds=1), call(3, "echo", value=3)]
+        said += [call(4, "echo", value=4), call(5, "echo", value=5), p.Cancel(4), p.Recall((5,))]
+        host.write(b"".join(p.frame(p.encode_message(message)) for message in said))
+        assert host.hear() == ("Settled", 4, False)
+        assert host.hear() == ("Returned", (5,))
+        assert host.hear() == ("Result", 1, 1)
+        host.say(p.Recall((3,)))
+        assert {host.hear(), host.hear()} == {("Result", 2, None), ("Returned", (3,))}
+
+
 def test_cancel_of_calls_that_run_wait_or_are_over_is_answered_once() -> None:
     with conversation() as host:
         occupy(host)
@@ -519,11 +532,25 @@ def test_items_wait_for_credit_and_the_end_does_not() -> None:
         assert host.hear() == ("Result", 2, "behind")
 
 
+def test_cancel_is_heard_by_a_stream_that_awaits_nothing_and_has_credit() -> None:
+    """After what fits into the pipe, not after all that the window allows."""
+    with conversation() as host:
+        host.say(call(1, "count", window=2**16, until=2**16))
+        assert host.hear() == ("Item", 1, 0)
+        host.say(p.Cancel(1))
+        count = 1
+        while host.hear() != ("Settled", 1, True):
+            count += 1
+        assert count < 2**15
+
+
 def test_a_forgotten_transfer_is_dropped_and_others_may_alternate() -> None:
     with conversation() as host:
         for transfer, data in ((1, b"a"), (2, b"b"), (1, b"c"), (2, b"d")):
             host.say(p.Part(transfer, memoryview(data)))
         host.say(call(5, "echo", value="between"), p.Part(1, None), p.Part(9, None))
+        for transfer in range(10, 10 + p.TRANSFERS_OPEN_MAX):
+            host.say(p.Part(transfer, memoryview(b"e")), p.Part(transfer, None))
         host.write(p.frame(p.encode_message(p.Call(6, "echo", BUFFER_0, (2,)))))
         assert host.hear() == ("Result", 5, "between")
         assert host.hear() == ("Result", 6, b"bd")
@@ -546,6 +573,9 @@ def test_a_worker_that_is_alone_ends_its_call_cleans_up_and_exits(sign: str, too
             assert host.hear()[0] == "Item"
         elif tool == "sleep":
             host.say(call(1, tool, seconds=FOREVER_S))
+        if tool != "none":
+            host.say(call(2, "echo", value="too late"), p.Recall(()))
+            assert host.hear() == ("Returned", ())
         if sign == "SIGTERM":
             host.process.terminate()
         else:
@@ -559,13 +589,25 @@ def test_a_worker_that_is_alone_ends_its_call_cleans_up_and_exits(sign: str, too
         assert said == ("stopped watching\n" if tool == "watch" else "") + "cleaned up\n"
 
 
-@pytest.mark.parametrize("breach", [*BREACHES, "end inside a prefix", "end inside a frame"])
+CALL_1 = p.frame(p.encode_message(p.Call(1, "echo", BUFFER_0, (7,))))
+PART_7 = p.frame(b"\x93\x10\x07\xc4\x01a")
+MORE_BREACHES = BREACHES | {
+    "transfer named twice": PART_7 + 2 * CALL_1,
+    "transfer that was forgotten": PART_7 + p.frame(b"\x93\x10\x07\xc0") + CALL_1,
+    "too many transfers": b"".join(
+        p.frame(b"\x93\x10\xcd" + number.to_bytes(2, "big") + b"\xc4\x00")
+        for number in range(p.TRANSFERS_OPEN_MAX + 1)
+    ),
+    "end inside a prefix": p.frame(b"\x91\x06")[:2],
+    "end inside a frame": p.frame(b"\x91\x06")[:5],
+}
+
+
+@pytest.mark.parametrize("breach", MORE_BREACHES)
 def test_a_breach_by_the_host_ends_the_worker_with_a_word_on_stderr(breach: str) -> None:
     with conversation() as host:
-        if breach in BREACHES:
-            host.write(BREACHES[breach])
-        else:
-            host.write(p.frame(b"\x91\x06")[: 2 if "prefix" in breach else 5])
+        host.write(MORE_BREACHES[breach])
+        if breach.startswith("end"):
             host.to.close()
         assert host.hear() is None
         assert host.process.wait(PATIENCE_S) == 1

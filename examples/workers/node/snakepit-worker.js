@@ -122,16 +122,20 @@ async function leave() {
 
 // -- calls --------------------------------------------------------------------------------------
 
-/** Run what waits, one at a time; between two calls hear what the host has said. */
+let isServing = false;
+
+/** Run what waits, one at a time; before each hear all that the host has said. */
 async function run() {
-  if (running !== null) return;
-  while (waiting.length > 0) {
-    running = waiting.shift();
+  if (isServing) return;
+  isServing = true;
+  for (;;) {
+    await turn();
+    running = waiting.shift() ?? null;
+    if (running === null) break;
     running.over = outcome(running);
     await running.over;
-    if (waiting.length > 0) await turn();
   }
-  running = null;
+  isServing = false;
 }
 
 /** Run a call and answer it. Once it is cancelled the answer is Settled, however it ends. */
@@ -152,6 +156,7 @@ async function outcome(call) {
         if (!(await call.mayYield())) break; // which runs the generator's `finally`
         sendValue(ITEM, call.id, item);
         await turn(); // or a generator that awaits nothing would keep us from hearing Cancel
+        if (call.signal.aborted) break; // rather than ask for an item that nobody will read
       }
       answer = () => send(END, call.id);
     } else {

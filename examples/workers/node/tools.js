@@ -5,7 +5,6 @@
 // `context`: `id`; `signal`, aborted when the host cancels the call; `timeoutS`, the time it has.
 
 import { spawnSync } from "node:child_process";
-import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 
 const text = { type: "string" };
@@ -69,7 +68,7 @@ export const tools = {
     async *run(_, { signal }) {
       try {
         yield "watching";
-        await once(signal, "abort");
+        await delay(2 ** 30, null, { signal });
       } finally {
         await delay(10); // clean-up may take its time; the call has ended when it has
         console.log("stopped watching"); // into the host's log

@@ -19,14 +19,20 @@ const [input, output] = privateWire();
 function privateWire() {
   if (!fs.fstatSync(0).isFIFO()) return [3, 4]; // a shell has moved it: 3<&0 4>&1 </dev/null >&2
   const wire = [fs.openSync("/dev/fd/0", "r"), fs.openSync("/dev/fd/1", "w")];
-  for (const [fd, path, flags] of [
-    [0, "/dev/null", "r"],
-    [1, "/dev/fd/2", "a"],
-  ]) {
-    fs.closeSync(fd);
-    if (fs.openSync(path, flags) !== fd) throw new Error(`descriptor ${fd} was taken by another`);
-  }
+  reopen(0, "/dev/null", "r");
+  reopen(1, "/dev/fd/2", "a");
   return wire;
+}
+
+/** What `dup2` would do in one step. */
+function reopen(fd, path, flags) {
+  fs.closeSync(fd);
+  for (const end = Date.now() + 1000; Date.now() < end;) {
+    const got = fs.openSync(path, flags); // the lowest free number: this one, were we alone
+    if (got === fd) return;
+    fs.closeSync(got); // a thread of the runtime has it for a moment
+  }
+  throw new Error(`descriptor ${fd} is in use`);
 }
 
 /** Hand each message to `handle`, but for Parts, which are kept; at the end of the stream call `gone`. */
