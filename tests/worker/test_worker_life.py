@@ -138,14 +138,17 @@ def test_a_worker_whose_tool_sleeps_interrupts_it_cleans_up_and_exits(ending: st
         assert worker.lines == [*BORN, "running", "interrupted", "cleaned up"]
 
 
-def test_sigterm_settles_the_call_that_runs() -> None:
+def test_a_call_that_sigterm_ends_is_not_answered() -> None:
+    """Nobody asked for its end: the host learns of it by the worker's, which is an orderly one."""
     with Worker("mortal_adapters:Mortal") as worker:
-        call = worker.begin("sleep")
+        worker.begin("sleep")
         worker.wait_line("running")
         worker.send_signal(signal.SIGTERM)
-        assert worker.receive() == Settled(call)
         assert worker.receive() == Goodbye()
+        with pytest.raises(WorkerEndedError):
+            worker.receive()
         assert worker.wait_exit(GONE_S) == 0
+        assert worker.lines == [*BORN, "running", "interrupted", "cleaned up"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

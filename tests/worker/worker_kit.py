@@ -271,8 +271,8 @@ class Worker:
         """Close our ends of both protocol pipes, as the death of a host does."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.stdout.close()  # first: at the end of the other one it may say Goodbye
         self._process.stdin.close()
-        self._process.stdout.close()
         self._ended = True
 
     def shut_down(self) -> int:
