@@ -1,6 +1,8 @@
 """OS processes: starting them, watching them end, ending them."""
 
+from snakepit.process._fork_guard import close_fds as close_fds
 from snakepit.process._fork_guard import fork_generation as fork_generation
+from snakepit.process._fork_guard import guard_fds as guard_fds
 from snakepit.process._hold import hold_until as hold_until
 from snakepit.process._hold import shielded as shielded
 from snakepit.process._ladder import climb as climb

@@ -14,17 +14,21 @@ _fds: set[int] = set()
 _generation = 0
 
 
-def guard(*fds: int) -> None:
+def guard_fds(*fds: int) -> None:
     """Close these in forked children."""
     _fds.update(fds)
 
 
-def close(*fds: int) -> None:
-    """Close these here, and forget them."""
+def close_fds(*fds: int) -> None:
+    """Close those of these that are guarded, and forget them.
+
+    In a forked child they are closed, and their numbers may be somebody else's by now.
+    """
     for fd in fds:
-        _fds.discard(fd)
-        with suppress(OSError):
-            os.close(fd)
+        if fd in _fds:
+            _fds.remove(fd)
+            with suppress(OSError):
+                os.close(fd)
 
 
 def fork_generation() -> int:
@@ -35,7 +39,7 @@ def fork_generation() -> int:
 def _in_child() -> None:
     global _generation
     _generation += 1
-    close(*list(_fds))
+    close_fds(*list(_fds))
 
 
 os.register_at_fork(after_in_child=_in_child)

@@ -32,6 +32,8 @@ async def climb(
     `exited` is set by whoever watches the process. `ask` requests an orderly exit; without it the
     ladder begins at SIGTERM, and before it, with `dump`, the worker writes its stacks to stderr.
     """
+    if not process.is_ours:  # a forked child of the host, to which no end of it can come
+        return process.kill_and_reap()  # noqa: ASYNC910 - as below
     if ask is not None and not exited.is_set():
         ask()
         await hold_until(exited, ask_grace_s)

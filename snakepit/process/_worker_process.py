@@ -4,11 +4,13 @@ The process leads a session and group of its own. Until it is reaped its pid, an
 cannot be given to anybody else; so the group is signalled only before the reaping, and the
 exit is first *seen* without reaping (`waitid(WNOWAIT)`), what is left of the group is killed,
 and then the leader is reaped. `with process:` holds to the very end: however the block is left,
-the group has been killed and the leader reaped.
+the group has been killed and the leader reaped. A forked child of the host owns no process:
+whatever it does with one here reaches nobody.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,12 +21,15 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from attrs import frozen
 
-from snakepit.process import _fork_guard
+from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
 
 DUMP_SIGNAL = signal.SIGQUIT
+
+_log = logging.getLogger("snakepit.process")
 
 
 @frozen
@@ -55,6 +60,7 @@ class WorkerProcess:
         self.pid: int = popen.pid
         self.stderr_fd: int = stderr_fd
         self.status: ExitStatus | None = None  # set when reaped
+        self._generation = fork_generation()
         self._pidfd = _open_pidfd(popen.pid)
 
     @classmethod
@@ -89,7 +95,7 @@ class WorkerProcess:
         finally:
             os.close(write_fd)
         os.set_blocking(read_fd, False)
-        _fork_guard.guard(read_fd)
+        guard_fds(read_fd)
         return cls(popen, read_fd)
 
     def __enter__(self) -> Self:
@@ -102,14 +108,25 @@ class WorkerProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.kill_and_reap()
-        _fork_guard.close(self.stderr_fd)
+        close_fds(self.stderr_fd)
         if self._pidfd is not None:
-            _fork_guard.close(self._pidfd)
+            close_fds(self._pidfd)
 
-    async def wait_exit(self) -> None:
-        """Wait until the process has ended; it stays a zombie until `kill_and_reap`."""
-        if self._pidfd is not None:
-            await anyio.wait_readable(self._pidfd)
+    @property
+    def is_ours(self) -> bool:
+        """False in a forked child of the host, where nothing here has any effect."""
+        return self._generation == fork_generation()
+
+    async def wait_exit(self) -> None:  # noqa: ASYNC910 - each wait in it is one
+        """Wait until the process has ended; it stays a zombie until `kill_and_reap`.
+
+        At most until `kill_and_reap`, which may have to give it up.
+        """
+        if self.status is not None or not self.is_ours:
+            await anyio.lowlevel.checkpoint()
+        elif self._pidfd is not None:
+            with suppress(anyio.ClosedResourceError):  # by `kill_and_reap`, which has given it up
+                await anyio.wait_readable(self._pidfd)
         else:
             await anyio.to_thread.run_sync(
                 self._wait_unreaped, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
@@ -117,42 +134,65 @@ class WorkerProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the whole group. Nothing happens if it is gone."""
-        if self.status is None:
+        if self.status is None and self.is_ours:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def request_dump(self) -> None:
         """Ask the worker to write the stacks of its threads to stderr; it needs no GIL for that."""
-        if self.status is None:
+        if self.status is None and self.is_ours:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, DUMP_SIGNAL)
 
     def kill_and_reap(self) -> ExitStatus:
-        """SIGKILL what is left of the group and reap the leader; blocks only for the kernel.
+        """SIGKILL what is left of the group and reap the leader.
 
+        Blocks for as long as the kernel takes to end a process that it has sent SIGKILL: some
+        milliseconds, more only where the leader is in uninterruptible sleep. A leader that we may
+        not signal (`sudo` runs as root) is not waited for: it is left alone, with a warning.
         Idempotent: the status of the first time is returned again.
         """
         if self.status is None:
-            ended = self._exit_seen()
-            self.send_signal(signal.SIGKILL)
-            if not ended:
-                # A leader in uninterruptible sleep delays this; nothing else can.
-                with suppress(ChildProcessError):
-                    os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            self.status = self._reap()
             self._popen.returncode = 0  # reaped by us: Popen must neither wait nor warn
+            if not self.is_ours:
+                self.status = self._give_up()
+            elif self._kill():
+                self.status = self._reap()
+            else:
+                _log.warning("process %d is left alone: no permission to kill it", self.pid)
+                self.status = self._give_up()
         return self.status
+
+    def _kill(self) -> bool:
+        """SIGKILL the group; False if its leader lives and may not be signalled."""
+        if self._exit_seen():
+            self.send_signal(signal.SIGKILL)
+            return True
+        self.send_signal(signal.SIGKILL)
+        try:
+            os.kill(self.pid, signal.SIGKILL)  # of a group it is enough that one may be signalled
+        except PermissionError:
+            return self._exit_seen()
+        except ProcessLookupError:
+            pass  # it ended just now
+        self._wait_unreaped()
+        return True
 
     def _reap(self) -> ExitStatus:
         try:
             found = os.waitid(os.P_PID, self.pid, os.WEXITED)
         except ChildProcessError:
             return ExitStatus()
-        if found is None:
-            return ExitStatus()
+        assert found is not None, "only WNOHANG finds nobody"
         if found.si_code == os.CLD_EXITED:
             return ExitStatus(exit_code=found.si_status)
         return ExitStatus(signal=found.si_status)
+
+    def _give_up(self) -> ExitStatus:
+        if self._pidfd is not None:
+            with suppress(RuntimeError):  # outside of an event loop, where nobody waits
+                anyio.notify_closing(self._pidfd)  # wakes `wait_exit`
+        return ExitStatus()
 
     def _exit_seen(self) -> bool:
         try:
@@ -174,5 +214,5 @@ def _open_pidfd(pid: int) -> int | None:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None  # the caller falls back to waiting in a thread
-    _fork_guard.guard(pidfd)
+    guard_fds(pidfd)
     return pidfd

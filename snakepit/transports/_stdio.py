@@ -16,13 +16,14 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.errors import ProtocolError
-from snakepit.process import _fork_guard
+from snakepit.process import close_fds, fork_generation, guard_fds
 from snakepit.protocol import ToHost, ToWorker, Unpacker, decode_to_host
 from snakepit.transports._base import Channel, Link, Transport
 from snakepit.transports._outbox import Outbox
 
 READ_BYTES_MAX: Final = 2**16
 READS_MAX: Final = 8  # in a row, before others may run
+LAST_WORDS_S: Final = 0.5  # of silence, from a worker that has closed its stdin and not its stdout
 PIPE_BYTES_WANTED: Final = 2**20
 
 
@@ -36,6 +37,8 @@ class StdioChannel(Channel):
         self._poked = anyio.Event()
         self._reading = anyio.ResourceGuard("receiving from")
         self._peer_gone = self._closed = False
+        self._generation = fork_generation()
+        guard_fds(read_fd, write_fd)
 
     def send_nowait(self, message: ToWorker) -> bool:
         if self._closed or self._peer_gone:
@@ -76,12 +79,30 @@ class StdioChannel(Channel):
                 if self._unpacker.broken:
                     await anyio.lowlevel.checkpoint()
                     raise ProtocolError(self._unpacker.broken)
-                await anyio.wait_readable(self._read_fd)
+                await self._wait_readable()
                 messages = self._read_available()
                 if messages:
                     return messages
 
+    async def _wait_readable(self) -> None:
+        if not self._peer_gone:
+            try:
+                await anyio.wait_readable(self._read_fd)
+            except anyio.ClosedResourceError:
+                if not self._peer_gone:
+                    raise  # `aclose`; else `_flush` has woken us, to wait in another way
+            else:
+                return
+        # A worker that has ended said its last words before. One that only hears no more would
+        # take every call without a word.
+        with anyio.move_on_after(LAST_WORDS_S):
+            await anyio.wait_readable(self._read_fd)
+            return
+        raise anyio.BrokenResourceError
+
     def _read_available(self) -> list[ToHost]:
+        if self._generation != fork_generation():
+            raise anyio.BrokenResourceError  # our descriptors are closed here
         messages: list[ToHost] = []
         for _ in range(READS_MAX):
             try:
@@ -115,6 +136,10 @@ class StdioChannel(Channel):
         """Write what the pipe takes; True when nothing waits any more."""
         outbox = self._outbox
         while (data := outbox.next_bytes()) is not None:
+            if self._generation != fork_generation():
+                self._peer_gone = True  # our descriptors are closed here
+                outbox.clear()
+                return True
             try:
                 outbox.wrote(os.write(self._write_fd, data))
             except BlockingIOError:
@@ -122,6 +147,7 @@ class StdioChannel(Channel):
             except OSError:
                 self._peer_gone = True  # `receive` tells; what waited can reach nobody
                 outbox.clear()
+                anyio.notify_closing(self._read_fd)  # wakes `receive`
         return True
 
     async def aclose(self) -> None:  # noqa: ASYNC910 - closing never waits
@@ -131,7 +157,7 @@ class StdioChannel(Channel):
         self._outbox.clear()
         for fd in (self._read_fd, self._write_fd):
             anyio.notify_closing(fd)
-            _fork_guard.close(fd)
+            close_fds(fd)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -152,7 +178,7 @@ class StdioLink(Link):
             os.close(self._write_fd)
             raise
         self._open = {self.stdin, self.stdout, self._read_fd, self._write_fd}
-        _fork_guard.guard(self._read_fd, self._write_fd)
+        guard_fds(*self._open)
         for fd in (self._read_fd, self._write_fd):
             os.set_blocking(fd, False)
             with suppress(OSError, AttributeError):  # over the user's limit, or not Linux
@@ -172,7 +198,7 @@ class StdioLink(Link):
         for fd in fds:
             if fd in self._open:
                 self._open.remove(fd)
-                _fork_guard.close(fd)
+                close_fds(fd)
 
 
 class StdioTransport(Transport):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+from _backends import trio_only
 from _leaks import is_alive
 from _process_kit import STUBBORN, python, shell, started
 
 import snakepit
-from snakepit.process import ExitStatus, WorkerProcess, _worker_process
+from snakepit.process import ExitStatus, WorkerProcess, _worker_process, climb
 
 ROOT = Path(snakepit.__file__).parents[1]
 
@@ -297,3 +298,125 @@ def test_a_forked_child_of_the_host_holds_none_of_its_descriptors() -> None:
         for fd in fds:
             assert fd is not None
             os.fstat(fd)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # from 3.12 on
+@pytest.mark.parametrize("act", ["leave", "reap", "kill", "dump"])
+def test_a_forked_child_of_the_host_cannot_end_it(act: str) -> None:
+    """A child that leaves the block, by `sys.exit` say, leaves the host its workers."""
+    with shell("echo ready; read go; exit 7") as child:
+        process = child.process
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                other = os.open(os.devnull, os.O_RDONLY)
+                while other < max(process.stderr_fd, process._pidfd or 0):
+                    other = os.dup(other)  # the numbers of the closed descriptors are taken now
+                if act == "leave":
+                    process.__exit__(None, None, None)
+                    os.fstat(process.stderr_fd)
+                    code = 0 if process.status == ExitStatus() else 1
+                elif act == "reap":
+                    code = 0 if process.kill_and_reap() == ExitStatus() else 1
+                elif act == "kill":
+                    process.send_signal(signal.SIGKILL)
+                    code = 0
+                else:
+                    process.request_dump()
+                    code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        child.close_stdin()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process.kill_and_reap() == ExitStatus(exit_code=7)
+
+
+@trio_only  # asyncio does not let a forked child run its loop
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # from 3.12 on
+async def test_a_forked_child_of_the_host_climbs_no_ladder_and_waits_for_no_exit() -> None:
+    """Though it runs a copy of the host's event loop, in which a task waits for the exit."""
+    with anyio.fail_after(10), shell("echo ready; read go; exit 7") as child:
+        await child.line()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child.watch)
+            await anyio.wait_all_tasks_blocked()
+            pid = os.fork()
+            if pid == 0:
+                code = 99
+                try:
+                    status = await climb(
+                        child.process,
+                        child.exited,
+                        ask=child.close_stdin,
+                        ask_grace_s=1000,
+                        term_grace_s=1000,
+                    )
+                    await child.exited.wait()
+                    await child.process.wait_exit()
+                    code = 0 if status == ExitStatus() else 1
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            child.close_stdin()
+            await child.exited.wait()
+        assert child.process.kill_and_reap() == ExitStatus(exit_code=7)
+
+
+async def test_a_process_that_may_not_be_signalled_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with `sudo`, which runs as somebody else: the event loop does not wait for its end."""
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    with anyio.fail_after(10), shell("echo ready; read go; exit 7") as child:
+        await child.line()
+        pid = child.process.pid
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child.watch)
+            await anyio.wait_all_tasks_blocked()
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "kill", refuse)
+                patch.setattr(os, "killpg", refuse)
+                assert child.process.kill_and_reap() == ExitStatus()
+            await child.exited.wait()
+            await child.process.wait_exit()
+        assert [(record.name, record.levelname) for record in caplog.records] == [
+            ("snakepit.process", "WARNING")
+        ]
+        assert str(pid) in caplog.text
+        child.close_stdin()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+async def test_a_group_with_one_that_may_be_signalled_does_not_hold_us_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel takes a signal to a group if it may be sent to one of them."""
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    with anyio.fail_after(10), shell("echo ready; read go; exit 7") as child:
+        await child.line()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "kill", refuse)
+            patch.setattr(os, "killpg", lambda group, number: None)
+            assert child.process.kill_and_reap() == ExitStatus()
+        child.close_stdin()
+        os.waitpid(child.process.pid, 0)
+
+
+async def test_one_that_ended_although_it_may_not_be_signalled_is_reaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    with anyio.fail_after(10), shell("exit 7") as child:
+        await child.process.wait_exit()
+        monkeypatch.setattr(os, "killpg", refuse)
+        assert child.process.kill_and_reap() == ExitStatus(exit_code=7)

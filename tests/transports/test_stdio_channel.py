@@ -673,3 +673,58 @@ async def test_a_peer_that_only_reads_no_more_is_still_heard() -> None:
         peer.close()
         with pytest.raises(anyio.EndOfStream):
             await channel.receive()
+
+
+async def test_a_peer_that_hears_no_more_and_says_no_more_is_broken() -> None:
+    """Else it would swallow call after call."""
+    async with stdio_pair() as (channel, peer), anyio.create_task_group() as tasks:
+        with anyio.fail_after(10):
+
+            async def receive() -> None:
+                with pytest.raises(anyio.BrokenResourceError):
+                    await channel.receive()
+
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            os.close(peer.read_fd)
+            peer.read_fd = -1
+            assert not channel.send_nowait(Cancel(1))
+
+
+async def test_a_peer_that_hears_no_more_is_heard_to_its_end() -> None:
+    """A worker that has died leaves both pipes behind; what it said before counts."""
+    async with stdio_pair() as (channel, peer):
+        with anyio.fail_after(10):
+            os.close(peer.read_fd)
+            peer.read_fd = -1
+            assert not channel.send_nowait(Cancel(1))
+            for number in range(3):
+                await peer.send(Settled(number))
+                assert await channel.receive() == [Settled(number)]
+            with pytest.raises(anyio.BrokenResourceError):
+                await channel.receive()
+            await peer.send(Settled(4))
+            assert await channel.receive() == [Settled(4)]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # from 3.12 on
+async def test_a_forked_child_of_the_host_writes_to_no_file_that_is_not_the_channels() -> None:
+    """The channel's descriptors are closed there, and their numbers given to others."""
+    async with stdio_pair() as (channel, peer):
+        assert isinstance(channel, StdioChannel)
+        other_end, other = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                os.dup2(other, channel._write_fd)
+                code = int(channel.send_nowait(Cancel(1)))
+                os.fstat(channel._write_fd)
+            finally:
+                os._exit(code)
+        os.close(other)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert os.read(other_end, 100) == b""
+        os.close(other_end)
+        assert channel.send_nowait(Cancel(2))
+        assert await peer.receive() == Cancel(2)
