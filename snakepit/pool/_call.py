@@ -57,6 +57,8 @@ class PendingCall:
         self.worker: Worker | None = None
         self.sent: Call | None = None
         self.given_up: bool = False
+        self.may_have_run: bool = False  # on a worker that died; it is being repeated
+        self.wait_until: float | None = None  # the end of the time that it may wait
         self.reached_worker: bool = True  # False once it is known that its worker never saw it
         self.fate: BaseException | None = None
         self.settled: bool = False
@@ -82,7 +84,8 @@ class PendingCall:
     async def changed(self) -> None:
         """Wait for the next `wake`. Always a checkpoint."""
         await self._changed.wait()
-        if not self.settled:
+        # Whoever comes first replaces the event; another one may wait for the new one already.
+        if not self.settled and self._changed.is_set():
             self._changed = anyio.Event()
 
     async def until_settled(self) -> None:  # noqa: ASYNC910 - at once if it has settled

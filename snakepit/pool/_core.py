@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import frozen
 from msgspec import Raw
+from trio.lowlevel import enable_ki_protection
 
 from snakepit.errors import (
     CallTimeoutError,
@@ -103,6 +104,7 @@ class PoolCore:
             raise ToolNotFoundError(name, tuple(difflib.get_close_matches(name, self.tools)))
         return info
 
+    @enable_ki_protection
     def submit(
         self,
         tool: str,
@@ -146,10 +148,10 @@ class PoolCore:
         self.requests += 1
         self.scheduler.submit(call)
         self.dispatch(now)
-        if call.worker is None:
-            self._limit_wait(call, now)
+        self._limit_wait(call, now)
         return call
 
+    @enable_ki_protection
     def give_up(self, call: PendingCall, fate: BaseException | None = None) -> None:
         """Stop the call wherever it is. It settles at once if no worker has it."""
         if call.settled or call.given_up:
@@ -218,6 +220,8 @@ class PoolCore:
         again: list[PendingCall] = []
         for position, call in enumerate(left):
             may_have_run = position == 0 and call.reached_worker
+            if call.settled:
+                continue
             if call.given_up:
                 if not may_have_run:
                     worker.never_ran(call)
@@ -226,15 +230,25 @@ class PoolCore:
                 call.error = WorkerDiedError(*death.args)
                 self.settle(call)
             else:
-                call.retries_left -= may_have_run
-                call.worker = call.sent = None
-                call.reached_worker = True
+                if may_have_run:
+                    call.retries_left -= 1
+                    call.may_have_run = True
                 again.append(call)
-        self.scheduler.put_back(again)
+        self.put_back(again, now)
         if self.closing.is_set():
             self._drop_queue()
         self.dispatch(now)
         self.slots_changed()
+
+    def put_back(self, calls: list[PendingCall], now: float) -> None:
+        """Calls have come back from a worker, unrun or to be repeated: they wait again."""
+        for call in calls:
+            call.worker = call.sent = None
+            call.reached_worker = True
+        self.scheduler.put_back(calls)
+        for call in calls:
+            if call.wait_until is not None and call.wait_until <= now:
+                self._waited_too_long(call)
 
     def slot_given_up(self, certificate: str) -> None:
         """A slot will not be filled again; without any left the pool is broken."""
@@ -304,12 +318,16 @@ class PoolCore:
         """Start the clock of `Queue.timeout`, unless no worker has ever been ready."""
         limit = self.settings.queue.timeout
         if limit is not None and self.tools is not None:
+            call.wait_until = now + limit
             call.alarms.append(
-                self.deadlines.at(now + limit, lambda: self._waited_too_long(call, limit))
+                self.deadlines.at(call.wait_until, lambda: self._waited_too_long(call))
             )
 
-    def _waited_too_long(self, call: PendingCall, limit: float) -> None:
-        if call.worker is None and not call.settled:
+    def _waited_too_long(self, call: PendingCall) -> None:
+        """Its time to wait is over; if a worker has it or had it, that is no matter any more."""
+        limit = self.settings.queue.timeout
+        if call.worker is None and not call.settled and not call.may_have_run:
+            assert limit is not None
             self.queue_timeouts += 1
             self.give_up(call, QueueTimeoutError(call.tool, limit))
 
@@ -317,7 +335,7 @@ class PoolCore:
         if call.settled or call.given_up:
             return
         assert call.timeout is not None
-        if call.worker is None:
+        if call.worker is None and not call.may_have_run:
             self.queue_timeouts += 1
             self.give_up(call, QueueTimeoutError(call.tool, call.timeout))
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 import anyio
+from trio.lowlevel import enable_ki_protection
 
 DEAD_ENTRIES_MIN: Final = 64
 
@@ -54,6 +55,7 @@ class Deadlines:
             heapq.heapify(self._heap)
             self._dead = 0
 
+    @enable_ki_protection
     async def watch(self) -> None:
         """Run until cancelled."""
         while True:

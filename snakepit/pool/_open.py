@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import anyio
 from anyio.abc import TaskStatus
+from trio.lowlevel import enable_ki_protection
 
 from snakepit.options import (
     DEFAULT_CRASH_BARRIER,
@@ -141,6 +142,7 @@ async def run_pool(
         await anyio.sleep_forever()
 
 
+@enable_ki_protection
 async def _run_slots(core: PoolCore, settings: Settings) -> None:
     """Everything that runs for the pool; ends once all slots have."""
     startup = settings.startup

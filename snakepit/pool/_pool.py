@@ -96,6 +96,7 @@ class Pool:
         Source: the way of a call in docs/architecture.md.
         """
         self._check_caller()
+        await anyio.lowlevel.checkpoint_if_cancelled()  # a cancelled scope sends nothing
         call = self._submit(tool, params, timeout=timeout, idempotent=idempotent)
         body, buffers = await self._finish(call)
         return decode_value(body, buffers)
@@ -154,6 +155,7 @@ class Pool:
                 "run_sync sends pickles, so it works only on pools that start their own Python "
                 "workers; this one was opened with a command"
             )
+        await anyio.lowlevel.checkpoint_if_cancelled()
         body, buffers = encode_params(pickle_call(func, args))
         call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None)
         value: T = unpickle_outcome(decode_value(*await self._finish(call)))
@@ -247,8 +249,8 @@ class Pool:
 def raise_start_error(core: PoolCore) -> None:
     """Raise what kept a worker from starting, if one could not."""
     for slot in core.slots:
-        if slot.start_error is not None:
-            error = slot.start_error
+        error = slot.start_error or (slot.worker.death if slot.given_up else None)
+        if error is not None:
             raise type(error)(*error.args)
     if core.broken is not None:
         raise PoolBrokenError(*core.broken.args)

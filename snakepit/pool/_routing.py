@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from snakepit.errors import (
     InvalidParamsError,
@@ -28,41 +28,45 @@ if TYPE_CHECKING:
     from snakepit.pool._core import PoolCore
     from snakepit.pool._worker import Worker
 
+LAST_WORDS: Final = (Result, End, Failure, Settled)  # of a call: exactly one of these
+
 
 def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) -> None:
     """Act on the messages. Raises ProtocolError at one that has no place here; those before it count."""
     for message in messages:
-        if isinstance(message, Result):
-            call = _take(worker, message.id, now)
-            call.result = (message.body, message.buffers)
-            if call.window:
-                call.error = ProtocolError("a stream was answered like a plain call")
-            core.settle(call)
-        elif isinstance(message, Item):
+        if isinstance(message, Item):
             call = _stream(worker, message)
             if not call.given_up:
                 call.items.append(message)
                 call.wake()
-        elif isinstance(message, End):
-            call = _take(worker, message.id, now)
-            if not call.window:
-                call.error = ProtocolError("a plain call was answered like a stream")
-            core.settle(call)
-        elif isinstance(message, Failure):
-            call = _take(worker, message.id, now)
-            call.error = _error(worker, call, message)
-            core.settle(call)
-        elif isinstance(message, Settled):
-            call = _take(worker, message.id, now, ran=message.ran)
-            if not call.given_up:
-                call.error = ProtocolError("the worker ended a call that nobody had cancelled")
-            elif not message.ran:
-                worker.never_ran(call)
-            core.settle(call)
+        elif isinstance(message, LAST_WORDS):
+            call = _take(
+                worker, message.id, now, ran=not isinstance(message, Settled) or message.ran
+            )
+            if not call.settled:  # else its caller did not have to wait for this
+                _conclude(worker, call, message)
+                core.settle(call)
         elif isinstance(message, Returned):
             _put_back(core, worker, message, now)
         elif not isinstance(message, Goodbye):
             raise ProtocolError(f"{type(message).__name__} is out of place here")
+
+
+def _conclude(worker: Worker, call: PendingCall, message: Result | End | Failure | Settled) -> None:
+    """Note on the call how it ended."""
+    if isinstance(message, Failure):
+        call.error = _error(worker, call, message)
+    elif isinstance(message, Settled):
+        if not call.given_up:
+            call.error = ProtocolError("the worker ended a call that nobody had cancelled")
+        elif not message.ran:
+            worker.never_ran(call)
+    elif isinstance(message, Result):
+        call.result = (message.body, message.buffers)
+        if call.window:
+            call.error = ProtocolError("a stream was answered like a plain call")
+    elif not call.window:
+        call.error = ProtocolError("a plain call was answered like a stream")
 
 
 def _take(worker: Worker, call_id: int, now: float, *, ran: bool = True) -> PendingCall:
@@ -83,17 +87,21 @@ def _stream(worker: Worker, item: Item) -> PendingCall:
 
 
 def _put_back(core: PoolCore, worker: Worker, returned: Returned, now: float) -> None:
+    strangers = [call_id for call_id in returned.ids if call_id not in worker.seat.calls]
+    if strangers or len(set(returned.ids)) < len(returned.ids):
+        raise ProtocolError(f"it gave back calls that it does not have: {returned.ids}")
     again: list[PendingCall] = []
     for call_id in returned.ids:
         call = _take(worker, call_id, now, ran=False)
-        call.worker = call.sent = None
+        if call.settled:
+            continue
         if call.given_up:
             worker.never_ran(call)
             core.settle(call)
         else:
             again.append(call)
     worker.seat.answered()
-    core.scheduler.put_back(again)
+    core.put_back(again, now)
 
 
 def _error(worker: Worker, call: PendingCall, failure: Failure) -> SnakepitError:

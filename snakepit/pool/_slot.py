@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from attrs import frozen
+from trio.lowlevel import enable_ki_protection
 
 from snakepit.pool._seat import Phase
 from snakepit.pool._worker import Worker
@@ -79,6 +80,7 @@ class Slot:
             rss_mb=None if pid is None else resident_mb(pid),
         )
 
+    @enable_ki_protection
     async def run(self, first_start_delay_s: float) -> None:
         """Keep the slot filled until the pool closes or the slot is given up."""
         core = self._core
@@ -103,7 +105,9 @@ class Slot:
             if core.closing.is_set():
                 return
             now = anyio.current_time()
-            delay = budget.ended(now, fruitful=worker.seat.finished_count > 0)
+            delay = budget.ended(
+                now, fruitful=worker.was_fruitful or worker.seat.finished_count > 0
+            )
             if delay is None:
                 self.given_up = True
                 core.slot_given_up(str(worker.start_error or worker.death))

@@ -42,6 +42,8 @@ class Stream(AsyncIterator[Any]):
             call = self._call
             await anyio.lowlevel.checkpoint()
             while True:
+                if self._closed:
+                    raise anyio.ClosedResourceError
                 if call.given_up:
                     await call.until_settled()
                     call.outcome_of_stream()

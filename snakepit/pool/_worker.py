@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
+from trio.lowlevel import enable_ki_protection
 
 from snakepit.errors import (
     CallTimeoutError,
@@ -76,6 +77,7 @@ class Worker:
         self.started_at: float = time.time()
         self.start_error: WorkerStartError | None = None
         self.death: WorkerDiedError | None = None
+        self.was_fruitful: bool = False
         self._channel: Channel | None = None
         self._condemned = anyio.Event()
         self._exited = anyio.Event()
@@ -115,25 +117,47 @@ class Worker:
             self.seat_changed()
             return
         info = call.info
-        if info is not None and info.on_cancel == "kill" and next(iter(self.seat.calls)) == call.id:
-            self.condemn(f"was ended because the call of {call.tool!r} was cancelled")
+        if info is not None and info.on_cancel == "kill" and self._runs(call):
+            reason = f"was ended because the call of {call.tool!r} was cancelled"
+            self.condemn(reason, fruitful=True)
             return
         self.tell(Cancel(call.id))
         grace = self._core.settings.stop.cancel_grace
         if info is not None and info.cancel_grace_s is not None:
             grace = info.cancel_grace_s
-        reason = (
-            f"was ended because {call.tool!r} did not stop within {grace:g} s of being cancelled"
-        )
-        call.alarms.append(
-            self._core.deadlines.at(
-                anyio.current_time() + grace, lambda: self.condemn(reason, dump=True)
+        self._give_grace(call, grace, anyio.current_time())
+
+    def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
+        self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))
+
+    def _grace_is_over(self, call: PendingCall, grace: float) -> None:
+        """A cancelled call is still here: end the worker, if it is this call that runs.
+
+        A call behind another one has not begun, and the one before it must not pay for its
+        cancellation: its caller is let go, and its own grace begins with it, if it ever does.
+        """
+        if call.id not in self.seat.calls:
+            return
+        if not self._runs(call):
+            if not call.settled:
+                self._core.settle(call)
+            self._give_grace(call, grace, anyio.current_time())
+        elif (left := self.seat.head_since + grace - anyio.current_time()) > 0:
+            self._give_grace(call, left, anyio.current_time())
+        else:
+            self.condemn(
+                f"was ended because {call.tool!r} did not stop within {grace:g} s "
+                "of being cancelled",
+                dump=True,
+                fruitful=True,
             )
-        )
+
+    def _runs(self, call: PendingCall) -> bool:
+        return next(iter(self.seat.calls), None) == call.id
 
     def never_ran(self, call: PendingCall) -> None:
         """A call that was given up turns out not to have begun: tell its caller so."""
-        if isinstance(call.fate, CallTimeoutError):
+        if isinstance(call.fate, CallTimeoutError) and not call.may_have_run:
             self._core.queue_timeouts += 1
             call.fate = QueueTimeoutError(*call.fate.args)
 
@@ -144,13 +168,16 @@ class Worker:
         ask: Callable[[], object] | None = None,
         ask_grace_s: float = 0.0,
         dump: bool = False,
+        fruitful: bool = False,
     ) -> None:
         """This worker is to be stopped; its task does it. The first reason counts.
 
-        With `ask` the ladder begins with a request and so much time to follow it.
+        With `ask` the ladder begins with a request and so much time to follow it. `fruitful`: it
+        is no fault of the worker's, so the start counts as a good one.
         """
         if self._condemned.is_set():
             return
+        self.was_fruitful = fruitful
         self._reason, self._ask, self._ask_grace_s = reason, ask, ask_grace_s
         # Only our own workers know that request; to any other process it means: dump core.
         self._dump = dump and self._core.settings.spawns_python
@@ -168,6 +195,10 @@ class Worker:
         self.seat.drain()
         for call in list(self.seat.calls.values()):
             self._core.give_up(call, self._core.closed_error())
+        # Whatever grace its tool has of its own: closing has one bound.
+        end = anyio.current_time() + self._core.settings.stop.cancel_grace
+        reason = "was ended because it had a call when the pool was closed"
+        self._core.deadlines.at(end, lambda: self.condemn(reason, dump=True))
         self.seat_changed()
 
     def seat_changed(self) -> None:
@@ -248,6 +279,7 @@ class Worker:
                 self._could_not_start(failed, status, stderr.tail)
             self._bury(status, stderr.tail)
 
+    @enable_ki_protection
     async def _watch(self, process: WorkerProcess) -> None:
         # Held to the exit: `asyncio.run` cancels every task when it returns, and the ladder in the
         # other task must still see the worker end. It climbs high enough for this to come soon.
@@ -319,6 +351,7 @@ class Worker:
                 f"what it wrote is not the snakepit protocol ({error})", exits_by_itself=False
             ) from None
 
+    @enable_ki_protection
     async def _read(self, channel: Channel, messages: list[ToHost]) -> None:  # noqa: ASYNC910 - route may raise first
         """Route what the worker says, to the very last word."""
         try:
@@ -326,8 +359,11 @@ class Worker:
                 if messages:
                     try:
                         route(self._core, self, messages, anyio.current_time())
+                    except ProtocolError as error:
+                        self.condemn(f"broke the protocol ({error}) and was ended")
+                        raise
                     finally:
-                        self.seat_changed()
+                        self.seat_changed()  # the guilty one gets nothing more
                 messages = await channel.receive()
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             self.condemn("died", ask=lambda: None, ask_grace_s=OWN_EXIT_S)

@@ -22,6 +22,7 @@ from snakepit import (
     WorkerStartError,
     open_pool,
 )
+from snakepit.pool import _core
 
 COMMAND = [sys.executable, "-S", "-E", str(Path(__file__).with_name("rude_worker.py"))]
 PATIENCE_S = 20.0
@@ -126,6 +127,43 @@ async def test_credit_counts_and_not_what_is_unread(tmp_path: Path) -> None:
             while True:
                 await replaced(pool)
                 await anext(items)
+
+
+async def test_a_call_that_waits_is_not_sent_to_a_worker_that_has_just_broken_the_protocol() -> (
+    None
+):
+    answers: list[Any] = []
+    async with rude_pool() as pool, anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            answers.append(await pool.execute("add", {"a": 1, "b": 1}))
+
+        tasks.start_soon(failing, pool, [[34, UNKNOWN_CALL, b"\xc0"], [34, "ID", b"\xc0"]])
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(wait)
+    assert answers == [2]
+
+
+async def test_calls_given_back_beside_one_that_is_not_there_are_not_lost() -> None:
+    """Returned names a call that was sent ahead and a stranger: the first is served elsewhere."""
+    answers: list[Any] = []
+    async with rude_pool() as pool, anyio.create_task_group() as tasks:
+        await pool.execute("add", {"a": 1, "b": 1})
+
+        async def wait() -> None:
+            answers.append(await pool.execute("add", {"a": 1, "b": 1}))
+
+        number = next(_core._call_numbers)
+        pool._core.slots[0].worker.seat.average_s = 0.0  # it looks quick
+        tasks.start_soon(failing, pool, [[39, [number + 2, UNKNOWN_CALL]], [34, "ID", b"\xc0"]])
+        await anyio.lowlevel.checkpoint()
+        tasks.start_soon(wait)
+    assert answers == [2]
+
+
+async def failing(pool: Pool, messages: list[Any]) -> None:
+    with pytest.raises(WorkerDiedError):
+        await pool.execute("say", {"messages": messages})
 
 
 async def test_a_second_answer_condemns_the_worker_and_the_first_one_counts() -> None:
