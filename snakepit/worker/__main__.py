@@ -77,9 +77,12 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
     lane = _choose_lane(start, execution, interrupt, adapter, tools)
     service = Service(wire, lane, interrupt, callable_tools, cancel_grace_s=start.cancel_grace_s)
 
+    is_ready = False
+
     def ready() -> None:
-        lane.started = True
+        nonlocal is_ready
         wire.send(Ready(tuple(tool.info() for tool in tools.values())))
+        is_ready = True
 
     def terminate(_signal: int, frame: FrameType | None) -> None:
         if not lane.started:
@@ -93,9 +96,9 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
     try:
         lane.run(ready)
     except BaseException as error:
-        if not lane.started:
+        if not is_ready:
             return _could_not_start(wire, error)
-        complain(f"cleanup failed:\n{describe(error).traceback}")
+        complain(f"it ends because of an error:\n{describe(error).traceback}")
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -49,10 +49,14 @@ class Execution:
         self._tools = tools
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
-        """The tool and its checked arguments; None if the call has already been answered."""
+        """The tool and its checked arguments; None if the call has already been answered.
+
+        `release` must follow in any case.
+        """
         if job.cancelled:
             self.settle(job, ran=False)
             return None
+        current_context.set(CallContext(job))
         message = job.message
         try:
             tool = find(self._tools, message.tool)
@@ -63,10 +67,14 @@ class Execution:
                 raise InvalidParamsError(tool.name, "params must be a dict of argument names")
             arguments = tool.bind(params)
         except BaseException as error:  # conversion runs constructors of the user's
-            self._fail(job, error, _kind(error, "params"))
+            self._settle_or_fail(job, error, _kind(error, "params"))
             return None
-        current_context.set(CallContext(job))
         return tool, arguments
+
+    def release(self) -> None:
+        """Let go of the call that has ended, of its arguments and its value."""
+        self._interrupt.call = None
+        current_context.set(None)
 
     def run(self, job: Job, tool: Tool, arguments: dict[str, Any]) -> None:
         """Run a sync tool to its end and write the outcome."""
@@ -106,8 +114,8 @@ class Execution:
 
     def finish_stream(self, job: Job, failure: BaseException | None) -> None:
         """Write the outcome of a stream; an item that could not travel is its own kind of failure."""
-        if isinstance(failure, SerializationError) and not job.cancelled:
-            self._fail(job, failure, "serialization")
+        if isinstance(failure, SerializationError):
+            self._settle_or_fail(job, failure, "serialization")
         else:
             self.finish(job, failure)
 
@@ -148,7 +156,7 @@ class Execution:
 
     def _close(self, job: Job, generator: Any) -> BaseException | None:
         """Close an unfinished generator. Its GeneratorExit is the notice: no interrupt comes."""
-        job.interrupted = True
+        job.spared = True
         try:
             self._guarded(job, getattr(generator, "close", lambda: None))
         except BaseException as error:
@@ -169,6 +177,12 @@ class Execution:
             interrupt.in_user_code = False
             raise
         return value
+
+    def _settle_or_fail(self, job: Job, error: BaseException, kind: str) -> None:
+        if job.cancelled:
+            self.settle(job)
+        else:
+            self._fail(job, error, kind)
 
     def _fail(self, job: Job, error: BaseException, kind: str) -> None:
         self.send(Failure(job.id, kind, describe(error)))

@@ -3,7 +3,7 @@
 The I/O thread asks by a signal to the main thread; Python runs the handler there between two
 bytecodes, or as soon as a blocking call returns with EINTR. The handler raises `ToolCancelled`
 only if all of this holds: the call that runs now is cancelled, it has not been interrupted
-before, user code is running (never this library's own: an exception inside a write would tear a
+before and is not spared (cooperative, or closing its generator), user code is running (never this library's own: an exception inside a write would tear a
 frame, one between a coroutine and its loop would never reach the coroutine), and no import is in progress (a half-imported module stays broken for good).
 Where it does not hold the handler does nothing; the I/O thread repeats the signal for as long
 as the cancelled call runs un-interrupted. An exception that a `__del__` or a callback swallowed
@@ -32,6 +32,7 @@ class Interruptible(Protocol):
 
     cancelled: bool
     interrupted: bool
+    spared: bool
 
 
 class Interrupt:
@@ -61,7 +62,7 @@ class Interrupt:
     def raise_if_due(self) -> None:
         """Raise ToolCancelled if the current call is cancelled and was not interrupted yet."""
         call = self.call
-        if call is not None and call.cancelled and not call.interrupted:
+        if call is not None and call.cancelled and not (call.interrupted or call.spared):
             call.interrupted = True
             raise ToolCancelled("this call was cancelled")
 

@@ -17,6 +17,7 @@ class Job:
     """A call and what became of it so far."""
 
     __slots__ = (
+        "answered",
         "cancelled",
         "credits",
         "deadline",
@@ -25,6 +26,7 @@ class Job:
         "interrupt_at",
         "interrupted",
         "message",
+        "spared",
     )
 
     def __init__(self, message: Call) -> None:
@@ -32,7 +34,9 @@ class Job:
         self.id: int = message.id
         self.cancelled: bool = False
         self.host_asked: bool = False  # it was the host who cancelled: it waits for Settled
-        self.interrupted: bool = False
+        self.interrupted: bool = False  # it was: it knows
+        self.spared: bool = False  # it must not be
+        self.answered: bool = False  # its loop has heard of the cancel, or of a question since
         self.interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
         self.deadline: float | None = (
             None if message.timeout_s is None else time.monotonic() + message.timeout_s

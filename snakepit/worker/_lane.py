@@ -12,8 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from snakepit.worker._context import current_context
-
 if TYPE_CHECKING:
     from snakepit.worker._execution import Execution
     from snakepit.worker._job import Job
@@ -45,6 +43,10 @@ class Lane(ABC):
         """Let a stream send further items."""
         if job.credits is not None:
             job.credits.put(count)
+
+    def ask(self, job: Job) -> None:
+        """Let the loop set `job.answered` when it next runs. Without a loop nobody answers."""
+        assert not job.answered
 
     @abstractmethod
     def stop(self) -> None:
@@ -81,15 +83,24 @@ class MainLane(Lane):
 
     def run(self, ready: Callable[[], None]) -> None:
         self._initialize()
-        ready()
+        self.started = True
         try:
-            while (job := self._queue.get()) is not None:
-                if not self._take(job):
-                    continue
-                prepared = self._execution.prepare(job)
-                if prepared is not None:
-                    self._execution.run(job, *prepared)
-                self.running = None
+            ready()
+            while self._serve_next():
+                pass
         finally:
-            current_context.set(None)
+            self._execution.release()
             self._cleanup()
+
+    def _serve_next(self) -> bool:
+        # A frame of its own for each call: an idle worker keeps nothing of the last one.
+        job = self._queue.get()
+        if job is None:
+            return False
+        if self._take(job):
+            prepared = self._execution.prepare(job)
+            if prepared is not None:
+                self._execution.run(job, *prepared)
+            self._execution.release()
+            self.running = None
+        return True

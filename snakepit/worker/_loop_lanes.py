@@ -14,7 +14,6 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
-from snakepit.worker._context import current_context
 from snakepit.worker._execution import Execution
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
@@ -75,10 +74,12 @@ class LoopLane(Lane):
         self._interrupt = interrupt
         interrupt.seams.add(Interruptible._step.__code__)
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._poked: Any = None  # the loop's own kind of event
+        self._closing = False  # a generator: nothing cuts its `finally` short
 
     @abstractmethod
-    def _poke(self) -> None:
-        """Wake whatever waits in `_until_poked`, from any thread."""
+    def _call_soon(self, function: Callable[[], object]) -> None:
+        """Have the loop call this, from any thread; nothing if no loop runs."""
 
     @abstractmethod
     async def _until_poked(self) -> None:
@@ -86,7 +87,11 @@ class LoopLane(Lane):
 
     @abstractmethod
     async def _cancellable(self, job: Job, run: Coroutine[Any, Any, T]) -> None:
-        """Run the coroutine so that `cancel(job)` cancels it; never raises its cancellation."""
+        """Run the coroutine so that `_cancel_run` cancels it; never raises its cancellation."""
+
+    @abstractmethod
+    def _cancel_run(self) -> None:
+        """Cancel what `_cancellable` runs, if it does. Runs on the loop."""
 
     def submit(self, job: Job) -> None:
         self._inbox.put(job)
@@ -96,24 +101,49 @@ class LoopLane(Lane):
         super().grant(job, count)
         self._poke()
 
+    def cancel(self, job: Job) -> None:
+        super().cancel(job)
+        self._call_soon(lambda: self._deliver(job))
+
+    def ask(self, job: Job) -> None:
+        self._call_soon(lambda: setattr(job, "answered", True))
+
     def stop(self) -> None:
         self._inbox.put(None)
         self._poke()
 
+    def _poke(self) -> None:
+        """Wake whatever waits in `_until_poked`, from any thread."""
+        self._call_soon(lambda: self._poked.set())  # noqa: PLW0108 - the event of *then*, not of now
+
+    def _deliver(self, job: Job) -> None:
+        job.answered = True
+        if self.running is job and not self._closing:
+            self._cancel_run()
+
     async def _serve(self, ready: Callable[[], None]) -> None:
         await _maybe_await(self._initialize())
-        ready()
+        self.started = True
         try:
-            while (job := await self._next()) is not None:
-                if not self._take(job):
-                    continue
-                prepared = self._execution.prepare(job)
-                if prepared is not None:
-                    await self._run(job, *prepared)
-                self.running = None
+            ready()
+            while await self._serve_next():
+                pass
         finally:
-            current_context.set(None)
+            self._execution.release()
             await _maybe_await(self._cleanup())  # noqa: ASYNC102 - the host bounds it
+
+    async def _serve_next(self) -> bool:
+        # A frame of its own for each call: an idle worker keeps nothing of the last one.
+        job = await self._next()
+        if job is None:
+            return False
+        if self._take(job):
+            prepared = self._execution.prepare(job)
+            if prepared is not None:
+                await self._run(job, *prepared)
+            self._execution.release()
+            self.running = None
+        return True
 
     async def _next(self) -> Job | None:
         while True:
@@ -166,10 +196,14 @@ class LoopLane(Lane):
         self._execution.finish_stream(job, failure)
 
     async def _close(self, job: Job, generator: Any) -> BaseException | None:
+        """Close an unfinished generator. Its GeneratorExit is the notice: nothing else comes."""
+        job.spared = self._closing = True
         try:
             await self._shielded(self._guarded(job, generator.aclose()))
         except BaseException as error:
             return error
+        finally:
+            self._closing = False
         return None
 
     @abstractmethod
@@ -195,19 +229,11 @@ class AsyncioLane(LoopLane):
 
         asyncio.run(main())
 
-    def cancel(self, job: Job) -> None:
-        super().cancel(job)
+    def _cancel_run(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
-        def cancel_task() -> None:
-            if self.running is job and self._task is not None:
-                self._task.cancel()
-
-        self._call_soon(cancel_task)
-
-    def _poke(self) -> None:
-        self._call_soon(lambda: self._poked.set())  # noqa: PLW0108 - the event of *then*, not of now
-
-    def _call_soon(self, function: Callable[[], None]) -> None:
+    def _call_soon(self, function: Callable[[], object]) -> None:
         try:
             self._loop.call_soon_threadsafe(function)
         except (AttributeError, RuntimeError):
@@ -225,13 +251,15 @@ class AsyncioLane(LoopLane):
             self._task.cancel()
         try:
             await asyncio.wait([self._task])
-        finally:
             if self._task.cancelled():  # cancelled before its first step: nothing was answered
                 self._execution.settle(job, ran=False)
+            else:
+                self._task.result()  # an error of the library's own must not be lost in a task
+        finally:
             self._task = None
 
     async def _shielded(self, closing: Any) -> None:
-        await closing  # asyncio delivers a cancellation once
+        await closing  # asyncio delivers a cancellation once; `_closing` keeps others away
 
 
 class TrioLane(LoopLane):
@@ -248,19 +276,11 @@ class TrioLane(LoopLane):
 
         trio.run(main)
 
-    def cancel(self, job: Job) -> None:
-        super().cancel(job)
+    def _cancel_run(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
-        def cancel_scope() -> None:
-            if self.running is job and self._scope is not None:
-                self._scope.cancel()
-
-        self._call_soon(cancel_scope)
-
-    def _poke(self) -> None:
-        self._call_soon(lambda: self._poked.set())  # noqa: PLW0108 - the event of *then*, not of now
-
-    def _call_soon(self, function: Callable[[], None]) -> None:
+    def _call_soon(self, function: Callable[[], object]) -> None:
         import trio
 
         try:

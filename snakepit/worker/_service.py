@@ -21,7 +21,6 @@ from snakepit.protocol import (
     Returned,
     Settled,
     Shutdown,
-    ToHost,
     ToWorker,
 )
 from snakepit.worker._interrupt import Interrupt
@@ -53,21 +52,24 @@ class Service:
 
     def serve(self, early: list[ToWorker]) -> None:
         """Read and act until the host is gone. Runs in the I/O thread; never raises."""
-        poll = select.poll()
-        poll.register(self._wire.fileno(), select.POLLIN)
-        messages: list[ToWorker] | None = early
         try:
-            while messages is not None:
-                for message in messages:
-                    self._handle(message)
+            poll = select.poll()
+            poll.register(self._wire.fileno(), select.POLLIN)
+            self._handle_all(early)
+            early.clear()
+            while True:
                 while self._nag() and not poll.poll(NAG_INTERVAL_S * 1000):
                     pass
-                messages = self._wire.receive()
+                if not self._receive():
+                    break
+        except ConnectionError:
+            pass
         except ProtocolError as error:
             complain(str(error))
-        except OSError:
-            pass
-        self._host_is_gone()
+        except BaseException as error:  # whatever it is: nobody hears the host any more
+            complain(f"the I/O thread ends: {' '.join(repr(error).split())}")
+        finally:
+            self._host_is_gone()
 
     def terminate(self) -> None:
         """Stop soon: cancel what runs, begin nothing of what waits.
@@ -80,6 +82,18 @@ class Service:
         if job is not None:
             self._cancel(job)
 
+    def _receive(self) -> bool:
+        # In a frame of its own: what has been handled is not kept while nothing comes.
+        messages = self._wire.receive()
+        if messages is None:
+            return False
+        self._handle_all(messages)
+        return True
+
+    def _handle_all(self, messages: list[ToWorker]) -> None:
+        for message in messages:
+            self._handle(message)
+
     def _handle(self, message: ToWorker) -> None:
         lane = self._lane
         if isinstance(message, Call):
@@ -87,7 +101,7 @@ class Service:
             lane.submit(job)
         elif isinstance(message, Cancel):
             if lane.waiting.pop(message.id, None) is not None:
-                self._send(Settled(message.id, ran=False))
+                self._wire.send(Settled(message.id, ran=False))
             elif (running := lane.running) is not None and running.id == message.id:
                 running.host_asked = True
                 self._cancel(running)
@@ -98,7 +112,7 @@ class Service:
             if target is not None:
                 lane.grant(target, message.count)
         elif isinstance(message, Recall):
-            self._send(
+            self._wire.send(
                 Returned(tuple(i for i in message.ids if lane.waiting.pop(i, None) is not None))
             )
         elif isinstance(message, Shutdown):
@@ -110,7 +124,7 @@ class Service:
         tool = self._tools.get(job.tool)
         cooperative = tool is not None and tool.options.on_cancel == "cooperative"
         if cooperative:
-            job.interrupted = True  # there is nothing to nag for
+            job.spared = True
         elif tool is not None and tool.is_async:
             job.interrupt_at = time.monotonic() + self._cancel_grace_s / 2
         job.cancelled = True
@@ -125,20 +139,24 @@ class Service:
         if self._lane.running is not job:
             self._nagged = None
             return False
-        if not job.interrupted and time.monotonic() >= job.interrupt_at:
+        if job.interrupted or job.spared:
+            return True
+        if job.answered:  # its loop runs: only a tool that blocks it is interrupted
+            job.answered = False
+            job.interrupt_at = time.monotonic() + self._cancel_grace_s / 2
+            self._lane.ask(job)
+        elif time.monotonic() >= job.interrupt_at:
             self._interrupt.send()
         return True
 
-    def _send(self, message: ToHost) -> None:
-        self._wire.send(message)
-
     def _host_is_gone(self) -> None:
         """Let the lane clean up, within bounds; the process ends in any case."""
-        if not self._lane.started:
+        try:
+            if self._lane.started:
+                self.terminate()
+                deadline = time.monotonic() + ORPHAN_GRACE_S
+                while time.monotonic() < deadline:
+                    self._nag()
+                    time.sleep(NAG_INTERVAL_S)
+        finally:
             os._exit(ORPHAN_EXIT_CODE)
-        self.terminate()
-        deadline = time.monotonic() + ORPHAN_GRACE_S
-        while time.monotonic() < deadline:
-            self._nag()
-            time.sleep(NAG_INTERVAL_S)
-        os._exit(ORPHAN_EXIT_CODE)

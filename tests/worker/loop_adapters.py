@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from worker_adapters import FOREVER_S, Trap, say
+from worker_adapters import FOREVER_S, Kept, Trap, say, watch_for_jobs
 
 from snakepit import Adapter, context, tool
 from snakepit.errors import ToolCancelled
@@ -93,6 +93,21 @@ class Async(Adapter):
                 for step in range(5):
                     await anyio.sleep(0.001)
                     self.notes.append(step)
+
+    @tool
+    async def clean_up_responsively(self, seconds: float) -> None:
+        """Busy for most of the time, and never for long."""
+        try:
+            say("running")
+            await anyio.sleep(FOREVER_S)
+        finally:
+            end = time.monotonic() + seconds
+            with anyio.CancelScope(shield=True):
+                while (now := time.monotonic()) < end:
+                    while time.monotonic() < now + 0.01:
+                        pass
+                    await anyio.sleep(0.002)
+            self.notes.append("cleaned up")
 
     @tool
     async def turn_into(self, what: str) -> str:
@@ -255,6 +270,45 @@ class Async(Adapter):
         finally:
             await anyio.sleep(0.001)
             self.notes.append("closed")
+
+    @tool
+    async def compute_then_close(self) -> AsyncIterator[str]:
+        """Sees its cancel before its loop does."""
+        try:
+            yield "first"
+            say("running")
+            while not context().cancelled:
+                pass
+            yield "second"
+        finally:
+            for _ in range(3):
+                await anyio.sleep(0.01)
+            self.notes.append("closed")
+
+    @tool
+    async def fail_then_close(self) -> AsyncIterator[Any]:
+        """Its item cannot travel, so it is closed; the cancel comes meanwhile."""
+        try:
+            yield object()
+        finally:
+            say("running")
+            while not context().cancelled:
+                await anyio.sleep(0.001)
+            for _ in range(3):
+                await anyio.sleep(0.01)
+            self.notes.append("closed")
+
+    @tool
+    async def take_and_give(self, kept: Kept) -> Kept:
+        return Kept("value")
+
+    @tool
+    async def stream_kept(self, kept: Kept) -> AsyncIterator[Kept]:
+        yield Kept("value")
+
+    @tool
+    async def watch_for_jobs(self) -> None:
+        watch_for_jobs()
 
     @tool
     async def first_then_sleep(self) -> AsyncIterator[str]:

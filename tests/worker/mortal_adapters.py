@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from worker_adapters import FOREVER_S, say
 
 from snakepit import Adapter, tool
 from snakepit.errors import ToolCancelled
+from snakepit.protocol import FRAME_BYTES_MAX
 
 
 class Mortal(Adapter):
@@ -47,6 +49,17 @@ class Mortal(Adapter):
         except ToolCancelled:
             say("interrupted")
             raise
+
+    @tool
+    def upset_the_io_thread(self, then_sleep: bool) -> None:
+        """Where it next runs Python code it runs out of memory."""
+        (thread,) = (each for each in threading.enumerate() if each.name == "snakepit-io")
+        assert thread.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(MemoryError)
+        )
+        if then_sleep:
+            self.sleep()
 
     @tool
     def never_stop(self) -> None:
@@ -149,6 +162,29 @@ class Mortal(Adapter):
     @tool
     def take_point(self, point: Point) -> str:
         return repr(point)
+
+
+class TooLong(Adapter):
+    """What it tells of its tools fits into no frame."""
+
+    def initialize(self) -> None:
+        say("initialized")
+
+    def cleanup(self) -> None:
+        say("cleaned up")
+
+    @tool(description="x" * FRAME_BYTES_MAX)
+    def echo(self) -> None: ...
+
+
+class AsyncMortal(Adapter):
+    """With an async tool."""
+
+    def cleanup(self) -> None:
+        say("cleaned up")
+
+    @tool
+    async def echo(self) -> None: ...
 
 
 class FailingHooks(Adapter):

@@ -15,6 +15,7 @@ from snakepit.protocol import (
     Failure,
     Hello,
     Recall,
+    Result,
     Returned,
     Settled,
     Shutdown,
@@ -116,6 +117,14 @@ def test_a_cancelled_call_ends_as_cancelled_whatever_comes_out(worker: Worker, w
     worker.wait_line("running")
     assert worker.cancel(call) == Settled(call)
     assert worker.call("echo", {"value": what}) == what
+
+
+def test_a_tool_that_cleans_up_without_blocking_is_never_interrupted(worker: Worker) -> None:
+    """However long it takes: how long it may is the host's to say."""
+    call = worker.begin("clean_up_responsively", {"seconds": 1.5 * GRACE_S})
+    worker.wait_line("running")
+    assert worker.cancel(call, within=PATIENCE_S) == Settled(call)
+    assert worker.call("read_notes") == ["cleaned up"]
 
 
 @pytest.mark.parametrize("tool", ["block", "block_after_awaiting"])
@@ -227,6 +236,32 @@ def test_an_async_generator_that_is_in_its_code_is_closed_by_a_cancel(
     assert worker.cancel(call, within=PATIENCE_S) == Settled(call)
     assert worker.call("read_notes") == ["closed"]
     assert worker.call("loop_is_the_same") is True
+
+
+@pytest.mark.parametrize("tool", ["compute_then_close", "fail_then_close"])
+def test_a_cancel_that_comes_while_a_generator_is_closed_cuts_nothing(
+    worker: Worker, tool: str
+) -> None:
+    """Its `finally` may await: whatever the closing began with, it ends in peace."""
+    call = worker.begin(tool, window=5)
+    if tool == "compute_then_close":
+        assert worker.items_of(call, 1) == ["first"]
+    worker.wait_line("running")
+    assert worker.cancel(call) == Settled(call)
+    assert worker.call("read_notes") == ["closed"]
+
+
+@pytest.mark.parametrize("tool", ["take_and_give", "stream_kept"])
+def test_an_idle_worker_keeps_nothing_of_its_last_call(worker: Worker, tool: str) -> None:
+    """Neither its argument nor its value nor the call itself."""
+    window = 2 if tool == "stream_kept" else 0
+    worker.send(worker.call_message(tool, {"kept": {"name": "argument"}}, window=window))
+    lines = {worker.wait_line(lambda line: line.startswith("let go")) for _ in range(2)}
+    assert lines == {"let go of the argument", "let go of the value"}
+    while not isinstance(worker.receive(), End if window else Result):
+        pass
+    worker.call("watch_for_jobs")
+    worker.wait_line("no call is left")
 
 
 def test_errors_of_async_generators_follow_their_items(worker: Worker) -> None:

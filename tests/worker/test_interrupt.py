@@ -278,6 +278,46 @@ def test_check_cancelled_raises_in_a_cooperative_tool(worker: Worker) -> None:
     assert worker.call("read_notes") == ["this call was cancelled"]
 
 
+def test_a_cooperative_tool_is_not_interrupted_though_python_swallowed_its_check(
+    worker: Worker,
+) -> None:
+    """The interrupt is repeated where one was lost; here there was none."""
+    call = worker.begin("cooperative_checking_in_del")
+    worker.wait_line("running")
+    assert worker.cancel(call) == Settled(call)
+    assert worker.call("read_notes") == ["went on"]
+
+
+# -- arguments and context ------------------------------------------------------------------------
+
+
+def test_the_constructor_of_an_argument_has_the_context_of_its_call(worker: Worker) -> None:
+    for _ in range(2):
+        call = worker.begin("take_nosy", {"nosy": {"wait": False}})
+        assert worker.value_of(call) == [call, call]
+
+
+def test_a_call_that_ends_cancelled_while_its_arguments_are_converted_is_settled(
+    worker: Worker,
+) -> None:
+    """The call behind it is not touched."""
+    call = worker.begin("take_nosy", {"nosy": {"wait": True}})
+    worker.wait_line("converting")
+    assert worker.cancel(call) == Settled(call)
+    following = worker.begin("take_nosy", {"nosy": {"wait": False}})
+    assert worker.value_of(following) == [following, following]
+
+
+def test_an_idle_worker_keeps_nothing_of_its_last_call(worker: Worker) -> None:
+    """Neither its argument nor its value nor the call itself."""
+    worker.send(worker.call_message("take_and_give", {"kept": {"name": "argument"}}))
+    worker.receive()
+    lines = {worker.wait_line(lambda line: line.startswith("let go")) for _ in range(2)}
+    assert lines == {"let go of the argument", "let go of the value"}
+    worker.call("watch_for_jobs")
+    worker.wait_line("no call is left")
+
+
 # -- generators ----------------------------------------------------------------------------------
 
 
@@ -299,6 +339,15 @@ def test_a_generator_that_waits_for_credit_is_closed_without_an_interrupt(worker
     worker.assert_quiet()
     assert worker.cancel(call) == Settled(call)
     assert worker.call("read_notes") == list(range(20))
+
+
+def test_a_generator_that_is_closed_is_not_interrupted_though_python_swallowed_its_check(
+    worker: Worker,
+) -> None:
+    call = worker.begin("closing_with_a_check_in_del", window=1)
+    assert worker.items_of(call, 1) == [0]
+    assert worker.cancel(call) == Settled(call)
+    assert worker.call("read_notes") == ["closed"]
 
 
 def test_a_generator_that_refuses_to_close_is_settled_all_the_same(worker: Worker) -> None:

@@ -12,6 +12,7 @@ from worker_kit import ARGV, Worker, WorkerEndedError, start_message
 
 from snakepit.protocol import (
     Cancel,
+    Credit,
     Failure,
     Goodbye,
     Hello,
@@ -34,6 +35,18 @@ _service.ORPHAN_GRACE_S = 0.3
 sys.exit(main([]))
 """
 HASTY = (sys.executable, "-P", "-c", HASTY_MAIN)
+
+# A worker that has a bug where a call's outcome is written.
+BUGGY_MAIN = """\
+import sys
+from snakepit.worker._execution import Execution
+from snakepit.worker.__main__ import main
+def finish(*_):
+    raise RuntimeError("a bug")
+Execution.finish = finish
+sys.exit(main([]))
+"""
+BUGGY = (sys.executable, "-P", "-c", BUGGY_MAIN)
 
 # How a worker learns that it is to end, without Shutdown.
 ENDINGS = ("SIGTERM", "EOF")
@@ -229,6 +242,42 @@ def test_the_terminals_ctrl_c_is_the_hosts_business() -> None:
         assert worker.cancel(call) == Settled(call)
 
 
+@pytest.mark.parametrize("state", ["idle", "a tool runs"])
+def test_whatever_ends_the_io_thread_is_told_and_ends_the_worker(state: str) -> None:
+    """Nobody would hear the host any more, nor its end."""
+    with Worker("mortal_adapters:Mortal") as worker:
+        call = worker.begin("upset_the_io_thread", {"then_sleep": state == "a tool runs"})
+        if state == "idle":
+            assert worker.value_of(call) is None
+        else:
+            worker.wait_line("running")
+        worker.send(Credit(99, 1))  # wakes it
+        worker.wait_exit(GONE_S)
+        told = "snakepit worker: the I/O thread ends: MemoryError()"
+        assert worker.lines.count(told) == 1
+        worker.lines.remove(told)
+        ran = [] if state == "idle" else ["running", "interrupted"]
+        assert worker.lines == [*BORN, *ran, "cleaned up"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "tool_backend"),
+    [("Mortal", "asyncio"), ("AsyncMortal", "asyncio"), ("AsyncMortal", "trio")],
+)
+def test_an_error_of_the_librarys_own_ends_the_worker_aloud(
+    adapter: str, tool_backend: str
+) -> None:
+    """It never leaves a caller without an answer, from a worker that lives on."""
+    with Worker(f"mortal_adapters:{adapter}", tool_backend=tool_backend, argv=BUGGY) as worker:
+        worker.begin("echo")
+        assert worker.wait_exit(GONE_S) == 1
+        with pytest.raises(WorkerEndedError):
+            worker.receive()
+        assert "cleaned up" in worker.lines
+        assert "snakepit worker: it ends because of an error:" in worker.lines
+        assert "RuntimeError: a bug" in worker.lines
+
+
 # -- a host that does not behave -----------------------------------------------------------------
 
 
@@ -324,6 +373,17 @@ def test_what_keeps_an_adapter_from_starting_is_told(
         assert words in failure.error.message
         assert "Traceback" in failure.error.traceback
         assert worker.wait_exit(GONE_S) == 1
+
+
+def test_tools_that_cannot_be_told_are_a_failed_start_and_are_cleaned_up() -> None:
+    """`initialize` has run by then."""
+    with Worker(start=False) as worker:
+        worker.expect(Hello)
+        worker.send(start_message("mortal_adapters:TooLong"))
+        failure = worker.failure_of(0)
+        assert (failure.kind, failure.error.type) == ("start", "snakepit.errors.ProtocolError")
+        assert worker.wait_exit(GONE_S) == 1
+        assert worker.lines == ["initialized", "cleaned up"]
 
 
 def test_a_cleanup_that_fails_is_told_on_stderr() -> None:

@@ -29,6 +29,50 @@ def say(text: str) -> None:
     os.write(2, f"{text}\n".encode())
 
 
+@dataclass
+class Kept:
+    """Says when nobody keeps it any more."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, say, f"let go of the {self.name}").atexit = False
+
+
+@dataclass
+class Nosy:
+    """Its constructor, which the check of arguments runs, asks for the call it serves."""
+
+    wait: bool
+    call_id: int = 0
+
+    def __post_init__(self) -> None:
+        self.call_id = context().call_id
+        if self.wait:
+            say("converting")
+            while not context().cancelled:
+                time.sleep(0.001)
+            context().check_cancelled()
+
+
+class ChecksInDel:
+    """The ToolCancelled that its `__del__` raises is swallowed by Python."""
+
+    def __del__(self) -> None:
+        context().check_cancelled()
+
+
+def watch_for_jobs() -> None:
+    """Say, from a thread, when this process holds no call any more."""
+
+    def watch() -> None:
+        while any(type(found).__name__ in ("Job", "Call") for found in gc.get_objects()):
+            time.sleep(0.005)
+        say("no call is left")
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class Trap:
     """Its `__del__` blocks."""
 
@@ -267,6 +311,39 @@ class Stoppable(Adapter):
             for step in range(5):
                 time.sleep(0.01)
                 self.notes.append(step)
+
+    @tool(on_cancel="cooperative")
+    def cooperative_checking_in_del(self) -> None:
+        say("running")
+        while not context().cancelled:
+            time.sleep(0.001)
+        ChecksInDel()
+        for _ in range(10):  # 0.1 s, where interrupts are repeated every 0.01 s
+            time.sleep(0.01)
+        self.notes.append("went on")
+
+    @tool
+    def closing_with_a_check_in_del(self) -> Iterator[int]:
+        try:
+            yield 0
+            yield 1
+        finally:
+            ChecksInDel()
+            for _ in range(10):
+                time.sleep(0.01)
+            self.notes.append("closed")
+
+    @tool
+    def take_and_give(self, kept: Kept) -> Kept:
+        return Kept("value")
+
+    @tool
+    def watch_for_jobs(self) -> None:
+        watch_for_jobs()
+
+    @tool
+    def take_nosy(self, nosy: Nosy) -> list[int]:
+        return [nosy.call_id, context().call_id]
 
     @tool
     def count(self, stop: int) -> Iterator[int]:
