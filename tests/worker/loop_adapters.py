@@ -104,7 +104,7 @@ class Async(Adapter):
             end = time.monotonic() + seconds
             with anyio.CancelScope(shield=True):
                 while (now := time.monotonic()) < end:
-                    while time.monotonic() < now + 0.01:
+                    while time.monotonic() < now + 0.03:
                         pass
                     await anyio.sleep(0.002)
             self.notes.append("cleaned up")
