@@ -11,7 +11,8 @@ import anyio
 
 LINE_BYTES_MAX: Final = 8192
 TAIL_LINES_MAX: Final = 100
-CHUNK_BYTES: Final = 2**16
+CHUNK_BYTES: Final = 2048  # so many lines at most are logged before others may run
+PIPE_BYTES: Final = 2**16  # what a pipe holds that nobody has enlarged
 
 _log = logging.getLogger("snakepit.worker")
 
@@ -38,15 +39,18 @@ class StderrCollector:
             await anyio.wait_readable(self._fd)
 
     def finish(self) -> None:
-        """Take what is in the pipe now, the last line even if it has no end."""
-        self._read_available()
+        """Take what is in the pipe now, the last line even if it has no end.
+
+        At most what a pipe holds: a process that has left the group may still be writing.
+        """
+        self._read_available(PIPE_BYTES)
         if self._begun:
             self._keep(self._begun)
             self._begun = b""
 
-    def _read_available(self) -> bool:
+    def _read_available(self, bytes_max: int = CHUNK_BYTES) -> bool:
         """Read what is there; False at the end of the stream. Bounded, to stay fair."""
-        for _ in range(16):
+        for _ in range(0, bytes_max, CHUNK_BYTES):
             try:
                 chunk = os.read(self._fd, CHUNK_BYTES)
             except BlockingIOError:
@@ -58,6 +62,8 @@ class StderrCollector:
 
     def _split(self, chunk: bytes) -> None:
         *lines, self._begun = (self._begun + chunk).split(b"\n")
+        if not _log.isEnabledFor(logging.INFO):
+            del lines[:-TAIL_LINES_MAX]  # nobody would see them
         for line in lines:
             self._keep(line)
         while len(self._begun) > LINE_BYTES_MAX:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import time
 import tracemalloc
 from collections.abc import Generator
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit.process import StderrCollector
-from snakepit.process._stderr import LINE_BYTES_MAX, TAIL_LINES_MAX
+from snakepit.process._stderr import CHUNK_BYTES, LINE_BYTES_MAX, PIPE_BYTES, TAIL_LINES_MAX
 
 
 class Pipe:
@@ -107,7 +110,7 @@ def test_a_long_line_is_cut(
     data = b"x" * size + end
     for start in range(0, len(data), piece_bytes):
         pipe.write(data[start : start + piece_bytes])
-        pipe.collector._read_available()
+        pipe.collector._read_available(PIPE_BYTES)
     pipe.collector.finish()
     assert [len(line) for line in pipe.lines()] == lengths
 
@@ -126,7 +129,7 @@ def test_lines_do_not_depend_on_how_they_arrive(lines: list[bytes], cuts: list[i
             for piece in pieces:
                 if piece:
                     pipe.write(piece)
-                pipe.collector._read_available()
+                pipe.collector._read_available(PIPE_BYTES)
             pipe.collector.finish()
             return pipe.lines()
         finally:
@@ -176,6 +179,45 @@ async def test_a_cancelled_collector_loses_nothing(pipe: Pipe) -> None:
             pipe.write(b"gun %d\n" % number)
     pipe.collector.finish()
     assert pipe.lines() == ["begun 0", "begun 1", "begun 2"]
+
+
+async def test_a_flood_of_lines_lets_others_run(
+    pipe: Pipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logging a line takes a while, and a pipe holds many short ones."""
+    count = 16_384
+    with caplog.at_level(logging.INFO, "snakepit.worker"), anyio.fail_after(20):
+        pipe.write(b"\n" * count)
+        pipe.close_write()
+        seen = [0]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pipe.collector.collect)
+            while seen[-1] < count:
+                await anyio.lowlevel.checkpoint()
+                seen.append(len(caplog.records))
+    # trio may put the collector last in one round and first in the next.
+    assert max(b - a for a, b in pairwise(seen)) <= 2 * CHUNK_BYTES
+
+
+def test_lines_that_nobody_sees_cost_little(pipe: Pipe) -> None:
+    """Not enabled in the log and soon forgotten: a pipe full of them is read in a moment."""
+    assert not logging.getLogger("snakepit.worker").isEnabledFor(logging.INFO)
+    times_s = []
+    for _ in range(5):
+        pipe.write(b"\n" * PIPE_BYTES)
+        start = time.process_time()
+        pipe.collector._read_available(PIPE_BYTES)
+        times_s.append(time.process_time() - start)
+    assert min(times_s) < 0.025
+
+
+def test_the_end_takes_no_more_than_a_pipe_holds(pipe: Pipe) -> None:
+    """A process that has left the group may write for ever; here, sixteen pipes full of it."""
+    fcntl.fcntl(pipe.write_fd, fcntl.F_SETPIPE_SZ, 2**20)
+    os.set_blocking(pipe.write_fd, False)
+    pipe.write(b"x" * 2**20)
+    pipe.collector.finish()
+    assert sum(map(len, pipe.lines())) == PIPE_BYTES
 
 
 FLOOD_BYTES = 10_000_000
