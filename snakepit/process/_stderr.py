@@ -9,6 +9,8 @@ from typing import Final
 
 import anyio
 
+from snakepit.process._fork_guard import fork_generation
+
 LINE_BYTES_MAX: Final = 8192
 TAIL_LINES_MAX: Final = 100
 CHUNK_BYTES: Final = 2048  # so many lines at most are logged before others may run
@@ -25,6 +27,7 @@ class StderrCollector:
 
     def __init__(self, fd: int, worker_id: str) -> None:
         self._fd, self._worker_id = fd, worker_id
+        self._generation = fork_generation()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES_MAX)
         self._begun = b""
 
@@ -50,6 +53,8 @@ class StderrCollector:
 
     def _read_available(self, bytes_max: int = CHUNK_BYTES) -> bool:
         """Read what is there; False at the end of the stream. Bounded, to stay fair."""
+        if self._generation != fork_generation():
+            return False  # the descriptor is closed here, its number perhaps somebody else's
         for _ in range(0, bytes_max, CHUNK_BYTES):
             try:
                 chunk = os.read(self._fd, CHUNK_BYTES)

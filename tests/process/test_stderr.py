@@ -220,6 +220,23 @@ def test_the_end_takes_no_more_than_a_pipe_holds(pipe: Pipe) -> None:
     assert sum(map(len, pipe.lines())) == PIPE_BYTES
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # from 3.12 on
+def test_a_forked_child_of_the_host_reads_nothing(pipe: Pipe) -> None:
+    """The descriptor is closed there, and its number may be somebody else's."""
+    pipe.write(b"one\n")
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            pipe.collector.finish()
+            code = len(pipe.lines())
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    pipe.collector.finish()
+    assert pipe.lines() == ["one"]
+
+
 FLOOD_BYTES = 10_000_000
 
 
