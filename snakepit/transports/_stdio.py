@@ -85,6 +85,9 @@ class StdioChannel(Channel):
                     return messages
 
     async def _wait_readable(self) -> None:
+        if self._generation != fork_generation():
+            await anyio.lowlevel.checkpoint()
+            raise anyio.BrokenResourceError  # our descriptors are closed here
         if not self._peer_gone:
             try:
                 await anyio.wait_readable(self._read_fd)
@@ -101,8 +104,6 @@ class StdioChannel(Channel):
         raise anyio.BrokenResourceError
 
     def _read_available(self) -> list[ToHost]:
-        if self._generation != fork_generation():
-            raise anyio.BrokenResourceError  # our descriptors are closed here
         messages: list[ToHost] = []
         for _ in range(READS_MAX):
             try:

@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import trio_only
 from msgspec import Raw
 
 from snakepit.errors import ProtocolError
@@ -728,3 +729,22 @@ async def test_a_forked_child_of_the_host_writes_to_no_file_that_is_not_the_chan
         os.close(other_end)
         assert channel.send_nowait(Cancel(2))
         assert await peer.receive() == Cancel(2)
+
+
+@trio_only  # asyncio does not let a forked child run its loop
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # from 3.12 on
+async def test_in_a_forked_child_of_the_host_a_channel_is_broken() -> None:
+    async with stdio_pair() as (channel, peer):
+        await peer.send(Settled(1))
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                await channel.receive()
+            except anyio.BrokenResourceError:
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        with anyio.fail_after(10):
+            assert await channel.receive() == [Settled(1)]
