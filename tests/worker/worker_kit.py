@@ -347,7 +347,7 @@ def cancel_at_the_return(worker: Worker, tool: str, shots: int) -> None:
         0.0,
         AIM_STEP_S,
     )  # above 0 the cancel is held back, below 0 the tool spins longer
-    lates: list[bool] = []
+    lateness: list[bool] = []
     for number in range(shots):
         doomed = worker.call_message(tool, {"seconds": SPIN_S + max(-aim_s, 0.0)})
         following = worker.call_message("echo", {"value": number})
@@ -363,10 +363,10 @@ def cancel_at_the_return(worker: Worker, tool: str, shots: int) -> None:
         else:
             assert outcome in (Settled(doomed.id), Settled(doomed.id, ran=False))
         assert worker.value_of(following.id) == number
-        step_s = min(step_s * 2, AIM_MAX_S / 4) if lates and late is lates[-1] else AIM_STEP_S
+        step_s = min(step_s * 2, AIM_MAX_S / 4) if lateness and late is lateness[-1] else AIM_STEP_S
         aim_s = max(-AIM_MAX_S, min(AIM_MAX_S, aim_s - step_s if late else aim_s + step_s))
-        lates.append(late)
-    assert 0.05 < sum(lates) / shots < 0.95, "the shots missed the edge"
+        lateness.append(late)
+    assert 0.05 < sum(lateness) / shots < 0.95, "the shots missed the edge"
 
 
 def start_message(
