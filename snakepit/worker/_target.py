@@ -31,6 +31,9 @@ importing_main = False
 """True while this process imports the user's main file for a worker: no pool may open then."""
 
 
+_loaded_main: ModuleType | None = None
+
+
 class Target(Struct, frozen=True):
     """An adapter as text. `main_path` or `main_module` tell where `__main__` came from."""
 
@@ -206,10 +209,11 @@ def load_main(main_path: str | None, main_module: str | None) -> ModuleType:
 
     Its `if __name__ == "__main__":` block does not run.
     """
-    global importing_main
-    known = sys.modules.get(IMPORTED_MAIN)
-    if known is not None:
-        return known
+    # Not what sys.modules has under that name: `import multiprocessing` puts the worker's own
+    # program there.
+    global importing_main, _loaded_main
+    if _loaded_main is not None:
+        return _loaded_main
     title = main_module or main_path
     if title is None:
         raise ImportError("the host's main program is no file that a worker can import")
@@ -232,6 +236,7 @@ def load_main(main_path: str | None, main_module: str | None) -> ModuleType:
         raise
     finally:
         importing_main = False
+    _loaded_main = module
     return module
 
 

@@ -55,7 +55,7 @@ async def config_error(adapter: Any = None, /, **options: Any) -> ConfigError:
     ("spec", "words"),
     [
         ("no_such_module_anywhere:Tools", ["ModuleNotFoundError", "no_such_module_anywhere"]),
-        ("adapterz:Tools", ["adapterz", "did you mean 'adapters'?"]),
+        ("adapterz:Tools", ["adapterz", "did you mean 'adapters'"]),
         ("adapters:Toolz", ["AttributeError", "'Toolz'", "did you mean 'Tools'"]),
         ("adapters:FOREVER_S", ["TypeError", "float, not a class or a module"]),
     ],

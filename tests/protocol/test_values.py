@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import attrs
 import msgspec
 import pytest
+from _leaks import unmeasured_env
 from _values_kit import Colour, Right, read_only, same, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -316,7 +317,13 @@ def test_malformed_bytes_are_a_protocol_error(body: bytes) -> None:
 
 def test_importing_the_protocol_imports_nothing_heavy() -> None:
     code = "import snakepit.protocol, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=unmeasured_env(),
+    )
     heavy = {
         "numpy",
         "pyarrow",

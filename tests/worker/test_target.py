@@ -335,3 +335,13 @@ def test_a_main_that_exits_is_told_of_the_guard(tmp_path: Path) -> None:
 def test_no_main_to_import() -> None:
     with pytest.raises(ImportError, match="no file"):
         _target.load_main(None, None)
+
+
+def test_multiprocessing_does_not_stand_in_the_way_of_main(tmp_path: Path) -> None:
+    """`import multiprocessing` gives the worker's own program the name of the host's."""
+    (tmp_path / "script.py").write_text("value = 7\n")
+    code = (
+        "import multiprocessing; from snakepit.worker._target import *; "
+        "print(load_main('script.py', None).value, load_main('script.py', None).value)"
+    )
+    assert python("-c", code, cwd=tmp_path).split() == ["7", "7"]
