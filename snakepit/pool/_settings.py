@@ -128,9 +128,14 @@ def _target(adapter: str | type | ModuleType | None) -> Target:
     if adapter is not None:
         target = describe_target(adapter)
         _check(all(map(is_utf8, _texts(target))), "adapter", adapter, "a path that is valid UTF-8")
-        return target
-    target = Target("", *describe_main())
-    return target if all(map(is_utf8, _texts(target))) else Target("")
+    else:
+        target = Target("")
+    if target.main_path is None and target.main_module is None:
+        # Not for the adapter, but for what run_sync is given and for enums of the program.
+        main_path, main_module = describe_main()
+        if is_utf8(main_path or "") and is_utf8(main_module or ""):
+            target = Target(target.spec, main_path, main_module)
+    return target
 
 
 def _texts(target: Target) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from snakepit.errors import PoolClosedError
 from snakepit.pool._core import PoolStats
 from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool, ToolSpec
@@ -29,6 +30,7 @@ class SyncPool:
 
     def __init__(self, pool: Pool, portal: BlockingPortal) -> None:
         self._pool, self._portal = pool, portal
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<snakepit.SyncPool of {self._pool!r}>"
@@ -58,6 +60,7 @@ class SyncPool:
         window: int = 16,
     ) -> Generator[Iterator[Any]]:
         """Call a streaming tool: `with pool.stream(...) as chunks: for chunk in chunks`."""
+        self._check_open()
         opening = self._pool.stream(tool, params, timeout=timeout, window=window)
         with self._portal.wrap_async_context_manager(opening) as stream:
             yield self._chunks(stream)
@@ -72,15 +75,22 @@ class SyncPool:
 
     def tools(self) -> dict[str, ToolSpec]:
         """The tools of the workers, by name."""
+        self._check_open()
         return self._portal.call(self._pool.tools)
 
     def stats(self) -> PoolStats:
         """Counters since the pool was opened, and its state now."""
+        self._check_open()
         return self._portal.call(self._pool.stats)
 
     def workers(self) -> list[WorkerInfo]:
         """The workers as they are now."""
+        self._check_open()
         return self._portal.call(self._pool.workers)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosedError("this pool was closed when its block was left")
 
     def _chunks(self, stream: Stream) -> Iterator[Any]:
         end = object()
@@ -93,6 +103,7 @@ class SyncPool:
 
     def _wait(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run it on the pool's loop. Whatever interrupts the wait cancels it and sees it end."""
+        self._check_open()
         ended = threading.Event()
 
         async def run() -> T:
@@ -132,4 +143,8 @@ def open_pool_sync(
         start_blocking_portal(backend) as portal,
         portal.wrap_async_context_manager(open_pool(adapter, **options)) as pool,
     ):
-        yield SyncPool(pool, portal)
+        sync_pool = SyncPool(pool, portal)
+        try:
+            yield sync_pool
+        finally:
+            sync_pool._closed = True

@@ -246,3 +246,28 @@ def test_a_function_typed_into_dash_c_needs_cloudpickle() -> None:
     assert result.returncode == 1
     assert "SerializationError" in result.stderr
     assert "put it in a module or a file" in result.stderr
+
+
+BESIDE = """
+import multiprocessing, trio, snakepit
+
+def double(number):
+    return 2 * number
+
+async def main():
+    async with snakepit.open_pool("beside:Beside", size=1) as pool:
+        await pool.run_sync(multiprocessing.cpu_count)
+        print(await pool.run_sync(double, 21), await pool.execute("name"))
+
+if __name__ == "__main__":
+    trio.run(main)
+"""
+
+
+def test_functions_of_a_script_whose_adapter_is_elsewhere_work(tmp_path: Path) -> None:
+    """Also when the worker has imported multiprocessing, which claims the name of main."""
+    (tmp_path / "beside.py").write_text(
+        "import snakepit\n\nclass Beside:\n    @snakepit.tool\n    def name(self): return 'beside'\n"
+    )
+    result = run_script(tmp_path, BESIDE)
+    assert (result.stdout, result.returncode) == ("42 beside\n", 0), result.stderr

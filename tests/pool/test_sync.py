@@ -95,6 +95,9 @@ def test_the_workers_are_gone_after_the_block() -> None:
         pids += [worker.pid for worker in pool.workers() if worker.pid is not None]
         raise ZeroDivisionError
     assert len(pids) == 2
+    for use in (pool.stats, pool.workers, pool.tools, pool.ready, lambda: pool.execute("double")):
+        with pytest.raises(snakepit.PoolClosedError):
+            use()
     assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 
 
@@ -140,7 +143,7 @@ if __name__ == "__main__":
             time.sleep(0.01)
         print(open(path).read().strip(), flush=True)
 
-    threading.Thread(target=tell).start()
+    threading.Thread(target=tell, daemon=True).start()
     with snakepit.open_pool_sync(sys.modules[__name__], size=1) as pool:
         try:
             pool.execute("sleep", {"path": path})
