@@ -8,7 +8,6 @@ task acts. A reader task routes what the worker says.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from snakepit.errors import (
     WorkerStartError,
 )
 from snakepit.pool._call import PendingCall
+from snakepit.pool._handshake import StartFailedError, shake_hands
 from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
 from snakepit.process import (
@@ -35,16 +35,10 @@ from snakepit.process import (
     shielded,
 )
 from snakepit.protocol import (
-    PROTOCOL_VERSION,
     Cancel,
-    Failure,
-    Hello,
-    Ready,
     Recall,
     Shutdown,
-    Start,
     ToHost,
-    ToolInfo,
     ToWorker,
 )
 
@@ -56,14 +50,6 @@ LAST_WORDS_S = 1.0  # for what a dead worker has written to be read to its end
 OWN_EXIT_S = 1.0  # for a worker that has closed its pipe to end by itself
 
 _log = logging.getLogger("snakepit.pool")
-
-
-class _StartFailedError(Exception):
-    """The worker will not become ready."""
-
-    def __init__(self, reason: str, traceback: str = "", *, exits_by_itself: bool = True) -> None:
-        super().__init__(reason)
-        self.reason, self.traceback, self.exits_by_itself = reason, traceback, exits_by_itself
 
 
 class Worker:
@@ -243,7 +229,7 @@ class Worker:
         self, process: WorkerProcess, channel: Channel, hatched: Callable[[], None]
     ) -> None:
         stderr = StderrCollector(process.stderr_fd, self.id)
-        failed: _StartFailedError | None = None
+        failed: StartFailedError | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch, process)
@@ -254,7 +240,7 @@ class Worker:
                     hatched()
                     tasks.start_soon(self._read, channel, early)
                     await self._condemned.wait()
-                except _StartFailedError as error:
+                except StartFailedError as error:
                     failed = error
                     self._read_all.set()
                     if error.exits_by_itself:
@@ -291,65 +277,14 @@ class Worker:
 
     async def _hatch(self, channel: Channel) -> list[ToHost]:
         """The handshake; returns what came right behind it."""
-        settings, startup = self._core.settings, self._core.settings.startup
         with anyio.CancelScope() as self._hatching:
             if self._condemned.is_set():
                 self._hatching.cancel()
-            hello, *early = await self._receive(channel, startup.timeout, "say hello")
-            if not isinstance(hello, Hello):
-                raise _StartFailedError(f"its first message was {type(hello).__name__}, not Hello")
-            if early:
-                name = type(early[0]).__name__
-                raise _StartFailedError(f"it said {name} before it was told to start")
-            if hello.version != PROTOCOL_VERSION:
-                raise _StartFailedError(
-                    f"it speaks protocol version {hello.version}, this host {PROTOCOL_VERSION}: "
-                    "install the same snakepit on both sides"
-                )
-            channel.send_nowait(
-                Start(
-                    self.id,
-                    settings.target.spec,
-                    settings.adapter_body,
-                    settings.adapter_buffers,
-                    settings.tool_backend,
-                    settings.stop.cancel_grace,
-                    settings.import_paths,
-                    settings.target.main_path,
-                    settings.target.main_module,
-                )
-            )
-            ready, *early = await self._receive(channel, startup.init_timeout, "get ready")
-            if isinstance(ready, Failure):
-                error = ready.error
-                name = error.type.removeprefix("builtins.")
-                raise _StartFailedError(f"{name}: {error.message}", error.traceback)
-            if not isinstance(ready, Ready):
-                raise _StartFailedError(f"{type(ready).__name__} came instead of Ready")
-            for tool in ready.tools:
-                if not _makes_sense(tool):
-                    raise _StartFailedError(
-                        f"what it tells of its tool {tool.name!r} makes no sense"
-                    )
+            ready, early = await shake_hands(channel, self.id, self._core.settings)
             if not self._condemned.is_set():  # it may have been since Ready woke this task
                 self._core.ready(self, {tool.name: tool for tool in ready.tools})
                 return early
-        raise _StartFailedError(self._reason, exits_by_itself=self._exited.is_set())
-
-    async def _receive(self, channel: Channel, timeout_s: float, what: str) -> list[ToHost]:
-        try:
-            with anyio.fail_after(timeout_s):
-                return await channel.receive()
-        except TimeoutError:
-            raise _StartFailedError(
-                f"it did not {what} within {timeout_s:g} s", exits_by_itself=False
-            ) from None
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
-            raise _StartFailedError("it ended before it was ready") from None
-        except ProtocolError as error:
-            raise _StartFailedError(
-                f"what it wrote is not the snakepit protocol ({error})", exits_by_itself=False
-            ) from None
+        raise StartFailedError(self._reason, exits_by_itself=self._exited.is_set())
 
     @enable_ki_protection
     async def _read(self, channel: Channel, messages: list[ToHost]) -> None:  # noqa: ASYNC910 - route may raise first
@@ -372,7 +307,7 @@ class Worker:
         finally:
             self._read_all.set()
 
-    def _could_not_start(self, failed: _StartFailedError, status: ExitStatus, tail: str) -> None:
+    def _could_not_start(self, failed: StartFailedError, status: ExitStatus, tail: str) -> None:
         reason = failed.reason
         if not failed.traceback and failed.exits_by_itself:
             reason += f" ({status})"
@@ -401,14 +336,6 @@ class Worker:
                 "%s", self.start_error or f"{self.id} (pid {self.pid}) {self._reason}: {status}"
             )
         self._core.gone(self, self.death)
-
-
-def _makes_sense(tool: ToolInfo) -> bool:
-    """Workers that are not ours may say anything; NaN as a time would end the pool's clock."""
-    times = (tool.timeout_s, tool.cancel_grace_s)
-    return all(time_s is None or 0 < time_s < math.inf for time_s in times) and (
-        tool.parameters is None or isinstance(tool.parameters, dict)
-    )
 
 
 def _dumped_stacks(stderr_tail: str) -> str:

@@ -220,7 +220,12 @@ def test_the_timestamp_of_msgpack_is_a_datetime_in_utc() -> None:
 # -- limits -----------------------------------------------------------------------------------
 
 LIMIT = re.compile(r"[A-Z][A-Z_]*_(MAX|MIN|BYTES)")
-OWN_AFFAIRS = {"SEGMENTS_SHOWN_MAX", "SEGMENT_CHARS_MAX", "CHUNK_BYTES"}  # nobody else sees them
+OWN_AFFAIRS = {
+    "SEGMENTS_SHOWN_MAX",
+    "SEGMENT_CHARS_MAX",
+    "CHUNK_BYTES",
+    "PIPE_BYTES",
+}  # nobody else sees them
 
 
 def limits(*modules: ModuleType) -> dict[str, int]:
