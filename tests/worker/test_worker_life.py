@@ -8,7 +8,8 @@ import sys
 import time
 
 import pytest
-from worker_kit import ARGV, Worker, WorkerEndedError, start_message
+from _leaks import unmeasured_env
+from worker_kit import ARGV, Worker, WorkerEndedError, start_message, worker_env
 
 from snakepit.protocol import (
     Cancel,
@@ -245,7 +246,9 @@ def test_the_terminals_ctrl_c_is_the_hosts_business() -> None:
 @pytest.mark.parametrize("state", ["idle", "a tool runs"])
 def test_whatever_ends_the_io_thread_is_told_and_ends_the_worker(state: str) -> None:
     """Nobody would hear the host any more, nor its end."""
-    with Worker("mortal_adapters:Mortal") as worker:
+    # Coverage would take the exception that is meant for the thread.
+    env = {**unmeasured_env(), "PYTHONPATH": worker_env()["PYTHONPATH"]}
+    with Worker("mortal_adapters:Mortal", env=env) as worker:
         call = worker.begin("upset_the_io_thread", {"then_sleep": state == "a tool runs"})
         if state == "idle":
             assert worker.value_of(call) is None
