@@ -128,8 +128,8 @@ class Worker:
             if not call.settled:
                 self._core.settle(call)
             self._give_grace(call, grace, anyio.current_time())
-        elif (left := self.seat.head_since + grace - anyio.current_time()) > 0:
-            self._give_grace(call, left, anyio.current_time())
+        elif anyio.current_time() < self.seat.head_since + grace:
+            self._give_grace(call, grace, self.seat.head_since)
         else:
             self.condemn(
                 f"was ended because {call.tool!r} did not stop within {grace:g} s "
