@@ -15,6 +15,7 @@ from msgspec import Raw
 
 import snakepit
 from snakepit.errors import ConfigError, SerializationError
+from snakepit.launchers import Launcher, SpawnLauncher
 from snakepit.options import CrashBarrier, Queue, Startup, Stop
 from snakepit.protocol import Buffers, encode_value
 from snakepit.transports import StdioTransport, Transport
@@ -35,16 +36,13 @@ class Settings:
     name: str
     size: int
     min_ready: int
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: str | None
+    launcher: Launcher
     target: Target
     spawns_python: bool
     adapter_body: Raw
     adapter_buffers: Buffers
     import_paths: tuple[str, ...]
     tool_backend: str
-    transport: Transport
     startup: Startup
     queue: Queue
     call_timeout: float | None
@@ -100,22 +98,19 @@ def make_settings(
     if command is not None:
         _check(adapter is None, "command", command, "either an adapter or a command, not both")
         _check(python is None, "python", python, "no interpreter where there is a command")
-    directory = _directory(cwd)
+    directory, environment = _directory(cwd), _environment(env, size)
     argv, same_interpreter = _argv(command, python)
     target = Target("") if command is not None else _target(adapter)
     return Settings(
         name=name,
         size=size,
         min_ready=min_ready,
-        argv=argv,
-        env=_environment(env, size),
-        cwd=directory,
+        launcher=SpawnLauncher(_transport(transport), argv, environment, directory),
         target=target,
         spawns_python=command is None,
         **_adapter_arguments(adapter_args),
         import_paths=() if command is not None else _import_paths(same_interpreter),
         tool_backend=tool_backend,
-        transport=_transport(transport),
         startup=startup,
         queue=queue,
         call_timeout=call_timeout,

@@ -22,18 +22,12 @@ from snakepit.errors import (
     WorkerDiedError,
     WorkerStartError,
 )
+from snakepit.launchers import CannotLaunchError
 from snakepit.pool._call import PendingCall
 from snakepit.pool._handshake import StartFailedError, shake_hands
 from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
-from snakepit.process import (
-    ExitStatus,
-    StderrCollector,
-    WorkerProcess,
-    climb,
-    hold_until,
-    shielded,
-)
+from snakepit.process import ExitStatus, climb, hold_until, shielded
 from snakepit.protocol import (
     Cancel,
     Recall,
@@ -43,6 +37,7 @@ from snakepit.protocol import (
 )
 
 if TYPE_CHECKING:
+    from snakepit.launchers import Launched
     from snakepit.pool._core import PoolCore
     from snakepit.transports import Channel
 
@@ -200,45 +195,28 @@ class Worker:
 
     async def live(self, hatched: Callable[[], None]) -> None:  # noqa: ASYNC910 - a program that cannot be executed
         """The whole life of the worker; `hatched` is called when it is ready."""
-        settings = self._core.settings
         try:
-            with (
-                settings.transport.open_link() as link,
-                WorkerProcess.start(
-                    settings.argv,
-                    stdin=link.stdin,
-                    stdout=link.stdout,
-                    env=settings.env,
-                    cwd=settings.cwd,
-                ) as process,
-            ):
-                link.worker_started()
-                self.pid = process.pid
-                self._channel = link.connect()
+            with self._core.settings.launcher.launch(self.id) as running:
+                self.pid = running.pid
+                self._channel = running.channel
                 try:
-                    await self._serve(process, self._channel, hatched)
+                    await self._serve(running, hatched)
                 finally:
-                    await self._channel.aclose()  # noqa: ASYNC102 - closing never waits
-        except OSError as error:
-            if self.pid is not None:
-                raise
-            self.start_error = WorkerStartError(self.id, f"{settings.argv[0]}: {error}")
+                    await running.channel.aclose()  # noqa: ASYNC102 - closing never waits
+        except CannotLaunchError as error:
+            self.start_error = WorkerStartError(self.id, str(error))
             self._bury(ExitStatus(), "")
 
-    async def _serve(
-        self, process: WorkerProcess, channel: Channel, hatched: Callable[[], None]
-    ) -> None:
-        stderr = StderrCollector(process.stderr_fd, self.id)
+    async def _serve(self, running: Launched, hatched: Callable[[], None]) -> None:
         failed: StartFailedError | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch, process)
-                tasks.start_soon(stderr.collect)
-                tasks.start_soon(channel.run)
+                tasks.start_soon(self._watch, running)
+                tasks.start_soon(running.run)
                 try:
-                    early = await self._hatch(channel)
+                    early = await self._hatch(running.channel)
                     hatched()
-                    tasks.start_soon(self._read, channel, early)
+                    tasks.start_soon(self._read, running.channel, early)
                     await self._condemned.wait()
                 except StartFailedError as error:
                     failed = error
@@ -249,7 +227,7 @@ class Worker:
                         self.condemn("could not start", dump=True)
                 finally:
                     await climb(  # noqa: ASYNC102 - bounded, and seen to its end
-                        process,
+                        running,
                         self._exited,
                         ask=self._ask,
                         ask_grace_s=self._ask_grace_s,
@@ -259,18 +237,17 @@ class Worker:
                     await hold_until(self._read_all, LAST_WORDS_S)  # noqa: ASYNC102 - as above
                     tasks.cancel_scope.cancel()
         finally:
-            status = process.kill_and_reap()
-            stderr.finish()
+            status = running.kill_and_reap()
             if failed is not None:
-                self._could_not_start(failed, status, stderr.tail)
-            self._bury(status, stderr.tail)
+                self._could_not_start(failed, status, running.output_tail)
+            self._bury(status, running.output_tail)
 
     @enable_ki_protection
-    async def _watch(self, process: WorkerProcess) -> None:
+    async def _watch(self, running: Launched) -> None:
         # Held to the exit: `asyncio.run` cancels every task when it returns, and the ladder in the
         # other task must still see the worker end. It climbs high enough for this to come soon.
         try:
-            await shielded(process.wait_exit)
+            await shielded(running.wait_exit)
         finally:
             self._exited.set()
             self.condemn("died")

@@ -8,5 +8,6 @@ from snakepit.process._hold import shielded as shielded
 from snakepit.process._ladder import climb as climb
 from snakepit.process._memory import resident_mb as resident_mb
 from snakepit.process._stderr import StderrCollector as StderrCollector
-from snakepit.process._worker_process import ExitStatus as ExitStatus
+from snakepit.process._stoppable import ExitStatus as ExitStatus
+from snakepit.process._stoppable import Stoppable as Stoppable
 from snakepit.process._worker_process import WorkerProcess as WorkerProcess

@@ -12,14 +12,14 @@ from collections.abc import Callable
 import anyio
 
 from snakepit.process._hold import hold_until
-from snakepit.process._worker_process import ExitStatus, WorkerProcess
+from snakepit.process._stoppable import ExitStatus, Stoppable
 
 KILLED_EXIT_S = 5.0
 DUMP_S = 0.1  # for a dump of the stacks to be written
 
 
 async def climb(
-    process: WorkerProcess,
+    process: Stoppable,
     exited: anyio.Event,
     *,
     ask: Callable[[], object] | None,
@@ -27,7 +27,7 @@ async def climb(
     term_grace_s: float,
     dump: bool = False,
 ) -> ExitStatus:
-    """End the process and its group, and reap it.
+    """End the worker and reap it.
 
     `exited` is set by whoever watches the process. `ask` requests an orderly exit; without it the
     ladder begins at SIGTERM, and before it, with `dump`, the worker writes its stacks to stderr.

@@ -23,36 +23,16 @@ from typing import Self
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-from attrs import frozen
 
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
+from snakepit.process._stoppable import ExitStatus, Stoppable
 
 DUMP_SIGNAL = signal.SIGQUIT
 
 _log = logging.getLogger("snakepit.process")
 
 
-@frozen
-class ExitStatus:
-    """How a process ended: an exit code, or the number of a signal; neither if nobody knows.
-
-    Nobody knows when somebody else reaped the process (SIGCHLD ignored, a foreign `wait`).
-    """
-
-    exit_code: int | None = None
-    signal: int | None = None
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            try:
-                name = signal.Signals(self.signal).name
-            except ValueError:
-                name = f"signal {self.signal}"
-            return f"ended by {name}"
-        return "ended" if self.exit_code is None else f"exited with code {self.exit_code}"
-
-
-class WorkerProcess:
+class WorkerProcess(Stoppable):
     """A running child. Construct only through `start`, use as a context manager."""
 
     def __init__(self, popen: subprocess.Popen[bytes], stderr_fd: int) -> None:

@@ -1,8 +1,7 @@
 """`stdio`: frames over two plain pipes, the worker's stdin and stdout.
 
 Plain pipes, so that any argv can stand between host and worker (`ssh host python -m
-snakepit.worker …`). Reading and writing never block: what the pipe does not take at once waits
-in the outbox for `run`.
+snakepit.worker …`).
 """
 
 from __future__ import annotations
@@ -15,156 +14,55 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from snakepit.errors import ProtocolError
 from snakepit.process import close_fds, fork_generation, guard_fds
-from snakepit.protocol import ToHost, ToWorker, Unpacker, decode_to_host
+from snakepit.protocol import Buffer
 from snakepit.transports._base import Channel, Link, Transport
-from snakepit.transports._outbox import Outbox
+from snakepit.transports._byte_channel import ByteChannel, ByteStream
 
-READ_BYTES_MAX: Final = 2**16
-READS_MAX: Final = 8  # in a row, before others may run
-LAST_WORDS_S: Final = 0.5  # of silence, from a worker that has closed its stdin and not its stdout
 PIPE_BYTES_WANTED: Final = 2**20
 
 
-class StdioChannel(Channel):
-    """The host's end of two pipes."""
+class PipeStream(ByteStream):
+    """Two pipes, both non-blocking. In a forked child they are closed, and it says so."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
-        self._unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
-        self._outbox = Outbox()
-        self._poked = anyio.Event()
-        self._reading = anyio.ResourceGuard("receiving from")
-        self._peer_gone = self._closed = False
         self._generation = fork_generation()
+        self._closed = False
         guard_fds(read_fd, write_fd)
 
-    def send_nowait(self, message: ToWorker) -> bool:
-        if self._closed or self._peer_gone:
-            return False
-        waiting = bool(self._outbox)
-        self._outbox.put(message)
-        if not waiting:
-            self._flush()
-        if self._outbox:
-            self._poked.set()
-        return not self._peer_gone
+    @property
+    def _is_ours(self) -> bool:
+        return self._generation == fork_generation()
 
-    async def send(self, message: ToWorker) -> None:
-        await anyio.lowlevel.checkpoint()
-        self._check_open()
-        sent = anyio.Event()
-        self._outbox.put(message, sent.set)
-        self._poked.set()
-        try:
-            await sent.wait()
-        except BaseException:
-            self.withdraw(message)
-            raise
-        self._check_open()
+    def read(self, count_max: int) -> bytes:
+        return os.read(self._read_fd, count_max)
 
-    def withdraw(self, message: ToWorker) -> bool:
-        withdrawn = self._outbox.withdraw(message)
-        if self._outbox:
-            self._poked.set()
-        return withdrawn
-
-    async def receive(self) -> list[ToHost]:
-        with self._reading:
-            while True:
-                if self._closed:
-                    await anyio.lowlevel.checkpoint()
-                    raise anyio.ClosedResourceError
-                if self._unpacker.broken:
-                    await anyio.lowlevel.checkpoint()
-                    raise ProtocolError(self._unpacker.broken)
-                await self._wait_readable()
-                messages = self._read_available()
-                if messages:
-                    return messages
-
-    async def _wait_readable(self) -> None:
+    def write(self, data: Buffer) -> int:
         if self._generation != fork_generation():
+            raise BrokenPipeError("a forked child of the host has no part in this link")
+        return os.write(self._write_fd, data)
+
+    async def until_readable(self) -> None:
+        if not self._is_ours:
             await anyio.lowlevel.checkpoint()
-            raise anyio.BrokenResourceError  # our descriptors are closed here
-        if not self._peer_gone:
-            try:
-                await anyio.wait_readable(self._read_fd)
-            except anyio.ClosedResourceError:
-                if not self._peer_gone:
-                    raise  # `aclose`; else `_flush` has woken us, to wait in another way
-            else:
-                return
-        # A worker that has ended said its last words before. One that only hears no more would
-        # take every call without a word.
-        with anyio.move_on_after(LAST_WORDS_S):
-            await anyio.wait_readable(self._read_fd)
-            return
-        raise anyio.BrokenResourceError
+            raise anyio.BrokenResourceError
+        await anyio.wait_readable(self._read_fd)
 
-    def _read_available(self) -> list[ToHost]:
-        messages: list[ToHost] = []
-        for _ in range(READS_MAX):
-            try:
-                chunk = os.read(self._read_fd, READ_BYTES_MAX)
-            except BlockingIOError:
-                return messages
-            except OSError as error:
-                raise anyio.BrokenResourceError from error
-            if not chunk:
-                if messages:
-                    return messages  # the end is still there for the next call
-                if self._unpacker.mid_message:
-                    raise anyio.BrokenResourceError
-                raise anyio.EndOfStream
-            messages += self._unpacker.feed(chunk)
-            if len(chunk) < READ_BYTES_MAX or self._unpacker.broken:
-                break
-        return messages
+    async def until_writable(self) -> None:
+        await anyio.wait_writable(self._write_fd)
 
-    async def run(self) -> None:
-        while True:
-            await self._poked.wait()
-            self._poked = anyio.Event()
-            while not self._flush():
-                try:
-                    await anyio.wait_writable(self._write_fd)
-                except anyio.ClosedResourceError:
-                    return  # by `aclose`, which has told those who wait
+    def wake_reader(self) -> None:
+        if self._is_ours and not self._closed:
+            anyio.notify_closing(self._read_fd)
 
-    def _flush(self) -> bool:
-        """Write what the pipe takes; True when nothing waits any more."""
-        outbox = self._outbox
-        while (data := outbox.next_bytes()) is not None:
-            if self._generation != fork_generation():
-                self._peer_gone = True  # our descriptors are closed here
-                outbox.clear()
-                return True
-            try:
-                outbox.wrote(os.write(self._write_fd, data))
-            except BlockingIOError:
-                return False
-            except OSError:
-                self._peer_gone = True  # `receive` tells; what waited can reach nobody
-                outbox.clear()
-                anyio.notify_closing(self._read_fd)  # wakes `receive`
-        return True
-
-    async def aclose(self) -> None:  # noqa: ASYNC910 - closing never waits
+    def close(self) -> None:
         if self._closed:
-            return  # noqa: ASYNC910 - as above
+            return
         self._closed = True
-        self._outbox.clear()
         for fd in (self._read_fd, self._write_fd):
             anyio.notify_closing(fd)
             close_fds(fd)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise anyio.ClosedResourceError
-        if self._peer_gone:
-            raise anyio.BrokenResourceError
 
 
 class StdioLink(Link):
@@ -190,7 +88,7 @@ class StdioLink(Link):
 
     def connect(self) -> Channel:
         self._open -= {self._read_fd, self._write_fd}
-        return StdioChannel(self._read_fd, self._write_fd)
+        return ByteChannel(PipeStream(self._read_fd, self._write_fd))
 
     def close(self) -> None:
         self._close(*self._open)

@@ -10,7 +10,8 @@ from snakepit import Adapter, Channel, Link, open_pool, tool
 from snakepit.pool._seat import Phase
 from snakepit.protocol import Ready, ToHost
 from snakepit.transports import StdioTransport
-from snakepit.transports._stdio import StdioChannel, StdioLink
+from snakepit.transports._byte_channel import ByteChannel
+from snakepit.transports._stdio import PipeStream, StdioLink
 
 
 class Echo(Adapter):
@@ -28,7 +29,7 @@ class HookedTransport(StdioTransport):
     def open_link(self) -> Link:
         transport = self
 
-        class HookedChannel(StdioChannel):
+        class HookedChannel(ByteChannel):
             async def receive(self) -> list[ToHost]:
                 messages = await super().receive()
                 if any(isinstance(message, Ready) for message in messages):
@@ -38,7 +39,7 @@ class HookedTransport(StdioTransport):
         class HookedLink(StdioLink):
             def connect(self) -> Channel:
                 super().connect()
-                return HookedChannel(self._read_fd, self._write_fd)
+                return HookedChannel(PipeStream(self._read_fd, self._write_fd))
 
         return HookedLink()
 

@@ -1,4 +1,4 @@
-"""StdioChannel over two pipes: what every channel promises, and what frames on bytes promise.
+"""ByteChannel over two pipes: what every channel promises, and what frames on bytes promise.
 
 Each check is a function of `open_pair`, so that other transports can be put to it as well.
 """
@@ -41,7 +41,8 @@ from snakepit.protocol import (
     frame,
 )
 from snakepit.transports import Channel
-from snakepit.transports._stdio import READ_BYTES_MAX, READS_MAX, StdioChannel
+from snakepit.transports._byte_channel import READ_BYTES_MAX, READS_MAX, ByteChannel
+from snakepit.transports._stdio import PipeStream
 
 LINK_ERRORS = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
 SIZES = [0, 1, 65_535, 65_536, PART_BYTES_MAX - 1, PART_BYTES_MAX, PART_BYTES_MAX + 1, 3 * 2**20]
@@ -106,7 +107,10 @@ async def stdio_pair() -> AsyncGenerator[Pair]:
     fds = (*to_worker, *to_host)
     for fd in fds:
         os.set_blocking(fd, False)
-    channel, peer = StdioChannel(to_host[0], to_worker[1]), Peer(to_worker[0], to_host[1])
+    channel, peer = (
+        ByteChannel(PipeStream(to_host[0], to_worker[1])),
+        Peer(to_worker[0], to_host[1]),
+    )
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(channel.run)
@@ -616,10 +620,16 @@ async def test_stdio_keeps_the_promises_of_frames(check: Check) -> None:
 # -- of pipes alone --------------------------------------------------------------------------------
 
 
+def pipes_of(channel: Channel) -> PipeStream:
+    assert isinstance(channel, ByteChannel)
+    assert isinstance(channel._stream, PipeStream)
+    return channel._stream
+
+
 async def test_closing_closes_both_pipes() -> None:
     async with stdio_pair() as (channel, _peer):
-        assert isinstance(channel, StdioChannel)
-        fds = (channel._read_fd, channel._write_fd)
+        stream = pipes_of(channel)
+        fds = (stream._read_fd, stream._write_fd)
         await channel.aclose()
         for fd in fds:
             with pytest.raises(OSError, match="Bad file descriptor"):
@@ -629,14 +639,14 @@ async def test_closing_closes_both_pipes() -> None:
 async def test_a_flood_from_the_peer_lets_others_run() -> None:
     """A peer that writes as fast as we read does not have the loop for itself."""
     async with stdio_pair() as (channel, peer):
-        assert isinstance(channel, StdioChannel)
+        stream = pipes_of(channel)
         fcntl.fcntl(peer.write_fd, fcntl.F_SETPIPE_SZ, 2**20)
         flood = frame(encode_message(Part(1, memoryview(bytes(2**20 - 2**16)))))
         assert os.write(peer.write_fd, flood) == len(flood)
-        receiving = Yields(channel.receive, partial(bytes_in, channel._read_fd))
+        receiving = Yields(channel.receive, partial(bytes_in, stream._read_fd))
         with anyio.fail_after(10), anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(cancel_when_empty, scope, channel._read_fd)
+                tasks.start_soon(cancel_when_empty, scope, stream._read_fd)
                 await receiving
     read_at_a_time = [a - b for a, b in pairwise([len(flood), *receiving.seen])]
     assert sum(read_at_a_time) == len(flood)
@@ -712,15 +722,15 @@ async def test_a_peer_that_hears_no_more_is_heard_to_its_end() -> None:
 async def test_a_forked_child_of_the_host_writes_to_no_file_that_is_not_the_channels() -> None:
     """The channel's descriptors are closed there, and their numbers given to others."""
     async with stdio_pair() as (channel, peer):
-        assert isinstance(channel, StdioChannel)
+        stream = pipes_of(channel)
         other_end, other = os.pipe()
         pid = os.fork()
         if pid == 0:
             code = 99
             try:
-                os.dup2(other, channel._write_fd)
+                os.dup2(other, stream._write_fd)
                 code = int(channel.send_nowait(Cancel(1)))
-                os.fstat(channel._write_fd)
+                os.fstat(stream._write_fd)
             finally:
                 os._exit(code)
         os.close(other)

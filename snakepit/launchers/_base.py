@@ -1,0 +1,54 @@
+"""The launcher seam: a running worker, its link, and the means to end it.
+
+A slot's task launches its worker, owns it, and walks the stop ladder; whether the worker is a
+child process or a task of this one is the launcher's affair.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from snakepit.process import Stoppable
+
+if TYPE_CHECKING:
+    from snakepit.transports import Channel
+
+
+class CannotLaunchError(Exception):
+    """There is no worker: what should run it could not be started."""
+
+
+class Launched(Stoppable):
+    """A running worker, in the hands of the task that launched it.
+
+    `pid`: its process, None if it has none of its own. `channel`: the host's end of its link.
+    """
+
+    pid: int | None
+    channel: Channel
+
+    @property
+    @abstractmethod
+    def output_tail(self) -> str:
+        """The last lines that it printed, oldest first; complete once it has been reaped."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Carry messages and collect output, until cancelled."""
+
+    @abstractmethod
+    async def wait_exit(self) -> None:
+        """Wait until it has ended; what is left of it is there until `kill_and_reap`."""
+
+
+class Launcher(ABC):
+    """A source of workers, all alike."""
+
+    @abstractmethod
+    def launch(self, worker_id: str) -> AbstractContextManager[Launched]:
+        """Start a worker, with no checkpoint; however the block is left, the worker has ended.
+
+        Raises CannotLaunchError.
+        """

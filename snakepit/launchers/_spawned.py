@@ -1,0 +1,78 @@
+"""Workers that this host spawns: one child process each, reached over a transport."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
+import anyio
+from attrs import frozen
+
+from snakepit.launchers._base import CannotLaunchError, Launched, Launcher
+from snakepit.process import ExitStatus, StderrCollector, WorkerProcess
+from snakepit.transports import Channel, Transport
+
+
+class SpawnedWorker(Launched):
+    """A child process, its channel and what it prints."""
+
+    def __init__(self, process: WorkerProcess, channel: Channel, worker_id: str) -> None:
+        self._process = process
+        self._stderr = StderrCollector(process.stderr_fd, worker_id)
+        self.pid = process.pid
+        self.channel = channel
+
+    @property
+    def is_ours(self) -> bool:
+        return self._process.is_ours
+
+    @property
+    def output_tail(self) -> str:
+        return self._stderr.tail
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stderr.collect)
+            tasks.start_soon(self.channel.run)
+
+    async def wait_exit(self) -> None:
+        await self._process.wait_exit()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def request_dump(self) -> None:
+        self._process.request_dump()
+
+    def kill_and_reap(self) -> ExitStatus:
+        status = self._process.kill_and_reap()
+        self._stderr.finish()
+        return status
+
+
+@frozen
+class SpawnLauncher(Launcher):
+    """Starts `argv` with the ends of a link as stdin and stdout."""
+
+    transport: Transport
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None
+
+    @contextmanager
+    def launch(self, worker_id: str) -> Generator[Launched]:
+        try:
+            link = self.transport.open_link()
+        except OSError as error:
+            raise CannotLaunchError(f"{self.transport.name}: {error}") from error
+        with link:
+            try:
+                process = WorkerProcess.start(
+                    self.argv, stdin=link.stdin, stdout=link.stdout, env=self.env, cwd=self.cwd
+                )
+            except OSError as error:
+                raise CannotLaunchError(f"{self.argv[0]}: {error}") from error
+            with process:
+                link.worker_started()
+                yield SpawnedWorker(process, link.connect(), worker_id)

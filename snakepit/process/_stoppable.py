@@ -1,0 +1,49 @@
+"""What can be stopped, and how something ended."""
+
+from __future__ import annotations
+
+import signal
+from abc import ABC, abstractmethod
+
+from attrs import frozen
+
+
+@frozen
+class ExitStatus:
+    """How a process ended: an exit code, or the number of a signal; neither if nobody knows.
+
+    Nobody knows when somebody else reaped the process (SIGCHLD ignored, a foreign `wait`).
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                name = signal.Signals(self.signal).name
+            except ValueError:
+                name = f"signal {self.signal}"
+            return f"ended by {name}"
+        return "ended" if self.exit_code is None else f"exited with code {self.exit_code}"
+
+
+class Stoppable(ABC):
+    """A worker, as far as the stop ladder is concerned."""
+
+    @property
+    @abstractmethod
+    def is_ours(self) -> bool:
+        """False in a forked child of the host, where nothing here has any effect."""
+
+    @abstractmethod
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal all of it. Nothing happens if it is gone."""
+
+    @abstractmethod
+    def request_dump(self) -> None:
+        """Ask for the stacks of its threads, where it prints."""
+
+    @abstractmethod
+    def kill_and_reap(self) -> ExitStatus:
+        """End what is left of it, at once. Idempotent."""

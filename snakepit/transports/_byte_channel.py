@@ -1,0 +1,190 @@
+"""Frames over any stream of bytes: what every byte transport shares.
+
+A transport brings a `ByteStream` (pipes, a socket, memory) and gets a `Channel` that passes
+`snakepit.testing.FRAMING_CHECKS`. Reading and writing never block: what the stream does not
+take at once waits in the outbox for `run`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from snakepit.errors import ProtocolError
+from snakepit.protocol import Buffer, ToHost, ToWorker, Unpacker, decode_to_host
+from snakepit.transports._base import Channel
+from snakepit.transports._outbox import Outbox
+
+READ_BYTES_MAX: Final = 2**16
+READS_MAX: Final = 8  # in a row, before others may run
+LAST_WORDS_S: Final = 0.5  # of silence, from a worker that has closed its stdin and not its stdout
+
+
+class ByteStream(ABC):
+    """Bytes to and from one worker, without blocking. One task waits in each direction."""
+
+    @abstractmethod
+    def read(self, count_max: int) -> bytes:
+        """What has come, b"" at the end of the stream.
+
+        Raises BlockingIOError: nothing has come yet. OSError: the stream was cut off.
+        """
+
+    @abstractmethod
+    def write(self, data: Buffer) -> int:
+        """Take some of the data and return how much.
+
+        Raises BlockingIOError: there is no room now. OSError: nobody reads any more.
+        """
+
+    @abstractmethod
+    async def until_readable(self) -> None:
+        """Wait until `read` has something to say. Always a checkpoint.
+
+        Raises: anyio.ClosedResourceError: `wake_reader` or `close` was called meanwhile.
+        anyio.BrokenResourceError: nothing can ever come.
+        """
+
+    @abstractmethod
+    async def until_writable(self) -> None:
+        """Wait until `write` takes something, or fails. Raises anyio.ClosedResourceError: closed."""
+
+    @abstractmethod
+    def wake_reader(self) -> None:
+        """Let the task in `until_readable`, if there is one, look again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close both directions at once, and wake who waits; idempotent."""
+
+
+class ByteChannel(Channel):
+    """The host's end of a stream of bytes."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
+        self._outbox = Outbox()
+        self._poked = anyio.Event()
+        self._reading = anyio.ResourceGuard("receiving from")
+        self._peer_gone = self._closed = False
+
+    def send_nowait(self, message: ToWorker) -> bool:
+        if self._closed or self._peer_gone:
+            return False
+        waiting = bool(self._outbox)
+        self._outbox.put(message)
+        if not waiting:
+            self._flush()
+        if self._outbox:
+            self._poked.set()
+        return not self._peer_gone
+
+    async def send(self, message: ToWorker) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._check_open()
+        sent = anyio.Event()
+        self._outbox.put(message, sent.set)
+        self._poked.set()
+        try:
+            await sent.wait()
+        except BaseException:
+            self.withdraw(message)
+            raise
+        self._check_open()
+
+    def withdraw(self, message: ToWorker) -> bool:
+        withdrawn = self._outbox.withdraw(message)
+        if self._outbox:
+            self._poked.set()
+        return withdrawn
+
+    async def receive(self) -> list[ToHost]:
+        with self._reading:
+            while True:
+                if self._closed:
+                    await anyio.lowlevel.checkpoint()
+                    raise anyio.ClosedResourceError
+                if self._unpacker.broken:
+                    await anyio.lowlevel.checkpoint()
+                    raise ProtocolError(self._unpacker.broken)
+                await self._until_readable()
+                messages = self._read_available()
+                if messages:
+                    return messages
+
+    async def _until_readable(self) -> None:
+        if not self._peer_gone:
+            try:
+                await self._stream.until_readable()
+            except anyio.ClosedResourceError:
+                if not self._peer_gone:
+                    raise  # `aclose`; else `_flush` has woken us, to wait in another way
+            else:
+                return
+        # A worker that has ended said its last words before. One that only hears no more would
+        # take every call without a word.
+        with anyio.move_on_after(LAST_WORDS_S):
+            await self._stream.until_readable()
+            return
+        raise anyio.BrokenResourceError
+
+    def _read_available(self) -> list[ToHost]:
+        messages: list[ToHost] = []
+        for _ in range(READS_MAX):
+            try:
+                chunk = self._stream.read(READ_BYTES_MAX)
+            except BlockingIOError:
+                return messages
+            except OSError as error:
+                raise anyio.BrokenResourceError from error
+            if not chunk:
+                if messages:
+                    return messages  # the end is still there for the next call
+                if self._unpacker.mid_message:
+                    raise anyio.BrokenResourceError
+                raise anyio.EndOfStream
+            messages += self._unpacker.feed(chunk)
+            if len(chunk) < READ_BYTES_MAX or self._unpacker.broken:
+                break
+        return messages
+
+    async def run(self) -> None:
+        while True:
+            await self._poked.wait()
+            self._poked = anyio.Event()
+            while not self._flush():
+                try:
+                    await self._stream.until_writable()
+                except anyio.ClosedResourceError:
+                    return  # by `aclose`, which has told those who wait
+
+    def _flush(self) -> bool:
+        """Write what the pipe takes; True when nothing waits any more."""
+        outbox = self._outbox
+        while (data := outbox.next_bytes()) is not None:
+            try:
+                outbox.wrote(self._stream.write(data))
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._peer_gone = True  # `receive` tells; what waited can reach nobody
+                outbox.clear()
+                self._stream.wake_reader()
+        return True
+
+    async def aclose(self) -> None:  # noqa: ASYNC910 - closing never waits
+        if self._closed:
+            return  # noqa: ASYNC910 - as above
+        self._closed = True
+        self._outbox.clear()
+        self._stream.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise anyio.ClosedResourceError
+        if self._peer_gone:
+            raise anyio.BrokenResourceError
