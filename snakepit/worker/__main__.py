@@ -30,6 +30,7 @@ from snakepit.worker._execution import Execution
 from snakepit.worker._functions import RUN_SYNC, run_sync_tool
 from snakepit.worker._interrupt import INTERRUPT_SIGNAL, Interrupt
 from snakepit.worker._lane import Lane, MainLane
+from snakepit.worker._reader import Reader
 from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_target
 from snakepit.worker._toolbox import Tool, collect, is_coroutine_function
@@ -73,9 +74,11 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
     except BaseException as error:
         return _could_not_start(wire, error)
     callable_tools = {**tools, RUN_SYNC: run_sync_tool(start)}
-    execution = Execution(wire, interrupt, callable_tools)
-    lane = _choose_lane(start, execution, interrupt, adapter, tools)
+    reader = Reader(wire)
+    execution = Execution(wire, interrupt, callable_tools, reader.wait)
+    lane = _choose_lane(start, execution, reader, interrupt, adapter, tools)
     service = Service(wire, lane, interrupt, callable_tools, cancel_grace_s=start.cancel_grace_s)
+    reader.service = service
 
     is_ready = False
 
@@ -88,11 +91,15 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
         if not lane.started:
             raise SystemExit(128 + signal.SIGTERM)
         service.terminate()
+        reader.interrupt()
         if interrupt.is_in_user_code(frame):
             interrupt.raise_if_due()
 
     signal.signal(signal.SIGTERM, terminate)
-    Thread(target=service.serve, args=(early,), name="snakepit-io", daemon=True).start()
+    alone = not isinstance(lane, MainLane)
+    Thread(
+        target=reader.serve, args=(early,), kwargs={"alone": alone}, name="snakepit-io", daemon=True
+    ).start()
     try:
         lane.run(ready)
     except BaseException as error:
@@ -129,13 +136,18 @@ def _build(start: Start, spec: str) -> Any:
 
 
 def _choose_lane(
-    start: Start, execution: Execution, interrupt: Interrupt, adapter: Any, tools: dict[str, Tool]
+    start: Start,
+    execution: Execution,
+    reader: Reader,
+    interrupt: Interrupt,
+    adapter: Any,
+    tools: dict[str, Tool],
 ) -> Lane:
     hooks = [getattr(adapter, name, None) or _nothing for name in ("initialize", "cleanup")]
     if not any(tool.is_async for tool in tools.values()) and not any(
         map(is_coroutine_function, hooks)
     ):
-        return MainLane(execution, *hooks)
+        return MainLane(execution, reader, *hooks)
     from snakepit.worker._loop_lanes import AsyncioLane, TrioLane
 
     kind = TrioLane if start.tool_backend == "trio" else AsyncioLane

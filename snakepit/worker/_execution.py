@@ -6,6 +6,7 @@ Everything here runs on the main thread. User code runs only between the two sto
 
 from __future__ import annotations
 
+from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,8 +30,8 @@ from snakepit.protocol import (
 from snakepit.worker._context import CallContext, current_context
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
+from snakepit.worker._service import Sender
 from snakepit.worker._toolbox import Tool, find
-from snakepit.worker._wire import Wire
 
 _KINDS = (
     (ToolNotFoundError, "not_found"),
@@ -41,10 +42,17 @@ _KINDS = (
 
 
 class Execution:
-    """Runs the calls of one worker, one at a time."""
+    """Runs the calls of one worker, one at a time. `wait` takes the next grant of credit."""
 
-    def __init__(self, wire: Wire, interrupt: Interrupt, tools: Mapping[str, Tool]) -> None:
+    def __init__(
+        self,
+        wire: Sender,
+        interrupt: Interrupt,
+        tools: Mapping[str, Tool],
+        wait: Callable[[SimpleQueue[int]], int] = SimpleQueue.get,
+    ) -> None:
         self._wire = wire
+        self._wait = wait
         self._interrupt = interrupt
         self._tools = tools
 
@@ -144,7 +152,7 @@ class Execution:
                     break
                 while credit == 0 and not job.cancelled:
                     assert job.credits is not None
-                    credit += job.credits.get()
+                    credit += self._wait(job.credits)
                 if not job.cancelled:
                     self.send_item(job, item)
                     credit -= 1

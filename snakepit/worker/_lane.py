@@ -1,20 +1,22 @@
 """Lanes: where the tools of a worker run. A lane owns the main thread.
 
-The I/O thread hands calls over with `submit`, and asks for an end with `cancel` and `stop`; these
+Calls are handed over with `submit`, and their end is asked for with `cancel` and `stop`; these
 three may be called from any thread and from signal handlers. `run` is the main thread's: it
 initialises the adapter, says Ready, runs one call after the other, and cleans up.
 """
 
 from __future__ import annotations
 
-from _queue import SimpleQueue
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from snakepit.worker._reader import HOOK
+
 if TYPE_CHECKING:
     from snakepit.worker._execution import Execution
     from snakepit.worker._job import Job
+    from snakepit.worker._reader import Reader
 
 
 class Lane(ABC):
@@ -69,38 +71,45 @@ Hook = Callable[[], Any]
 
 
 class MainLane(Lane):
-    """Sync tools alone: no event loop is ever imported."""
+    """Sync tools alone: no event loop is ever imported, and the main thread reads for itself."""
 
-    def __init__(self, execution: Execution, initialize: Hook, cleanup: Hook) -> None:
+    def __init__(
+        self, execution: Execution, reader: Reader, initialize: Hook, cleanup: Hook
+    ) -> None:
         super().__init__(execution, initialize, cleanup)
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._reader = reader
 
     def submit(self, job: Job) -> None:
-        self._queue.put(job)
+        self._reader.calls.put(job)
 
     def stop(self) -> None:
-        self._queue.put(None)
+        self._reader.calls.put(None)
 
     def run(self, ready: Callable[[], None]) -> None:
         self._initialize()
         self.started = True
         try:
             ready()
+            self._reader.end()
             while self._serve_next():
                 pass
         finally:
             self._execution.release()
+            self._reader.begin(HOOK)
             self._cleanup()
 
     def _serve_next(self) -> bool:
         # A frame of its own for each call: an idle worker keeps nothing of the last one.
-        job = self._queue.get()
+        reader = self._reader
+        job = reader.wait(reader.calls)
         if job is None:
             return False
         if self._take(job):
+            reader.begin(job.id)
             prepared = self._execution.prepare(job)
             if prepared is not None:
                 self._execution.run(job, *prepared)
             self._execution.release()
             self.running = None
+            reader.end()
         return True

@@ -1,16 +1,14 @@
-"""The worker's I/O thread: it reads what the host says, always, whatever the tools do.
+"""What the worker does with each message of its host, whatever its tools are doing meanwhile.
 
-It never runs user code and never waits for any. Cancels and recalls of calls that have not
-begun it answers itself; everything else it hands to the lane. While a cancelled call goes on
-it repeats the interrupt. When the host is gone it gives the worker a bounded time to clean up
-and then ends the process, so that no worker outlives its host.
+Nothing here runs user code or waits for any. Cancels and recalls of calls that have not begun
+are answered at once; everything else is the lane's. While a cancelled call goes on, `nag`
+repeats the interrupt. Who reads the messages is the business of `_reader.py`.
 """
 
 from __future__ import annotations
 
-import os
-import select
 import time
+from typing import Protocol
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol import (
@@ -21,17 +19,20 @@ from snakepit.protocol import (
     Returned,
     Settled,
     Shutdown,
+    ToHost,
     ToWorker,
 )
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
 from snakepit.worker._lane import Lane
 from snakepit.worker._toolbox import Tool
-from snakepit.worker._wire import Wire, complain
 
-NAG_INTERVAL_S = 0.01
-ORPHAN_GRACE_S = 6.0
-ORPHAN_EXIT_CODE = 70
+
+class Sender(Protocol):
+    """The way to the host."""
+
+    def send(self, message: ToHost, /) -> None:
+        """Send the whole message. Raises OSError when the host is gone."""
 
 
 class Service:
@@ -39,7 +40,7 @@ class Service:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Sender,
         lane: Lane,
         interrupt: Interrupt,
         tools: dict[str, Tool],
@@ -49,27 +50,6 @@ class Service:
         self._wire, self._lane, self._interrupt, self._tools = wire, lane, interrupt, tools
         self._cancel_grace_s = cancel_grace_s
         self._nagged: Job | None = None  # the cancelled call that may still be running
-
-    def serve(self, early: list[ToWorker]) -> None:
-        """Read and act until the host is gone. Runs in the I/O thread; never raises."""
-        try:
-            poll = select.poll()
-            poll.register(self._wire.fileno(), select.POLLIN)
-            self._handle_all(early)
-            early.clear()
-            while True:
-                while self._nag() and not poll.poll(NAG_INTERVAL_S * 1000):
-                    pass
-                if not self._receive():
-                    break
-        except ConnectionError:
-            pass
-        except ProtocolError as error:
-            complain(str(error))
-        except BaseException as error:  # whatever it is: nobody hears the host any more
-            complain(f"the I/O thread ends: {' '.join(repr(error).split())}")
-        finally:
-            self._host_is_gone()
 
     def terminate(self) -> None:
         """Stop soon: cancel what runs, begin nothing of what waits.
@@ -82,15 +62,14 @@ class Service:
         if job is not None:
             self._cancel(job)
 
-    def _receive(self) -> bool:
-        # In a frame of its own: what has been handled is not kept while nothing comes.
-        messages = self._wire.receive()
-        if messages is None:
-            return False
-        self._handle_all(messages)
-        return True
+    def begin_end(self) -> bool:
+        """The host is gone: `terminate`, unless there is nothing yet to clean up."""
+        if self._lane.started:
+            self.terminate()
+        return self._lane.started
 
-    def _handle_all(self, messages: list[ToWorker]) -> None:
+    def handle_all(self, messages: list[ToWorker]) -> None:
+        """Act on the messages. Raises ProtocolError at one that has no place here."""
         for message in messages:
             self._handle(message)
 
@@ -131,7 +110,7 @@ class Service:
         self._nagged = job
         self._lane.cancel(job)
 
-    def _nag(self) -> bool:
+    def nag(self) -> bool:
         """Repeat the interrupt where it is due; False when there is nothing to wait for."""
         job = self._nagged
         if job is None:
@@ -148,15 +127,3 @@ class Service:
         elif time.monotonic() >= job.interrupt_at:
             self._interrupt.send()
         return True
-
-    def _host_is_gone(self) -> None:
-        """Let the lane clean up, within bounds; the process ends in any case."""
-        try:
-            if self._lane.started:
-                self.terminate()
-                deadline = time.monotonic() + ORPHAN_GRACE_S
-                while time.monotonic() < deadline:
-                    self._nag()
-                    time.sleep(NAG_INTERVAL_S)
-        finally:
-            os._exit(ORPHAN_EXIT_CODE)

@@ -30,9 +30,9 @@ GONE_S = 5.0  # for a worker that nothing holds up, on a busy machine
 # A worker whose patience with what does not stop is short.
 HASTY_MAIN = """\
 import sys
-from snakepit.worker import _service
+from snakepit.worker import _reader
 from snakepit.worker.__main__ import main
-_service.ORPHAN_GRACE_S = 0.3
+_reader.ORPHAN_GRACE_S = 0.3
 sys.exit(main([]))
 """
 HASTY = (sys.executable, "-P", "-c", HASTY_MAIN)
@@ -204,9 +204,9 @@ def test_what_does_not_stop_is_ended_with_its_orphaned_worker(where: str) -> Non
 
 def test_the_patience_with_what_does_not_stop_is_bounded() -> None:
     """The figure that the test above shortens."""
-    from snakepit.worker import _service
+    from snakepit.worker import _reader
 
-    assert 0 < _service.ORPHAN_GRACE_S <= 10
+    assert 0 < _reader.ORPHAN_GRACE_S <= 10
 
 
 def test_a_host_that_goes_while_the_adapter_initializes_ends_the_worker() -> None:
@@ -256,7 +256,7 @@ def test_whatever_ends_the_io_thread_is_told_and_ends_the_worker(state: str) -> 
             worker.wait_line("running")
         worker.send(Credit(99, 1))  # wakes it
         worker.wait_exit(GONE_S)
-        told = "snakepit worker: the I/O thread ends: MemoryError()"
+        told = "snakepit worker: it hears its host no more: MemoryError()"
         assert worker.lines.count(told) == 1
         worker.lines.remove(told)
         ran = [] if state == "idle" else ["running", "interrupted"]
