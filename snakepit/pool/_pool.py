@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, TypeVarTuple, cast
@@ -50,8 +49,7 @@ class Pool:
 
     def __init__(self, core: PoolCore) -> None:
         self._core = core
-        self._thread_id = threading.get_ident()
-        self._loop_token = anyio.lowlevel.current_token()
+        self._loop = core.loop
         self._fork_generation = fork_generation()
 
     def __repr__(self) -> str:
@@ -96,7 +94,7 @@ class Pool:
         Source: the way of a call in docs/architecture.md.
         """
         self._check_caller()
-        await anyio.lowlevel.checkpoint_if_cancelled()  # a cancelled scope sends nothing
+        await self._loop.checkpoint_if_cancelled()  # a cancelled scope sends nothing
         call = self._submit(tool, params, timeout=timeout, idempotent=idempotent)
         body, buffers = await self._finish(call)
         return decode_value(body, buffers)
@@ -155,9 +153,10 @@ class Pool:
                 "run_sync sends pickles, so it works only on pools that start their own Python "
                 "workers; this one was opened with a command"
             )
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._loop.checkpoint_if_cancelled()
+        self._core.refuse_if_shut()
         body, buffers = encode_params(pickle_call(func, args))
-        call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None)
+        call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None, attended=True)
         value: T = unpickle_outcome(decode_value(*await self._finish(call)))
         return value
 
@@ -218,14 +217,21 @@ class Pool:
             timeout=timeout,
             idempotent=idempotent,
             window=window,
+            attended=not window,
         )
 
     async def _finish(self, call: PendingCall) -> Any:
         """Wait for the outcome; if that is cut short, stop the call first."""
         try:
             while not call.settled:
-                await call.changed()
+                worker = call.worker
+                if worker is not None and worker.reading is not None and worker.reading.is_free:
+                    await worker.reading.read_as_caller()
+                else:
+                    call.attended = False
+                    await call.changed()
         except BaseException:
+            call.attended = False
             self._core.give_up(call)
             await call.until_settled()  # noqa: ASYNC102 - as in stream
             raise
@@ -236,10 +242,7 @@ class Pool:
             raise RuntimeError(
                 "this pool belongs to the process that opened it; a forked child must open its own"
             )
-        if (
-            threading.get_ident() != self._thread_id
-            or anyio.lowlevel.current_token() != self._loop_token
-        ):
+        if not self._loop.is_here():
             raise RuntimeError(
                 "a pool belongs to the event loop that opened it; from another thread use "
                 "anyio.from_thread, or open_pool_sync, which gives scripts a pool without async"

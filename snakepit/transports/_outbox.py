@@ -50,6 +50,15 @@ class Outbox:
         behind = any(getattr(large.message, "id", None) == number for large in self._large)
         (self._large if behind and number is not None else self._small).append(outgoing)
 
+    def pack(self, message: Any) -> bytes | None:
+        """The message as the one frame that it is; None if it goes in parts."""
+        return self._packer.pack(message)
+
+    def put_rest(self, rest: memoryview) -> None:
+        """Queue the rest of a frame that was begun while nothing waited."""
+        assert not self
+        self._writing.append(rest)
+
     def withdraw(self, message: Any) -> bool:
         """Take the message back; False if its last frame has begun."""
         for line in (self._small, self._large):
