@@ -156,8 +156,9 @@ class PoolCore:
         if seat is not None:
             self._worker_of[seat].send(call, now)
             return call
-        self.scheduler.submit(call)
-        self.dispatch(now)
+        first = self.scheduler.submit(call)
+        if first:  # else those before it wait, and so does it
+            self.dispatch(now)
         self._limit_wait(call, now)
         return call
 
@@ -182,9 +183,13 @@ class PoolCore:
             return
         if now is None:
             now = self.now()
+        served: dict[Worker, None] = {}
         while (pair := scheduler.next(now)) is not None:
-            seat, call = pair
-            self._worker_of[seat].send(call, now)
+            worker = self._worker_of[pair[0]]
+            worker.queue(pair[1], now)
+            served[worker] = None
+        for worker in served:
+            worker.flush()
         stolen = scheduler.steal()
         if stolen is not None:
             seat, ids = stolen

@@ -61,9 +61,11 @@ class Scheduler(Generic[C]):
         """Would one more call have to wait, with no place to wait in?"""
         return self._queue_max is not None and not self.idle and self.waiting >= self._queue_max
 
-    def submit(self, call: C) -> None:
-        """Put the call at the end of the line."""
+    def submit(self, call: C) -> bool:
+        """Put the call at the end of the line; True if it is the first one there."""
+        first = not self._queue
         self._queue[call.id] = call
+        return first
 
     def lease_idle(self, call: C, now: float) -> Seat[C] | None:
         """Lease the call where a worker idles and nobody is in line, else None: then `submit`."""

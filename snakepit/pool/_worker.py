@@ -81,6 +81,19 @@ class Worker:
         if not call.attended:
             self._need_reading()
 
+    def queue(self, call: PendingCall, now: float) -> None:
+        """As `send`, where `flush` follows: several calls share one write."""
+        assert self._channel is not None
+        call.worker = self
+        call.reached_worker = self._channel.queue_nowait(call.message(now))
+        if not call.attended:
+            self._need_reading()
+
+    def flush(self) -> None:
+        """Write what was queued."""
+        if self._channel is not None:
+            self._channel.flush_nowait()
+
     def tell(self, message: ToWorker) -> None:
         """Send any other message, unless the link is gone."""
         if self._channel is not None:

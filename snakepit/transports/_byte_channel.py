@@ -88,6 +88,16 @@ class ByteChannel(Channel):
             self._poked.set()
         return not self._peer_gone
 
+    def queue_nowait(self, message: ToWorker) -> bool:
+        if self._closed or self._peer_gone:
+            return False
+        self._outbox.put(message)
+        return True
+
+    def flush_nowait(self) -> None:
+        if not self._flush():
+            self._poked.set()
+
     def _write_now(self, frame: bytes) -> None:
         """Write a frame while nothing waits; what the stream does not take waits."""
         try:

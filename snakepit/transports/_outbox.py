@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from snakepit.protocol import Frame, Packer, forget, transfer_of
+
+WRITE_BYTES_MAX: Final = 2**16
 
 
 class Outgoing:
@@ -34,7 +36,7 @@ class Outbox:
         self._small: deque[Outgoing] = deque()
         self._large: deque[Outgoing] = deque()
         self._writing: deque[bytes | memoryview] = deque()  # the begun frame
-        self._finished: Outgoing | None = None  # to be reported when the begun frame is written
+        self._finished: list[Outgoing] = []  # to be reported when what was begun is written
 
     def __bool__(self) -> bool:
         return bool(self._writing or self._small or self._large)
@@ -74,10 +76,12 @@ class Outbox:
     def next_bytes(self) -> bytes | memoryview | None:
         """What to write now; the same again until `wrote` says that it was written."""
         if not self._writing:
-            line = self._small or self._large
-            if not line:
+            if self._small:
+                self._begin_small()
+            elif self._large:
+                self._begin_large()
+            else:
                 return None
-            self._begin(line)
         return self._writing[0]
 
     def wrote(self, count: int) -> None:
@@ -87,26 +91,34 @@ class Outbox:
             self._writing[0] = memoryview(data)[count:]
             return
         self._writing.popleft()
-        if not self._writing and (finished := self._finished) is not None:
-            self._finished = None
-            if finished.on_sent is not None:
-                finished.on_sent()
+        if not self._writing and self._finished:
+            finished, self._finished = self._finished, []
+            _report(finished)
 
     def clear(self) -> None:
         """Drop everything: the other side is gone. Those who wait are told that it is over."""
-        dropped = [*self._small, *self._large]
-        if self._finished is not None:
-            dropped.append(self._finished)
+        dropped = [*self._small, *self._large, *self._finished]
         self._small.clear()
         self._large.clear()
         self._writing.clear()
-        self._finished = None
-        for outgoing in dropped:
-            if outgoing.on_sent is not None:
-                outgoing.on_sent()
+        self._finished = []
+        _report(dropped)
 
-    def _begin(self, line: deque[Outgoing]) -> None:
-        outgoing = line[0]
+    def _begin_small(self) -> None:
+        """Begin as many small messages as go well into one write."""
+        frames: list[bytes] = []
+        room = WRITE_BYTES_MAX
+        while self._small and (room > 0 or not frames):
+            outgoing = self._small.popleft()
+            assert outgoing.upcoming is not None
+            frame = outgoing.upcoming[0]
+            frames.append(frame)
+            room -= len(frame)
+            self._finished.append(outgoing)
+        self._writing.append(b"".join(frames) if len(frames) > 1 else frames[0])
+
+    def _begin_large(self) -> None:
+        outgoing = self._large[0]
         assert outgoing.upcoming is not None
         head, data = outgoing.upcoming
         self._writing.append(head)
@@ -116,5 +128,11 @@ class Outbox:
             outgoing.transfers[transfer_of(head)] = None
         outgoing.upcoming = next(outgoing.frames, None)
         if outgoing.upcoming is None:
-            line.popleft()
-            self._finished = outgoing
+            self._large.popleft()
+            self._finished.append(outgoing)
+
+
+def _report(finished: list[Outgoing]) -> None:
+    for outgoing in finished:
+        if outgoing.on_sent is not None:
+            outgoing.on_sent()
