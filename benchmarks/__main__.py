@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import _plot, _report
+from benchmarks._machine import Onlooker, describe_machine
 from benchmarks._results import Results, Table
 from benchmarks._scenarios import SCENARIOS, Plan, run
 
@@ -23,7 +24,8 @@ def main() -> int:
     options = _options()
     plan = Plan(options.rounds, options.scale, tuple(options.contenders))
     started = time.monotonic()
-    results = Results(options.rounds, _report.describe_machine())
+    onlooker = Onlooker()
+    results = Results(options.rounds, describe_machine())
     print("; ".join(results.machine.values()))
     print(f"{options.rounds} rounds; ratios are medians of per-round ratios\n")
     for name, found in run(options.only, plan):
@@ -34,12 +36,18 @@ def main() -> int:
             results.failed[name] = str(found)
             print(f"{name} FAILED: {found}\n", flush=True)
     print(_report.verdicts_text(results))
+    results.machine["others"] = onlooker.others()
     _save(results, options.json)
     if options.update:
         _update(results)
-    print(f"{time.monotonic() - started:.0f} s; figures in {options.json}")
+    print(f"{time.monotonic() - started:.0f} s; {results.machine['others']}; {options.json}")
+    return exit_status(results, strict=options.strict)
+
+
+def exit_status(results: Results, *, strict: bool) -> int:
+    """1 if something did not work; a missed gate counts only if strict, a goal never."""
     missed = [v for v in _report.verdicts(results) if not (v.reached or v.gate.goal)]
-    return 1 if results.failures() or (options.strict and missed) else 0
+    return int(bool(results.failures() or (strict and missed)))
 
 
 def _options() -> argparse.Namespace:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from typing import Final
 
 from benchmarks._gates import GATES, Verdict
@@ -14,7 +11,6 @@ from benchmarks._rounds import Summary, ratios
 
 BEGIN: Final = "<!-- what follows is written by `make bench UPDATE=1` -->"
 END: Final = "<!-- what came before is written by `make bench UPDATE=1` -->"
-_LIBRARIES: Final = ("anyio", "trio", "msgspec", "trio-parallel", "loky", "pebble")
 
 
 def figure(value: float, unit: str) -> str:
@@ -101,23 +97,6 @@ def rewrite(page: str, part: str) -> str:
     return before + part + after
 
 
-def describe_machine() -> dict[str, str]:
-    """What the figures depend on."""
-    versions = []
-    for library in _LIBRARIES:
-        try:
-            versions.append(f"{library} {metadata.version(library)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "processor": f"{os.cpu_count()} CPUs, {_processor()}",
-        "system": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "libraries": ", ".join(versions),
-        "load": f"load {os.getloadavg()[0]:.1f} when it began",
-    }
-
-
 def _page_lines(results: Results, plot: str) -> Iterator[str]:
     yield f"One run of {results.rounds} rounds: " + "; ".join(results.machine.values()) + "."
     yield from ("", f"![Each contender's cost, as a multiple of snakepit's]({plot})", "")
@@ -128,8 +107,10 @@ def _page_lines(results: Results, plot: str) -> Iterator[str]:
         if not table.rows:
             continue
         yield from (f"### {table.title}", "")
-        against = f"over {table.base}" if table.base in table.rows else ""
-        yield from _markdown(("", "median", against), table_cells(table))
+        if table.base in table.rows:
+            yield from _markdown(("", "median", f"over {table.base}"), table_cells(table))
+        else:
+            yield from _markdown(("", "median"), [cells[:2] for cells in table_cells(table)])
     left_out = {
         row: why for table in results.tables.values() for row, why in table.left_out.items()
     }
@@ -152,12 +133,3 @@ def _middle(table: Table, figures: Sequence[float]) -> str:
 
 def _digits(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            names = [line.partition(":")[2].strip() for line in info if line[:10] == "model name"]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.machine()
