@@ -11,7 +11,7 @@ import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import cache
 from itertools import cycle
 from typing import Any, Final
@@ -81,8 +81,11 @@ async def idle_memory(calls: Calls) -> float:
     """MiB of memory that one idle worker has for itself; the helper processes count too."""
     del calls
     await anyio.sleep(0.5)
-    mine = psutil.Process()
-    return sum(_uss(child.pid) for child in mine.children(recursive=True))
+    total = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a helper that has just ended
+            total += _uss(child.pid)
+    return total
 
 
 async def memory_growth(calls: Calls, *, first: int, last: int) -> dict[str, float]:

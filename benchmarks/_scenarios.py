@@ -25,7 +25,7 @@ from benchmarks._rounds import FailedError, Turn, play
 from benchmarks._subjects import Company, LeftOutError, Subject, gather
 
 FLOOR: Final = "floor"
-TURNS_EACH: Final = 3
+TURNS_EACH: Final = 5
 CALLERS: Final = 64
 _SNAKEPITS: Final = tuple(contender.name for contender in SNAKEPITS)
 _PEERS: Final = tuple(contender.name for contender in PEERS)
@@ -75,8 +75,8 @@ def round_trip(plan: Plan) -> Iterator[Table]:
     """One caller, one worker, a call that does nothing."""
     names = plan.wanted(TRIO_ALONE.name, *_SNAKEPITS, ON_ASYNCIO.name, RUN_SYNC.name, *_PEERS)
     with closing(Floor()) as floor, gather(names, 1) as company:
-        turns: dict[str, Turn] = {FLOOR: partial(floor.round_trip, plan.seconds(0.06))}
-        turns |= plan.turns(company, "round_trip", seconds=0.06)
+        turns: dict[str, Turn] = {FLOOR: partial(floor.round_trip, plan.seconds(0.05))}
+        turns |= plan.turns(company, "round_trip", seconds=0.05)
         rows = plan.play(turns, company)
     title = "No-op round trip, 1 caller, 1 worker: the median call"
     yield _table("roundtrip", title, rows, company, base=FLOOR)
@@ -86,7 +86,7 @@ def throughput(plan: Plan) -> Iterator[Table]:
     """Many callers, two workers, calls that do nothing."""
     names = (*_SNAKEPITS, NOT_PIPELINED.name, ON_ASYNCIO.name, RUN_SYNC.name, *_PEERS)
     with gather(plan.wanted(*names), 2) as company:
-        turns = plan.turns(company, "load", seconds=0.1, callers=CALLERS)
+        turns = plan.turns(company, "load", seconds=0.08, callers=CALLERS)
         rows = plan.play(turns, company)
     title = f"No-op throughput, {CALLERS} callers, 2 workers: time per call"
     yield _table("throughput", title, rows, company, base=DEFAULT)
@@ -140,7 +140,7 @@ def waiting(plan: Plan) -> Iterator[Table]:
     base, many, turns = "10 callers", "10,000 callers", dict[str, Turn]()
     with gather(plan.wanted(DEFAULT), 2) as company:
         for subject in company.subjects.values():
-            measure = partial(subject.measure, "load", seconds=plan.seconds(0.5))
+            measure = partial(subject.measure, "load", seconds=plan.seconds(0.3))
             turns[base] = partial(measure, callers=10)
             turns[many] = partial(measure, callers=plan.count(10_000))
         rows = plan.play(turns, company)
@@ -180,9 +180,11 @@ def workers(plan: Plan) -> Iterator[Table]:
 def memory(plan: Plan) -> Iterator[Table]:
     """What an idle worker weighs, and what calls leave behind."""
     with gather(plan.wanted(*_SNAKEPITS, *_PEERS), 1) as company:
-        rows = {
-            name: [subject.measure("idle_memory")] for name, subject in company.subjects.items()
+        turns: dict[str, Turn] = {
+            name: partial(subject.measure, "idle_memory")
+            for name, subject in company.subjects.items()
         }
+        rows = play(turns, rounds=1, turns_each=1, failed=company.failed)
     title = "Memory (USS) of one idle worker, with all helper processes of its pool"
     yield _table("idle", title, rows, company, unit="MiB", base=DEFAULT)
     rows = {}
