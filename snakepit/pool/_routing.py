@@ -28,13 +28,20 @@ if TYPE_CHECKING:
     from snakepit.pool._core import PoolCore
     from snakepit.pool._worker import Worker
 
-LAST_WORDS: Final = (Result, End, Failure, Settled)  # of a call: exactly one of these
+LAST_WORDS: Final = (End, Failure, Settled)  # of a call: exactly one of these, or a Result
 
 
 def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) -> None:
     """Act on the messages. Raises ProtocolError at one that has no place here; those before it count."""
     for message in messages:
-        if isinstance(message, Item):
+        if type(message) is Result:  # by far the most
+            call = _take(worker, message.id, now)
+            if not call.settled:  # else its caller did not have to wait for this
+                call.result = (message.body, message.buffers)
+                if call.window:
+                    call.error = ProtocolError("a stream was answered like a plain call")
+                core.settle(call)
+        elif isinstance(message, Item):
             call = _stream(worker, message)
             if not call.given_up:
                 call.items.append(message)
@@ -43,7 +50,7 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
             call = _take(
                 worker, message.id, now, ran=not isinstance(message, Settled) or message.ran
             )
-            if not call.settled:  # else its caller did not have to wait for this
+            if not call.settled:  # as above
                 _conclude(worker, call, message)
                 core.settle(call)
         elif isinstance(message, Returned):
@@ -52,7 +59,7 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
             raise ProtocolError(f"{type(message).__name__} is out of place here")
 
 
-def _conclude(worker: Worker, call: PendingCall, message: Result | End | Failure | Settled) -> None:
+def _conclude(worker: Worker, call: PendingCall, message: End | Failure | Settled) -> None:
     """Note on the call how it ended."""
     if isinstance(message, Failure):
         call.error = _error(worker, call, message)
@@ -61,10 +68,6 @@ def _conclude(worker: Worker, call: PendingCall, message: Result | End | Failure
             call.error = ProtocolError("the worker ended a call that nobody had cancelled")
         elif not message.ran:
             worker.never_ran(call)
-    elif isinstance(message, Result):
-        call.result = (message.body, message.buffers)
-        if call.window:
-            call.error = ProtocolError("a stream was answered like a plain call")
     elif not call.window:
         call.error = ProtocolError("a plain call was answered like a stream")
 

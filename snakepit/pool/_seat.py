@@ -102,7 +102,8 @@ class Seat(Generic[C]):
             self.head_since = now
         del self.calls[call_id]
         self._alone -= not call.prefetchable
-        self.recalled.discard(call_id)
+        if self.recalled:
+            self.recalled.discard(call_id)
         self.finished_count += ran
         if not self.calls and self.phase is Phase.LEASED:
             self.phase = Phase.READY
