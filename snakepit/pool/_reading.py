@@ -73,7 +73,7 @@ class Reading:
             self._asleep.set()
 
     @enable_ki_protection
-    async def read_as_caller(self) -> None:
+    async def read_as_caller(self) -> None:  # noqa: ASYNC910 - receive is a checkpoint
         """Read once and take what has come. Cancelling loses nothing."""
         self._caller_reads = True
         quiet = False

@@ -17,6 +17,7 @@ PREFETCH_MAX: Final = 4
 PREFETCH_AVERAGE_MAX_S: Final = 0.001
 OVERDUE_S: Final = 0.002
 _AVERAGE_WEIGHT: Final = 0.2
+DURATION_NOTED_MAX_S: Final = 3 * PREFETCH_AVERAGE_MAX_S  # one long call is not yet a habit
 
 
 class HasId(Protocol):
@@ -140,6 +141,7 @@ class Seat(Generic[C]):
         return left
 
     def _note(self, duration_s: float) -> None:
+        duration_s = min(duration_s, DURATION_NOTED_MAX_S)
         if self.average_s == float("inf"):
             self.average_s = duration_s
         else:

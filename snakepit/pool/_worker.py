@@ -292,7 +292,7 @@ class Worker:
         return self.reading
 
     @enable_ki_protection
-    async def _read(self, reading: Reading, early: list[ToHost]) -> None:
+    async def _read(self, reading: Reading, early: list[ToHost]) -> None:  # noqa: ASYNC910 - if early is bad
         """Read what the worker says, to the very last word, but for what callers read."""
         try:
             await reading.run(early)

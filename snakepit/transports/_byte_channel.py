@@ -151,7 +151,7 @@ class ByteChannel(Channel):
                         continue  # `aclose` or `_flush` has woken us
                 messages = self._read_available()
                 if messages:
-                    return messages
+                    return messages  # noqa: ASYNC910 - until_readable is one
         finally:
             self._receiving = False
 

@@ -33,6 +33,8 @@ class Large:
 class Outbox:
     """The queue of one link, a line for small messages and one for large ones.
 
+    Small ones that wait together are written together.
+
     `on_sent` of a message is called once all of it is written, or never will be.
     """
 
@@ -41,7 +43,8 @@ class Outbox:
         self._small: deque[Small] = deque()
         self._large: deque[Large] = deque()
         self._writing: deque[bytes | memoryview] = deque()  # what was begun
-        self._finished: list[OnSent] = []  # to be told when what was begun is written
+        self._begun = self._written = 0  # bytes of this stream
+        self._ends: deque[tuple[int, Callable[[], None]]] = deque()  # whom to tell, and when
 
     def __bool__(self) -> bool:
         return bool(self._writing or self._small or self._large)
@@ -63,7 +66,7 @@ class Outbox:
     def put_rest(self, rest: memoryview) -> None:
         """Queue the rest of a frame that was begun while nothing waited."""
         assert not self
-        self._writing.append(rest)
+        self._write(rest)
 
     def withdraw(self, message: Any) -> bool:
         """Take the message back; False if its last frame has begun."""
@@ -95,24 +98,27 @@ class Outbox:
         data = self._writing[0]
         if count < len(data):
             self._writing[0] = memoryview(data)[count:]
-            return
-        self._writing.popleft()
-        if not self._writing and self._finished:
-            finished, self._finished = self._finished, []
-            _tell(finished)
+        else:
+            self._writing.popleft()
+        self._written += count
+        while self._ends and self._ends[0][0] <= self._written:
+            self._ends.popleft()[1]()
 
     def clear(self) -> None:
         """Drop everything: the other side is gone. Those who wait are told that it is over."""
         dropped = [
+            *(on_sent for _, on_sent in self._ends),
             *(on_sent for _, _, on_sent in self._small),
             *(large.on_sent for large in self._large),
-            *self._finished,
         ]
+        self._writing.clear()
+        self._ends.clear()
+        self._written = self._begun
         self._small.clear()
         self._large.clear()
-        self._writing.clear()
-        self._finished = []
-        _tell(dropped)
+        for on_sent in dropped:
+            if on_sent is not None:
+                on_sent()
 
     def _is_behind(self, message: Any) -> bool:
         """Must it keep its place behind a large message of the same call?"""
@@ -124,31 +130,30 @@ class Outbox:
     def _begin_small(self) -> None:
         """Begin as many small messages as go well into one write."""
         frames: list[bytes] = []
-        room = WRITE_BYTES_MAX
-        while self._small and room > 0:
+        size = 0
+        while self._small and size < WRITE_BYTES_MAX:
             _, frame, on_sent = self._small.popleft()
             frames.append(frame)
-            room -= len(frame)
+            size += len(frame)
             if on_sent is not None:
-                self._finished.append(on_sent)
-        self._writing.append(frames[0] if len(frames) == 1 else b"".join(frames))
+                self._ends.append((self._begun + size, on_sent))
+        self._write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._writing.append(data)
+        self._begun += len(data)
 
     def _begin_large(self) -> None:
         large = self._large[0]
         assert large.upcoming is not None
         head, data = large.upcoming
-        self._writing.append(head)
+        self._write(head)
         if data is not None:
             if len(data):
-                self._writing.append(data)
+                self._write(data)
             large.transfers[transfer_of(head)] = None
         large.upcoming = next(large.frames, None)
         if large.upcoming is None:
             self._large.popleft()
-            self._finished.append(large.on_sent)
-
-
-def _tell(finished: list[OnSent]) -> None:
-    for on_sent in finished:
-        if on_sent is not None:
-            on_sent()
+            if large.on_sent is not None:
+                self._ends.append((self._begun, large.on_sent))
