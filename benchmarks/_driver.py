@@ -52,10 +52,14 @@ def _serve(name: str, workers: int, commands: Any, replies: Any) -> None:
 
     try:
         contender.load()
-        anyio.run(main, backend=contender.backend)
     except ImportError as error:
         _say(replies, left_out=f"not installed ({error})")
+        return
+    try:
+        anyio.run(main, backend=contender.backend)
     except ConfigError as error:
+        if error.option != "transport":
+            raise
         _say(replies, left_out=str(error))
 
 

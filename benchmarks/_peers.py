@@ -42,12 +42,19 @@ def _call_back(done: Done, future: futures.Future[Any]) -> None:
 
 
 class Futures(Contender):
-    """Pools that return a `concurrent.futures.Future`."""
+    """Pools that return a `concurrent.futures.Future`.
+
+    `module`: what is imported; `pool`: makes one from the module and a number of workers.
+    """
 
     def __init__(self, name: str, module: str, pool: Callable[[Any, int], Any]) -> None:
         self.name = name
         self._module = module
         self._pool = pool
+
+    def submit(self, pool: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Begin a call."""
+        return pool.submit(func, *args)
 
     def load(self) -> None:
         self._library = importlib.import_module(self._module)
@@ -55,18 +62,21 @@ class Futures(Contender):
     @asynccontextmanager
     async def open(self, workers: int) -> AsyncGenerator[Calls]:
         with self._pool(self._library, workers) as pool:
-            submit = pool.schedule if self._module == "pebble" else pool.submit
 
             def start(func: Callable[..., Any], args: tuple[Any, ...], done: Done) -> None:
-                future = (
-                    submit(func, args=args) if self._module == "pebble" else submit(func, *args)
-                )
-                future.add_done_callback(partial(_call_back, done))
+                self.submit(pool, func, args).add_done_callback(partial(_call_back, done))
 
             async def run(func: Callable[..., Any], *args: Any) -> Any:
                 return await until_done(partial(start, func, args))
 
             yield Calls.through(run)
+
+
+class Pebble(Futures):
+    """pebble's own word for submit."""
+
+    def submit(self, pool: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        return pool.schedule(func, args=args)
 
 
 class MultiprocessingPool(Contender):
@@ -145,7 +155,7 @@ PEERS: Final[tuple[Contender, ...]] = (
         lambda lib, workers: lib.ProcessPoolExecutor(workers, mp_context=_context("forkserver")),
     ),
     Futures("loky", "loky", lambda lib, workers: lib.ProcessPoolExecutor(workers)),
-    Futures(
+    Pebble(
         "pebble",
         "pebble",
         lambda lib, workers: lib.ProcessPool(workers, context=_context("spawn")),

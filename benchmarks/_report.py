@@ -46,7 +46,9 @@ def table_cells(table: Table) -> list[tuple[str, str, str]]:
 
 def table_text(table: Table) -> str:
     """The table on the terminal."""
-    against = f"over {table.base}, per round (lowest to highest)" if table.base else ""
+    against = (
+        f"over {table.base}, per round (lowest to highest)" if table.base in table.rows else ""
+    )
     cells = [("", "median", against), *table_cells(table)]
     widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
     lines = [table.title]
