@@ -62,7 +62,7 @@ FLOORS = {
     "worker": 2,
     "process": 2,
     "options": 2,
-    "loops": 2,
+    "_loops": 2,
     "transports": 3,
     "launchers": 4,
     "resilience": 4,

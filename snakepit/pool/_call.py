@@ -17,7 +17,7 @@ from snakepit.process import shielded
 from snakepit.protocol import Buffers, Call, Item
 
 if TYPE_CHECKING:
-    from snakepit.loops import Signal
+    from snakepit._loops import Signal
     from snakepit.pool._deadlines import Alarm
     from snakepit.pool._worker import Worker
     from snakepit.protocol import ToolInfo

@@ -18,6 +18,7 @@ from attrs import frozen
 from msgspec import Raw
 from trio.lowlevel import enable_ki_protection
 
+from snakepit._loops import Loop, this_loop
 from snakepit.errors import (
     CallTimeoutError,
     InvalidParamsError,
@@ -28,7 +29,6 @@ from snakepit.errors import (
     ToolNotFoundError,
     WorkerDiedError,
 )
-from snakepit.loops import Loop, this_loop
 from snakepit.pool._call import PendingCall
 from snakepit.pool._deadlines import Deadlines
 from snakepit.pool._scheduler import Scheduler

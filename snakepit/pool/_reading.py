@@ -17,7 +17,7 @@ from trio.lowlevel import enable_ki_protection
 from snakepit.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from snakepit.loops import Loop, Signal
+    from snakepit._loops import Loop, Signal
     from snakepit.pool._deadlines import Deadlines
     from snakepit.protocol import ToHost
     from snakepit.transports import Channel

@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from snakepit.loops import this_loop
+from snakepit._loops import this_loop
 from snakepit.process import close_fds, fork_generation, guard_fds
 from snakepit.protocol import Buffer
 from snakepit.transports._base import Channel, Link, Transport

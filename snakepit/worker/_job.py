@@ -17,12 +17,12 @@ class Job:
     """A call and what became of it so far."""
 
     # Most calls never change these: they cost nothing until they do.
-    cancelled = False
-    host_asked = False  # it was the host who cancelled: it waits for Settled
-    interrupted = False  # it was: it knows
-    spared = False  # it must not be
-    answered = False  # its loop has heard of the cancel, or of a question since
-    interrupt_at = 0.0  # monotonic; when the I/O thread may interrupt it
+    cancelled: bool = False
+    host_asked: bool = False  # it was the host who cancelled: it waits for Settled
+    interrupted: bool = False  # it was: it knows
+    spared: bool = False  # it must not be
+    answered: bool = False  # its loop has heard of the cancel, or of a question since
+    interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
     deadline: float | None = None
     # Grants of further items; a grant of 0 only wakes the lane to look at `cancelled`.
     credits: SimpleQueue[int] | None = None

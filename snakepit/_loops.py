@@ -83,11 +83,11 @@ class TrioLoop(Loop):
         self.now = trio.lowlevel.current_clock().current_time
         self._root = trio.lowlevel.current_root_task()
 
-    def is_here(self) -> bool:  # noqa: D102 - as Loop
+    def is_here(self) -> bool:
         here = trio.lowlevel.in_trio_task()  # and not in a host's callback, in guest mode
         return here and trio.lowlevel.current_root_task() is self._root
 
-    def readable(self, fd: int) -> Readable:  # noqa: D102 - as Loop
+    def readable(self, fd: int) -> Readable:
         return _TrioReadable(fd)
 
 
@@ -115,10 +115,10 @@ class AsyncioLoop(Loop):
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
 
-    def is_here(self) -> bool:  # noqa: D102 - as Loop
+    def is_here(self) -> bool:
         return asyncio._get_running_loop() is self._loop
 
-    def readable(self, fd: int) -> Readable:  # noqa: D102 - as Loop
+    def readable(self, fd: int) -> Readable:
         return _AsyncioReadable(self._loop, fd)
 
 
