@@ -19,6 +19,7 @@ from snakepit.protocol import Buffers, Call, Item
 if TYPE_CHECKING:
     from snakepit._loops import Signal
     from snakepit.pool._deadlines import Alarm
+    from snakepit.pool._progress import Feed
     from snakepit.pool._worker import Worker
     from snakepit.protocol import ToolInfo
 
@@ -44,6 +45,7 @@ class PendingCall:
     settled = False
     result: tuple[Raw, Buffers] | None = None
     error: BaseException | None = None
+    feed: Feed | None = None  # of a caller that wants to hear of its progress
     _changed: Signal | None = None  # somebody waits for it
 
     def __init__(

@@ -207,6 +207,8 @@ class PoolCore:
             self.deadlines.cancel(alarm)
         if call.given_up or call.error is not None:
             self.errors += 1
+            if call.given_up and call.feed is not None:
+                call.feed.stop()
         call.wake()
 
     def ready(self, worker: Worker, tools: dict[str, ToolInfo]) -> None:

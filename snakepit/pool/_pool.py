@@ -18,6 +18,7 @@ from snakepit.errors import (
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore, PoolStats
 from snakepit.pool._functions import pickle_call, unpickle_outcome
+from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._settings import check_timeout
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stream import Stream
@@ -69,6 +70,7 @@ class Pool:
         *,
         timeout: float | None = None,
         idempotent: bool | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run one tool on one worker and return its value. Always a checkpoint.
 
@@ -83,6 +85,11 @@ class Pool:
             timeout: seconds for the whole call, waiting included; None: the tool's own, else
                 `call_timeout`.
             idempotent: may it run twice? None: as its tool declares.
+            on_progress: called with (done, total, message) of what the tool tells by
+                `context().progress(...)`, in this task, in order; async or not. A slow one is
+                shown the latest update only; the last one is always shown before this returns.
+                If it raises, or is cancelled, the tool is stopped, and the exception goes on. When
+                the call is given up, by its timeout or its pool's end, an async one is cancelled.
 
         Raises:
             ToolError: the tool raised; also an instance of the builtin type that it raised.
@@ -90,12 +97,19 @@ class Pool:
             CallTimeoutError, QueueTimeoutError: time was up while it ran, or before it began.
             WorkerDiedError: the worker died, or had to be ended, during the call.
             PoolSaturatedError, PoolClosedError, PoolBrokenError: refused.
+            TypeError: `on_progress` cannot be called.
 
         Source: the way of a call in docs/architecture.md.
         """
         self._check_caller()
+        if on_progress is not None:
+            check_on_progress(on_progress)
         await self._loop.checkpoint_if_cancelled()  # a cancelled scope sends nothing
-        call = self._submit(tool, params, timeout=timeout, idempotent=idempotent)
+        call = self._submit(
+            tool, params, timeout=timeout, idempotent=idempotent, attended=on_progress is None
+        )
+        if on_progress is not None:
+            await listen(self._core, call, on_progress)
         body, buffers = await self._finish(call)
         return decode_value(body, buffers)
 
@@ -198,6 +212,7 @@ class Pool:
         timeout: float | None,
         idempotent: bool | None = None,
         window: int = 0,
+        attended: bool = False,
     ) -> PendingCall:
         if timeout is not None:
             check_timeout("timeout", timeout)
@@ -217,7 +232,7 @@ class Pool:
             timeout=timeout,
             idempotent=idempotent,
             window=window,
-            attended=not window,
+            attended=attended,
         )
 
     async def _finish(self, call: PendingCall) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from snakepit.errors import (
@@ -17,6 +18,7 @@ from snakepit.protocol import (
     Failure,
     Goodbye,
     Item,
+    Progress,
     Result,
     Returned,
     Settled,
@@ -53,6 +55,8 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
             if not call.settled:  # as above
                 _conclude(worker, call, message)
                 core.settle(call)
+        elif isinstance(message, Progress):
+            _show(worker, message)
         elif isinstance(message, Returned):
             _put_back(core, worker, message, now)
         elif not isinstance(message, Goodbye):
@@ -87,6 +91,18 @@ def _stream(worker: Worker, item: Item) -> PendingCall:
     if call.credit < 0:
         raise ProtocolError(f"call {item.id} sent more items than it had credit for")
     return call
+
+
+def _show(worker: Worker, update: Progress) -> None:
+    call = worker.seat.calls.get(update.id)
+    if call is None:
+        raise ProtocolError(f"call {update.id}, of which it told progress, is not on this worker")
+    for number in (update.done, update.total or 0):
+        if not 0 <= number < inf:
+            raise ProtocolError(f"the progress of call {update.id} makes no sense: {number}")
+    if call.feed is not None and not call.given_up:
+        call.feed.put(update)
+        call.wake()
 
 
 def _put_back(core: PoolCore, worker: Worker, returned: Returned, now: float) -> None:

@@ -35,6 +35,7 @@ RECORDS: list[type[msgspec.Struct]] = [p.ToolInfo, p.ErrorData]
 # What the document calls a type, for each annotation of a field.
 TYPES = {
     "str": "str", "int": "int", "bool": "bool", "float": "number", "Raw": "value", "Any": "value",
+    "int | float": "number", "int | float | None": "number/nil",
     "Buffers": "[int]", "str | None": "str/nil", "float | None": "number/nil",
     "tuple[int, ...]": "[int]", "tuple[str, ...]": "[str]", "tuple[ToolInfo, ...]": "[ToolInfo]",
     "memoryview | None": "bin/nil", "ErrorData": "ErrorData", "ErrorData | None": "ErrorData/nil",
