@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import time
 from _queue import SimpleQueue
+from typing import TypeAlias
 
 from snakepit.protocol import Call
+
+Update: TypeAlias = tuple[float, float | None, str | None]  # done, total, message
 
 
 class Job:
@@ -23,6 +26,12 @@ class Job:
     spared: bool = False  # it must not be
     answered: bool = False  # its loop has heard of the cancel, or of a question since
     interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
+    over: bool = False  # its outcome is being written
+    # Of `context().progress()`, see `_progress.py`: the latest, the last one sent, and when the
+    # next one may be sent (monotonic).
+    report: Update | None = None
+    reported: Update | None = None
+    report_at: float = 0.0
     deadline: float | None = None
     # Grants of further items; a grant of 0 only wakes the lane to look at `cancelled`.
     credits: SimpleQueue[int] | None = None
