@@ -188,6 +188,8 @@ class ByteChannel(Channel):
     async def run(self) -> None:
         while True:
             await self._poked.wait()
+            if self._closed:
+                return
             self._poked = anyio.Event()
             while not self._flush():
                 try:
@@ -219,6 +221,7 @@ class ByteChannel(Channel):
         self._closed = True
         self._outbox.clear()
         self._stream.close()
+        self._poked.set()  # `run` returns
 
     def _check_open(self) -> None:
         if self._closed:

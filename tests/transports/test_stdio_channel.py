@@ -44,7 +44,12 @@ from snakepit.transports import Channel
 from snakepit.transports._byte_channel import READ_BYTES_MAX, READS_MAX, ByteChannel
 from snakepit.transports._stdio import PipeStream
 
-LINK_ERRORS = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+LINK_ERRORS = (
+    anyio.BrokenResourceError,
+    anyio.BusyResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+)
 SIZES = [0, 1, 65_535, 65_536, PART_BYTES_MAX - 1, PART_BYTES_MAX, PART_BYTES_MAX + 1, 3 * 2**20]
 
 
@@ -634,6 +639,35 @@ async def test_closing_closes_both_pipes() -> None:
         for fd in fds:
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(fd)
+
+
+async def test_run_returns_when_its_channel_is_closed() -> None:
+    """Whether it waits for something to send, or for room."""
+    for message in (None, large_call(1)):
+        async with stdio_pair() as (opened, _peer), anyio.create_task_group() as tasks:
+            channel = ByteChannel(pipes_of(opened))  # one whose `run` does not run yet
+            ended = anyio.Event()
+
+            async def run(channel: Channel = channel, ended: anyio.Event = ended) -> None:
+                await channel.run()
+                ended.set()
+
+            tasks.start_soon(run)
+            if message is not None:
+                assert channel.send_nowait(message)
+            await anyio.wait_all_tasks_blocked()
+            await channel.aclose()
+            with anyio.fail_after(5):
+                await ended.wait()
+
+
+async def test_a_second_receiver_is_refused_at_a_checkpoint() -> None:
+    """It may stand in a loop that tries again, and must not have the loop for itself."""
+    async with stdio_pair() as (channel, _peer), anyio.create_task_group() as tasks:
+        tasks.start_soon(channel.receive)
+        await anyio.wait_all_tasks_blocked()
+        assert await is_a_checkpoint(channel.receive)
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_flood_from_the_peer_lets_others_run() -> None:
