@@ -27,6 +27,11 @@ def owned() -> set[str]:
     }
 
 
+def is_shared_memory(thing: str) -> bool:
+    """Whether this one of the things owned is a name that other programs might have made too."""
+    return thing.startswith("shared memory")
+
+
 def _descriptors() -> set[str]:
     folder = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
     found = set()

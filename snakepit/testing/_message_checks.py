@@ -128,7 +128,7 @@ async def check_receive_returns_all_that_has_come(open_pair: OpenPair) -> None:
         with in_time("the link has no room for a hundred small messages"):
             await peer.send(*messages)
         await until_quiet()
-        received = await receive_in_time(channel)
+        received = await receive_in_time(channel, "of many messages none is received")
         expect(received == messages, f"of 100 messages there `receive` returns {len(received)}")
 
 
@@ -153,7 +153,7 @@ async def check_a_second_receiver_is_refused(open_pair: OpenPair) -> None:
     async with open_pair() as (channel, peer), anyio.create_task_group() as tasks:
 
         async def receive() -> None:
-            received.extend(await receive_all(channel, 1, "a second receiver stops the first"))
+            received.extend(await channel.receive())
 
         tasks.start_soon(receive)
         await until_quiet()

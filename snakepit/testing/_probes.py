@@ -102,7 +102,10 @@ async def receive_all(channel: Channel, count: int, otherwise: str) -> list[Any]
     await anyio.lowlevel.checkpoint()
     with in_time(otherwise):
         while len(messages) < count:
-            messages += await channel.receive()
+            try:
+                messages += await channel.receive()
+            except LINK_ERRORS as error:
+                raise AssertionError(f"{otherwise}: {error!r}") from error
     expect(len(messages) == count, f"{len(messages)} messages came of {count} that were sent")
     return messages
 
@@ -123,11 +126,11 @@ async def send_in_time(channel: Channel, message: Any) -> None:
         await channel.send(message)
 
 
-async def receive_in_time(channel: Channel) -> list[Any]:
-    """Receive where something has come, or there is an error to tell."""
+async def receive_in_time(channel: Channel, otherwise: str) -> list[Any]:
+    """What one `receive` returns, or its error."""
     messages: list[Any] = []
     await anyio.lowlevel.checkpoint()
-    with in_time("`receive` with something to tell never returns"):
+    with in_time(otherwise):
         messages += await channel.receive()
     return messages
 
