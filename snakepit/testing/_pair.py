@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -22,6 +22,8 @@ from snakepit.transports import ByteStream, Channel, Transport
 from snakepit.transports._stdio import PipeStream
 
 READ_BYTES_MAX: Final = 2**16
+
+C = TypeVar("C", bound=Channel)
 
 
 class Peer(ABC):
@@ -118,7 +120,7 @@ OpenBytePair: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[Channel
 
 
 @asynccontextmanager
-async def running(channel: Channel) -> AsyncGenerator[Channel]:
+async def running(channel: C) -> AsyncGenerator[C]:
     """Run the channel for the length of the block, and close it at the end."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(channel.run)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from messages_only import messages_only
 from transport_pairs import small_pipes
 
 from examples.transports.socket_transport import SocketTransport
@@ -20,7 +21,9 @@ PAIRS: dict[str, Any] = {
     "small-pipes": small_pipes,
     "socket-example": pair_of(SocketTransport()),
 }
-MESSAGE_PAIRS: dict[str, Any] = {}
+MESSAGE_PAIRS: dict[str, Any] = {
+    "messages-only": messages_only,
+}
 
 
 def each(checks: tuple[Any, ...]) -> pytest.MarkDecorator:
