@@ -116,7 +116,8 @@ class PendingCall:
 
     def outcome(self) -> tuple[Raw, Buffers]:
         """The result, or raises what it failed with."""
-        self.outcome_of_stream()
+        if self.fate is not None or self.error is not None:
+            self.outcome_of_stream()
         assert self.settled
         assert self.result is not None
         return self.result

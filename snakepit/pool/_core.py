@@ -81,6 +81,7 @@ class PoolCore:
         self.closing: anyio.Event = anyio.Event()
         self.progress: anyio.Event = anyio.Event()  # replaced at each change of a slot's readiness
         self.broken: PoolBrokenError | None = None
+        self._is_shut = False  # closing or broken
         self.starting: anyio.Semaphore = anyio.Semaphore(settings.startup.batch_size)
         self.requests: int = 0
         self.errors: int = 0
@@ -279,6 +280,7 @@ class PoolCore:
             f"{self.settings.crash_barrier.max_restarts} fruitless restarts",
             certificate,
         )
+        self._is_shut = True
         _log.error("%s", self.broken)
         for call in self.scheduler.clear():
             call.error = self.broken
@@ -296,6 +298,7 @@ class PoolCore:
         if self.closing.is_set():
             return
         self.closing.set()
+        self._is_shut = True
         self._drop_queue()
         for slot in self.slots:
             slot.worker.close()
@@ -307,6 +310,8 @@ class PoolCore:
 
     def refuse_if_shut(self) -> None:
         """Raise if no call can be taken any more."""
+        if not self._is_shut:
+            return
         if self.closing.is_set():
             raise self.closed_error()
         if self.broken is not None:
