@@ -64,8 +64,9 @@ class PipeStream(ByteStream):
         if self._closed:
             return
         self._closed = True
-        self._readable.wake()
-        anyio.notify_closing(self._write_fd)
+        if self._is_ours:  # a forked child shares the loop's epoll with its parent
+            self._readable.wake()
+            anyio.notify_closing(self._write_fd)
         close_fds(self._read_fd, self._write_fd)
 
 

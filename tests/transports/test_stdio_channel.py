@@ -194,3 +194,30 @@ async def test_in_a_forked_child_of_the_host_a_channel_is_broken() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         with anyio.fail_after(10):
             assert await channel.receive() == [Settled(1)]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # from 3.12 on
+async def test_a_forked_child_that_closes_the_channel_stops_no_wait_of_its_parent() -> None:
+    """The two share what the loop has registered with the kernel."""
+    async with small_pipes() as (channel, peer), anyio.create_task_group() as tasks:
+        got: list[object] = []
+
+        async def receive() -> None:
+            got.extend(await channel.receive())
+
+        tasks.start_soon(receive)
+        await anyio.wait_all_tasks_blocked()
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                await channel.aclose()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        await peer.send(Settled(1))
+        with anyio.fail_after(10):
+            while not got:
+                await anyio.sleep(0.001)
+    assert got == [Settled(1)]
