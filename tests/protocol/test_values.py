@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from snakepit.errors import ProtocolError, SerializationError, SnakepitError
 from snakepit.protocol import BUFFER_BYTES_MIN, decode_value, encode_params, encode_value
 from snakepit.protocol._ext import NESTING_MAX
+from snakepit.protocol._values import FLOATS_MIN
 
 relaxed = settings(
     max_examples=250,
@@ -346,3 +347,56 @@ def test_importing_the_protocol_imports_nothing_heavy() -> None:
         "grpclib",
     }
     assert heavy.isdisjoint(done.stdout.split())
+
+
+class FloatKind(float, enum.Enum):
+    HALF = 0.5
+
+
+class Kind(enum.Enum):
+    HALF = 0.5
+
+
+class MyFloat(float):
+    """A subclass, which cannot travel as itself."""
+
+
+@pytest.mark.parametrize("count", [FLOATS_MIN - 1, FLOATS_MIN, 2**16 - 1, 2**16])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        0.5,
+        math.nan,
+        1,
+        2**40,
+        -(2**63),
+        2**70,
+        True,
+        None,
+        decimal.Decimal("0.5"),
+        "0.5",
+        b"123456789",
+    ],
+    ids=repr,
+)
+def test_a_list_of_floats_is_no_hiding_place_for_anything_else(count: int, odd: Any) -> None:
+    """Long lists of floats are written without a look at each; what only resembles one is found."""
+    for position in (1, count // 2, count - 1):
+        value = [0.25] * count
+        value[position] = odd
+        assert same(value, travel(value))
+
+
+@pytest.mark.parametrize("odd", [FloatKind.HALF, Kind.HALF], ids=str)
+def test_an_enum_among_floats_stays_one(odd: Any) -> None:
+    value = [0.25] * (2 * FLOATS_MIN)
+    value[-1] = odd
+    assert travel(value)[-1] is odd
+
+
+def test_a_subclass_of_float_among_floats_is_refused_by_its_place() -> None:
+    value = [0.25] * FLOATS_MIN
+    value.append(MyFloat(0.5))
+    with pytest.raises(SerializationError) as caught:
+        encode_value({"x": value})
+    assert caught.value.where == f"['x'][{FLOATS_MIN}]"
