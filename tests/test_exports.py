@@ -66,6 +66,7 @@ FLOORS = {
     "launchers": 4,
     "resilience": 4,
     "pool": 5,
+    "testing": 6,
     "__init__": 6,
 }
 WORKER_ROOMS = {"errors", "protocol", "worker"}
