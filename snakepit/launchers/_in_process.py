@@ -67,7 +67,7 @@ class InProcessWorker(Launched):
 
     def __init__(self, link: MemoryLink, adapter: Any, worker_id: str) -> None:
         self.channel = link.connect()
-        self._link, self._adapter, self._id = link, adapter, worker_id
+        self._adapter, self._id = adapter, worker_id
         self._generation = fork_generation()
         self._complaints: list[str] = []
         self._status: ExitStatus | None = None
@@ -127,7 +127,7 @@ class InProcessWorker(Launched):
         if self._status is not None:
             return
         self._status = status
-        self._link.worker_end.close()
+        self._wire.close()
         self._scope.cancel()
         if self._lane is not None:
             self._lane.kill()
@@ -177,7 +177,9 @@ class InProcessWorker(Launched):
             return 1
         interrupt = Interrupt()
         execution = Execution(wire, interrupt, offer.callable, thread.wait)
-        lane = make_lane(self._loop.is_trio, execution, interrupt, hooks, thread, offer.callable)
+        lane = make_lane(
+            self._loop.is_trio, execution, interrupt, hooks, thread, offer.callable, wire.drained
+        )
         service = Service(
             wire, lane, interrupt, offer.callable, cancel_grace_s=start.cancel_grace_s
         )

@@ -8,7 +8,7 @@ begins nothing, and what it still runs is cancelled until it ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -36,18 +36,25 @@ class InProcessLane(LoopLane):
         hooks: list[Hook],
         thread: ToolThread,
         tools: Mapping[str, Tool],
+        drained: Callable[[], Awaitable[None]],
     ) -> None:
         initialize, cleanup = hooks
         super().__init__(execution, interrupt, initialize, cleanup)
-        self._thread, self._tools = thread, tools
+        self._killed = False
+        self._thread, self._tools, self._drained = thread, tools, drained
 
     def grant(self, job: Job, count: int) -> None:
         if job.credits is not None:
             self._thread.feed(job.credits, count)
         self._poke()
 
+    def submit(self, job: Job) -> None:
+        if not self._killed:
+            super().submit(job)
+
     def kill(self) -> None:
         """Begin nothing more. A sync tool may look, an async one is cancelled by its task."""
+        self._killed = True
         self.waiting.clear()
         if (job := self.running) is not None:
             job.cancelled = True
@@ -62,6 +69,9 @@ class InProcessLane(LoopLane):
             await super()._execute(job)
         else:
             await self._thread.run(partial(self._run_sync, job))
+        # No call begins before the answer of the one before has gone out, as where writing blocks:
+        # the host counts on it when a worker dies.
+        await self._drained()
 
     def _run_sync(self, job: Job) -> None:
         # As on the main thread of a worker process; an unfinished generator is closed here too.
@@ -114,7 +124,8 @@ def make_lane(
     hooks: list[Hook],
     thread: ToolThread,
     tools: Mapping[str, Tool],
+    drained: Callable[[], Awaitable[None]],
 ) -> InProcessLane:
     """The lane for the running loop."""
     kind = InProcessTrioLane if is_trio else InProcessAsyncioLane
-    return kind(execution, interrupt, hooks, thread, tools)
+    return kind(execution, interrupt, hooks, thread, tools, drained)

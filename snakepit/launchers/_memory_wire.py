@@ -21,13 +21,14 @@ READ_BYTES_MAX = 2**16
 class MemoryWire:
     """One duplex link of messages. `send` from the loop and the tools' thread, the rest on the loop.
 
-    `die` ends the worker as a signal would: it closes the link too, and nothing is sent any more.
+    `die` ends the worker as a signal would, and closes this.
     """
 
     def __init__(
         self, link: MemoryLink, loop: HostLoop, die: Callable[[ExitStatus], object]
     ) -> None:
         self.is_silent: bool = False
+        self._closed = False
         self._end = link.worker_end
         self._worker, self._plan = link.ordinal, link.faults
         self._loop, self._die = loop, die
@@ -68,7 +69,14 @@ class MemoryWire:
         else:
             for message in messages:
                 await self._let_in(message, handle)
+                if self._closed:  # it died of this one
+                    return False
         return bool(chunk)
+
+    def close(self) -> None:
+        """Send nothing more and read nothing more: the worker has ended."""
+        self._closed = True
+        self._end.close()
 
     async def deliver(self) -> None:  # noqa: ASYNC910 - only without a plan
         """Carry what is sent past the faults, until cancelled; without a plan it needs no carrying."""

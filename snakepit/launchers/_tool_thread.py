@@ -8,6 +8,7 @@ thread runs Python the clock is held; while it waits for the host it is not.
 
 from __future__ import annotations
 
+import os
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 from contextvars import Context
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import anyio
 
 from snakepit.launchers._host_loop import HostLoop
-from snakepit.process import shielded
+from snakepit.process import fork_generation, shielded
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class ToolThread:
     """Runs one thing at a time. `context` is what it sees of context variables."""
 
     def __init__(self, loop: HostLoop, name: str, context: Context) -> None:
+        self._generation = fork_generation()
         self._loop, self._name, self._context = loop, name, context
         self._errands: SimpleQueue[Errand | None] = SimpleQueue()
         self._thread: Thread | None = None
@@ -73,7 +75,8 @@ class ToolThread:
         if self._thread is not None:
             self._errands.put(None)
             try:
-                await shielded(self._ended.wait)
+                if self._thread.is_alive():  # a forked child has no other threads
+                    await shielded(self._ended.wait)
             finally:
                 self._thread.join()  # it has nothing left to do
                 self._thread = None
@@ -115,6 +118,8 @@ class ToolThread:
     def _run_errands(self) -> None:
         while (errand := self._errands.get()) is not None:
             errand.run()
+            if self._generation != fork_generation():
+                os._exit(0)  # a forked child that came back from its tool: nobody waits for it
             self._wait = None
             self._loop.call(self._finished, errand)
             del errand

@@ -20,7 +20,14 @@ from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
 from snakepit.options import CrashBarrier, Queue, Startup, Stop
 from snakepit.protocol import Buffers, encode_value
 from snakepit.transports import MemoryTransport, StdioTransport, Transport
-from snakepit.worker._target import Target, describe_main, describe_target, import_paths_for
+from snakepit.worker._target import (
+    MAIN,
+    Target,
+    describe_main,
+    describe_target,
+    import_paths_for,
+    parse_spec,
+)
 
 DEFAULT_TOOL_BACKEND = "asyncio"
 THREAD_VARIABLES = (
@@ -106,10 +113,8 @@ def make_settings(
         for option, given in for_processes.items():
             _check(given is None, option, given, "nothing: workers in memory are no processes")
         _check_loop(tool_backend)
-        place = _place_in_memory(adapter)
-        launcher: Launcher = InProcessLauncher(way, place)
-        target = Target(place if isinstance(place, str) else "")
-        import_paths: tuple[str, ...] = ()
+        launcher: Launcher = InProcessLauncher(way, _place_in_memory(adapter))
+        target, import_paths = Target(""), tuple[str, ...]()
     else:
         directory, environment = _directory(cwd), _environment(env, size)
         argv, same_interpreter = _argv(command, python)
@@ -268,7 +273,10 @@ def _place_in_memory(adapter: str | type | ModuleType | None) -> str | type | Mo
     """The adapter as a worker of this very process finds it: a class from anywhere will do."""
     if adapter is None or isinstance(adapter, type | ModuleType):
         return adapter
-    return describe_target(adapter).spec
+    given: object = adapter
+    if isinstance(given, str) and parse_spec(given)[0] == MAIN:
+        return given
+    return describe_target(given).spec
 
 
 def _check_loop(tool_backend: str) -> None:

@@ -167,8 +167,11 @@ class MemoryLink(BaseLink):
     """
 
     def __init__(self, ordinal: int, faults: FaultPlan | None = None) -> None:
-        self.ordinal, self.faults = ordinal, faults
-        self._host_end, self.worker_end = memory_pipes()
+        self.ordinal: int = ordinal
+        self.faults: FaultPlan | None = faults
+        host_end, worker_end = memory_pipes()
+        self._host_end: MemoryStream = host_end
+        self.worker_end: MemoryStream = worker_end
 
     def connect(self) -> Channel:
         return ByteChannel(self._host_end)

@@ -74,7 +74,8 @@ def could_not_start(error: BaseException) -> Failure:
 def does_nothing(hook: Callable[[], Any]) -> bool:
     """True if the adapter has no such hook of its own."""
     plain = (do_nothing, *(vars(Adapter)[name] for name in HOOKS))
-    return getattr(hook, "__func__", hook) in plain
+    function = getattr(hook, "__func__", hook)
+    return any(function is one for one in plain)
 
 
 def do_nothing() -> None:

@@ -80,6 +80,10 @@ class Peer:
             self.messages += self.unpacker.feed(os.read(self.read_fd, 2**20))
         return self.messages.pop(0)
 
+    async def until_end(self) -> None:
+        await anyio.wait_readable(self.read_fd)
+        assert os.read(self.read_fd, 1) == b""
+
     def close_write(self) -> None:
         if self.write_fd >= 0:
             os.close(self.write_fd)
@@ -445,8 +449,7 @@ async def check_close_works_when_cancelled_and_keeps_the_error_in_flight(
                     await channel.aclose()
         with pytest.raises(anyio.ClosedResourceError):
             await channel.receive()
-        await anyio.wait_readable(peer.read_fd)
-        assert os.read(peer.read_fd, 1) == b""  # the peer sees the end
+        await peer.until_end()
 
 
 @TRANSPORT_CHECKS.append
