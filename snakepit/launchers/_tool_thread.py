@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from snakepit.launchers._host_loop import HostLoop
 from snakepit.process import fork_generation, shielded
@@ -74,12 +75,15 @@ class ToolThread:
         """Let the thread end, and wait until it has. It begins anew with the next `run`."""
         if self._thread is not None:
             self._errands.put(None)
-            try:
-                if self._thread.is_alive():  # a forked child has no other threads
-                    await shielded(self._ended.wait)
-            finally:
-                self._thread.join()  # it has nothing left to do
-                self._thread = None
+            await shielded(self._until_gone)
+            self._thread = None
+
+    async def _until_gone(self) -> None:  # noqa: ASYNC910 - as above
+        assert self._thread is not None
+        if self._thread.is_alive():  # a forked child has no other threads
+            await self._ended.wait()
+        while self._thread.is_alive():  # a few instructions more, which `join` would block for
+            await anyio.lowlevel.checkpoint()
 
     def wait(self, queue: SimpleQueue[T]) -> T:
         """In the thread: the next of the queue, which only `feed` fills."""

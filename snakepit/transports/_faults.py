@@ -33,7 +33,7 @@ class Passage:
 
     @property
     def kind(self) -> str:
-        """The message's name: "Hello", "Start", "Ready", "Call", "Result" ..."""
+        """The name of the message, as "Hello", "Start", "Ready", "Call", "Result"."""
         return type(self.message).__name__
 
 

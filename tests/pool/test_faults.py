@@ -209,8 +209,9 @@ async def test_garbage_to_the_host_condemns_the_worker(instead: bool) -> None:
                 await pool.execute("echo", {"value": 3})
         else:
             assert await pool.execute("echo", {"value": 3}) == 3
+        while pool.stats().restarts == 0:  # a call may still be given to the one that is broken
+            await anyio.sleep(0.01)
         assert await pool.execute("echo", {"value": 4}) == 4
-        assert pool.stats().restarts == 1
 
 
 @virtual_time

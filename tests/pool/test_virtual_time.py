@@ -97,7 +97,8 @@ async def test_a_day_of_calls_takes_no_time() -> None:
             await anyio.sleep(30)
         assert pool.stats().restarts == died
     assert (answered, died) == (24 * 59, 24)
-    assert anyio.current_time() - began == pytest.approx(DAY_S, abs=60)
+    # A little more: a worker that died before it had finished a call is replaced after a pause.
+    assert DAY_S <= anyio.current_time() - began < DAY_S + 1800
     assert time.perf_counter() - real < REAL_S_MAX
 
 
