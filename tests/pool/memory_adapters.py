@@ -67,6 +67,23 @@ class AsyncWork(Adapter):
             self.log.append("closed")
 
     @tool
+    async def never_closed(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await anyio.sleep(FOREVER_S)
+
+    @tool
+    async def swallow(self, times: int) -> str:
+        for _ in range(times):
+            try:
+                await anyio.sleep(FOREVER_S)
+            except BaseException:
+                self.log.append("swallowed")
+        return "well fed"
+
+    @tool
     async def whereabouts(self) -> tuple[str, str, str, int]:
         return context().tool, secret.get(), threading.current_thread().name, context().call_id
 

@@ -24,6 +24,7 @@ from snakepit import (
     open_pool,
     tool,
 )
+from snakepit.protocol import Cancel, encode_message, frame
 from snakepit.testing import (
     Delay,
     Die,
@@ -228,6 +229,20 @@ async def test_garbage_in_the_place_of_hello_is_a_start_error() -> None:
     with pytest.raises(WorkerStartError, match="not the snakepit protocol"):
         async with faulty_pool(Faults({"Hello": Garbage(b"HTTP/1.1 200 OK\r\n")})):
             pass
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("garbage", "complaint"),
+    [(b"\xff" * 4, "a frame claims"), (frame(encode_message(Cancel(1))), "did not say Start")],
+)
+async def test_garbage_in_the_place_of_start_is_a_start_error(
+    garbage: bytes, complaint: str
+) -> None:
+    with pytest.raises(WorkerStartError, match="ended before it was ready") as caught:
+        async with faulty_pool(Faults({"Start": Garbage(garbage)})):
+            pass
+    assert complaint in caught.value.stderr_tail
 
 
 async def test_faults_work_on_the_real_clock_too() -> None:

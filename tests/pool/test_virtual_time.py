@@ -200,9 +200,9 @@ async def test_backoff_and_restarts_over_an_hour() -> None:
 
 
 @virtual_time
-async def test_opening_a_thousand_workers_in_batches_waits_on_the_mock_clock() -> None:
+async def test_opening_many_workers_in_batches_waits_on_the_mock_clock() -> None:
     began, real = anyio.current_time(), time.perf_counter()
-    async with day_pool(size=1000) as pool:
+    async with day_pool(size=240) as pool:
         await pool.ready()
-        assert anyio.current_time() - began > 60, "batches of 8, 0.75 s apart"
+        assert anyio.current_time() - began > 20, "30 batches of 8, 0.75 s apart"
     assert time.perf_counter() - real < REAL_S_MAX
