@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard snakepit tests examples benchmarks docs/conf.py)
 PYTEST_ARGS ?=
+BENCH_ARGS = $(if $(ONLY),--only $(ONLY)) $(if $(CONTENDERS),--contenders $(CONTENDERS)) \
+	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(UPDATE),--update) $(if $(STRICT),--strict)
 # Workers start by imports: without compiled modules every start would take several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 # The library is strict without exception; tests misuse types on purpose.
@@ -74,12 +76,13 @@ doctest: $(VENV)/.has-docs
 	@echo "==> doctests of the documentation"
 	@$(BIN)/python -m sphinx -q -W -n --keep-going -b doctest docs docs/_build/doctest
 
-# Only a tree that has benchmarks offers to run them.
+# Only a tree that has benchmarks offers to run them. ONLY=roundtrip,throughput CONTENDERS=snakepit
+# ROUNDS=3 choose; UPDATE=1 rewrites the figures of docs/benchmarks.md; STRICT=1 fails on a missed gate.
 ifneq ($(wildcard benchmarks/__main__.py),)
 .PHONY: bench
-bench: $(VENV)/.has-dev  ## measure this machine
+bench: $(VENV)/.has-bench  ## measure what calls cost, against other pools; see docs/benchmarks.md
 	@echo "==> benchmarks"
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 else
 ABSENT := bench
 endif

@@ -1,98 +1,106 @@
-"""`make bench`: what a call costs, as ratios to the floor, medians over interleaved rounds."""
+"""`make bench`: measure this machine, tell how it compares, and what the gates say."""
 
 from __future__ import annotations
 
-import statistics
+import argparse
+import json
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from pathlib import Path
+from typing import Final
 
-import anyio
+from benchmarks import _plot, _report
+from benchmarks._machine import Onlooker, describe_machine
+from benchmarks._results import Results, Table
+from benchmarks._scenarios import SCENARIOS, Plan, run
 
-import snakepit
-from benchmarks._floor import ping_pong, round_trips
-from snakepit import Adapter, tool
-
-ROUNDS = 7
-CALLS = 1000
-CALLERS = 64
-
-
-class Nothing(Adapter):
-    """A tool that does nothing."""
-
-    @tool
-    def nothing(self) -> None:
-        """Do nothing."""
-
-
-async def one_caller(pool: snakepit.Pool) -> float:
-    """Seconds per call, one after the other."""
-    start = time.perf_counter()
-    for _ in range(CALLS):
-        await pool.execute("nothing")
-    return (time.perf_counter() - start) / CALLS
-
-
-async def many_callers(pool: snakepit.Pool) -> float:
-    """Seconds per call, from many tasks at once."""
-
-    async def caller() -> None:
-        for _ in range(CALLS // 16):
-            await pool.execute("nothing")
-
-    start = time.perf_counter()
-    async with anyio.create_task_group() as tasks:
-        for _ in range(CALLERS):
-            tasks.start_soon(caller)
-    return (time.perf_counter() - start) / (CALLERS * (CALLS // 16))
-
-
-Measure = Callable[[snakepit.Pool], Coroutine[Any, Any, float]]
-
-
-def measure(backend: str, what: Measure, size: int) -> float:
-    """One round of one contender, in an event loop of its own."""
-
-    async def main() -> float:
-        async with snakepit.open_pool(Nothing, size=size) as pool:
-            await pool.ready()
-            await what(pool)  # warm up
-            return await what(pool)
-
-    return anyio.run(main, backend=backend)
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+PLOT: Final = ROOT / "docs" / "images" / "benchmarks.svg"
 
 
 def main() -> int:
-    """Measure and print."""
-    contenders = {
-        "1 caller, 1 worker, trio": lambda: measure("trio", one_caller, 1),
-        "1 caller, 1 worker, asyncio": lambda: measure("asyncio", one_caller, 1),
-        f"{CALLERS} callers, 2 workers, trio": lambda: measure("trio", many_callers, 2),
-        f"{CALLERS} callers, 2 workers, asyncio": lambda: measure("asyncio", many_callers, 2),
-    }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    ratios: dict[str, list[float]] = {name: [] for name in contenders}
-    floors: list[float] = []
-    with ping_pong() as child:
-        for _ in range(ROUNDS):
-            floors.append(round_trips(child, CALLS))
-            for name, contender in contenders.items():
-                seconds = contender()
-                times[name].append(seconds)
-                ratios[name].append(seconds / floors[-1])
-    print(
-        f"python {sys.version.split()[0]}, {ROUNDS} rounds, medians; ratio: to the floor's round trip"
+    """Measure and tell. Non-zero if something did not work, not for a missed gate."""
+    options = _options()
+    plan = Plan(options.rounds, options.scale, tuple(options.contenders))
+    started = time.monotonic()
+    onlooker = Onlooker()
+    results = Results(options.rounds, describe_machine())
+    print("; ".join(results.machine.values()))
+    print(f"{options.rounds} rounds; ratios are medians of per-round ratios\n")
+    for name, found in run(options.only, plan):
+        if isinstance(found, Table):
+            results.tables[found.name] = found
+            print(_report.table_text(found), end="\n\n", flush=True)
+        else:
+            results.failed[name] = str(found)
+            print(f"{name} FAILED: {found}\n", flush=True)
+    print(_report.verdicts_text(results))
+    results.machine["others"] = onlooker.others()
+    _save(results, options.json)
+    if options.update:
+        _update(results)
+    print(f"{time.monotonic() - started:.0f} s; {results.machine['others']}; {options.json}")
+    return exit_status(results, strict=options.strict)
+
+
+def exit_status(results: Results, *, strict: bool) -> int:
+    """1 if something did not work; a missed gate counts only if strict, a goal never."""
+    missed = [v for v in _report.verdicts(results) if not (v.reached or v.gate.goal)]
+    return int(bool(results.failures() or (strict and missed)))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--only",
+        type=_names,
+        default=list(SCENARIOS),
+        metavar="SCENARIO,…",
+        help="some of: " + ", ".join(SCENARIOS),
     )
-    print(f"{'floor: blocking ping-pong':36} {statistics.median(floors) * 1e6:7.1f} µs")
-    for name in contenders:
-        low, middle, high = (f(ratios[name]) for f in (min, statistics.median, max))
-        print(
-            f"{name:36} {statistics.median(times[name]) * 1e6:7.1f} µs per call   "
-            f"ratio {middle:.2f} ({low:.2f} to {high:.2f})"
-        )
-    return 0
+    parser.add_argument(
+        "--contenders",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAME,…",
+        help="only those whose names begin so, and the floor",
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--scale", type=float, default=1.0, help="shorten or lengthen each turn")
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench" / "results.json")
+    parser.add_argument("--update", action="store_true", help="rewrite the figures in docs/")
+    parser.add_argument("--strict", action="store_true", help="a missed gate is an error")
+    options = parser.parse_args()
+    if options.rounds < 1 or options.scale <= 0:
+        parser.error("rounds and scale are above 0")
+    partial = options.only != list(SCENARIOS) or options.contenders or options.scale < 1
+    if options.update and (partial or options.rounds < 7):
+        parser.error("the documentation shows a whole run, of at least 7 rounds")
+    return options
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such scenario: {', '.join(unknown)}")
+    return names
+
+
+def _save(results: Results, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results.as_data(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _update(results: Results) -> None:
+    try:
+        _plot.draw(results, PLOT)
+    except ImportError as error:
+        print(f"the plot was not drawn: {error}")
+    part = _report.page_part(results, PLOT.relative_to(PAGE.parent).as_posix())
+    PAGE.write_text(_report.rewrite(PAGE.read_text(), part))
+    print(f"{PAGE.relative_to(ROOT)} rewritten")
 
 
 if __name__ == "__main__":

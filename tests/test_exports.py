@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 from _leaks import unmeasured_env
@@ -55,6 +56,45 @@ PUBLIC = [
     "tool",
 ]
 
+# Public rooms beside the face: for those who write a transport, and who put it to the checks.
+PUBLIC_ROOMS = {
+    "transports": [
+        "BaseLink",
+        "ByteChannel",
+        "ByteStream",
+        "Channel",
+        "Link",
+        "MemoryTransport",
+        "StdioTransport",
+        "Transport",
+        "close_fds",
+        "guard_fds",
+    ],
+    "testing": [
+        "FRAMING_CHECKS",
+        "LINK_BYTES_MAX",
+        "TRANSPORT_CHECKS",
+        "BytePeer",
+        "Check",
+        "Delay",
+        "Die",
+        "Fault",
+        "FaultPlan",
+        "Faults",
+        "Garbage",
+        "MemoryTransport",
+        "OpenBytePair",
+        "OpenPair",
+        "Passage",
+        "Peer",
+        "Silence",
+        "crash",
+        "pair_of",
+        "run_checks",
+        "running",
+    ],
+}
+
 # A room imports only from rooms on lower floors, and from itself.
 FLOORS = {
     "errors": 0,
@@ -62,6 +102,7 @@ FLOORS = {
     "worker": 2,
     "process": 2,
     "options": 2,
+    "_loops": 2,
     "transports": 3,
     "launchers": 4,
     "resilience": 4,
@@ -93,6 +134,16 @@ def test_every_public_name_can_be_imported_and_has_a_docstring(name: str) -> Non
     value = getattr(snakepit, name)
     assert value.__name__ == name
     assert value.__doc__
+
+
+@pytest.mark.parametrize("room", PUBLIC_ROOMS)
+def test_the_public_names_of_a_room_are_exactly_these(room: str) -> None:
+    names = PUBLIC_ROOMS[room]
+    module = importlib.import_module(f"snakepit.{room}")
+    assert {name for name in vars(module) if not name.startswith("_")} == set(names)
+    for name in names:
+        value = getattr(module, name)
+        assert value.__doc__ or not isinstance(value, type | FunctionType)
 
 
 def test_dir_shows_the_public_names_before_any_is_used() -> None:
@@ -154,6 +205,11 @@ def test_the_workers_names_load_the_workers_side_only() -> None:
     assert "worker" in rooms
     foreign = {"anyio", "trio", "asyncio", "attrs", "attr", "psutil", "numpy", "pyarrow"}
     assert loaded.isdisjoint(foreign)
+
+
+def test_the_checks_of_transports_load_no_test_framework() -> None:
+    loaded = loaded_after("import snakepit.testing")
+    assert loaded.isdisjoint({"pytest", "_pytest"})
 
 
 # -- rooms -----------------------------------------------------------------------------------------

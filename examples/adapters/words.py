@@ -28,6 +28,16 @@ class Words(Adapter):
         return len([word for word in words if len(word) >= at_least])
 
     @tool
+    def count_all(self, texts: list[str]) -> list[int]:
+        """Count in one text after the other, and tell how far it is."""
+        counts = []
+        for done, text in enumerate(texts):
+            context().progress(done, len(texts), f"reading {text!r}")
+            counts.append(self.count(text))
+        context().progress(len(texts), len(texts), "done")
+        return counts
+
+    @tool
     def spell(self, word: str) -> Iterator[str]:
         """Give the letters one by one: a generator streams."""
         yield from word

@@ -30,11 +30,13 @@ from snakepit.errors import ProtocolError
 from snakepit.launchers._base import Launched, Launcher
 from snakepit.launchers._host_loop import HostLoop
 from snakepit.launchers._in_process_lanes import make_lane
+from snakepit.launchers._loop_reporter import LoopReporter
 from snakepit.launchers._memory_wire import MemoryWire
 from snakepit.launchers._tool_thread import ToolThread
 from snakepit.process import ExitStatus, fork_generation
 from snakepit.protocol import PROTOCOL_VERSION, Goodbye, Hello, Start, ToWorker, describe
-from snakepit.transports import MemoryLink, MemoryTransport
+from snakepit.transports import MemoryTransport
+from snakepit.transports._memory import MemoryLink
 from snakepit.worker._execution import Execution
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._offer import (
@@ -176,7 +178,8 @@ class InProcessWorker(Launched):
             wire.send(could_not_start(error))
             return 1
         interrupt = Interrupt()
-        execution = Execution(wire, interrupt, offer.callable, thread.wait)
+        reporter = LoopReporter(wire, interrupt, self._loop)
+        execution = Execution(wire, interrupt, offer.callable, thread.wait, reporter)
         lane = make_lane(
             self._loop.is_trio, execution, interrupt, hooks, thread, offer.callable, wire.drained
         )
@@ -185,6 +188,7 @@ class InProcessWorker(Launched):
         )
         self._lane, self._service = lane, service
         tasks.start_soon(self._read, service, came)
+        tasks.start_soon(reporter.serve)
         is_ready = False
 
         def ready() -> None:

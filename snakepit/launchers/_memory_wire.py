@@ -5,15 +5,16 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Callable
+from threading import Lock
 
 import anyio
 
 from snakepit.errors import ProtocolError
 from snakepit.launchers._host_loop import HostLoop
-from snakepit.process import ExitStatus
+from snakepit.process import ExitStatus, fork_generation
 from snakepit.protocol import Packer, ToHost, ToWorker, Unpacker, decode_to_worker
-from snakepit.transports import MemoryLink
 from snakepit.transports._faults import Delay, Die, Direction, Fault, Garbage, Passage, Silence
+from snakepit.transports._memory import MemoryLink
 
 READ_BYTES_MAX = 2**16
 
@@ -29,6 +30,8 @@ class MemoryWire:
     ) -> None:
         self.is_silent: bool = False
         self._closed = False
+        self._generation = fork_generation()
+        self._taking = Lock()
         self._end = link.worker_end
         self._worker, self._plan = link.ordinal, link.faults
         self._loop, self._die = loop, die
@@ -50,6 +53,23 @@ class MemoryWire:
             frames = self._packer.pack_parts(message)
             data = b"".join(part for frame in frames for part in frame if part is not None)
         self._loop.call(self._put, message, data)
+
+    def send_taken(self, take: Callable[[], ToHost | None], *, wait: bool) -> bool:
+        """Send what `take` gives when it is its turn, if that is anything; see `Wire.send_taken`."""
+        if not self._taking.acquire(blocking=wait):
+            return False
+        try:
+            message = take()
+            if message is not None:
+                self.send(message)
+        finally:
+            self._taking.release()
+        return True
+
+    @property
+    def is_closed(self) -> bool:
+        """True in a child that a tool has forked, and for a worker that has ended."""
+        return self._closed or self._generation != fork_generation()
 
     async def read(self, handle: Callable[[list[ToWorker]], object]) -> bool:
         """Wait for bytes and act on the messages that they complete; False at the end of the stream.

@@ -8,16 +8,18 @@ A call settles exactly once. Its caller does not return before that: when a call
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import anyio
 from msgspec import Raw
 
 from snakepit.process import shielded
 from snakepit.protocol import Buffers, Call, Item
 
 if TYPE_CHECKING:
+    from snakepit._loops import Signal
     from snakepit.pool._deadlines import Alarm
+    from snakepit.pool._progress import Feed
     from snakepit.pool._worker import Worker
     from snakepit.protocol import ToolInfo
 
@@ -31,12 +33,28 @@ class PendingCall:
     been; `fate` then is the error that its caller gets, None if the caller brings its own.
     """
 
+    # Most calls never change these: they cost nothing until they do.
+    worker: Worker | None = None
+    sent: Call | None = None
+    attended = False  # its caller is about to read the answer itself
+    given_up = False
+    may_have_run = False  # on a worker that died; it is being repeated
+    wait_until: float | None = None  # the end of the time that it may wait
+    reached_worker = True  # False once it is known that its worker never saw it
+    fate: BaseException | None = None
+    settled = False
+    result: tuple[Raw, Buffers] | None = None
+    error: BaseException | None = None
+    feed: Feed | None = None  # of a caller that wants to hear of its progress
+    _changed: Signal | None = None  # somebody waits for it
+
     def __init__(
         self,
         number: int,
         tool: str,
         body: Raw,
         buffers: Buffers,
+        new_signal: Callable[[], Signal],
         *,
         info: ToolInfo | None = None,
         timeout: float | None = None,
@@ -54,22 +72,13 @@ class PendingCall:
         self.prefetchable: bool = (
             not window and not buffers and len(memoryview(body)) <= PREFETCH_BODY_BYTES_MAX
         )
-        self.worker: Worker | None = None
-        self.sent: Call | None = None
-        self.given_up: bool = False
-        self.may_have_run: bool = False  # on a worker that died; it is being repeated
-        self.wait_until: float | None = None  # the end of the time that it may wait
-        self.reached_worker: bool = True  # False once it is known that its worker never saw it
-        self.fate: BaseException | None = None
-        self.settled: bool = False
         self.body: Raw = body
         self.buffers: Buffers = buffers
-        self.result: tuple[Raw, Buffers] | None = None
-        self.error: BaseException | None = None
-        self.alarms: list[Alarm] = []
-        self.credit: int = window  # items that the worker may still send
-        self.items: deque[Item] = deque()  # of a stream, come and not yet taken
-        self._changed = anyio.Event()
+        self.alarms: tuple[Alarm, ...] = ()
+        self._new_signal = new_signal
+        if window:
+            self.credit: int = window  # items that the worker may still send
+            self.items: deque[Item] = deque()  # come and not yet taken
 
     def message(self, now: float) -> Call:
         """The message that starts this call; remembered in `sent`."""
@@ -79,14 +88,15 @@ class PendingCall:
 
     def wake(self) -> None:
         """Let the caller look: it has settled, or an item has come."""
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def changed(self) -> None:
         """Wait for the next `wake`. Always a checkpoint."""
+        if self._changed is None:
+            self._changed = self._new_signal()
         await self._changed.wait()
-        # Whoever comes first replaces the event; another one may wait for the new one already.
-        if not self.settled and self._changed.is_set():
-            self._changed = anyio.Event()
 
     async def until_settled(self) -> None:  # noqa: ASYNC910 - at once if it has settled
         """Wait until the call has settled, whatever cancels us; bounded by the stop ladder."""
@@ -106,7 +116,8 @@ class PendingCall:
 
     def outcome(self) -> tuple[Raw, Buffers]:
         """The result, or raises what it failed with."""
-        self.outcome_of_stream()
+        if self.fate is not None or self.error is not None:
+            self.outcome_of_stream()
         assert self.settled
         assert self.result is not None
         return self.result

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,6 +18,7 @@ from attrs import frozen
 from msgspec import Raw
 from trio.lowlevel import enable_ki_protection
 
+from snakepit._loops import Loop, this_loop
 from snakepit.errors import (
     CallTimeoutError,
     InvalidParamsError,
@@ -70,6 +72,8 @@ class PoolCore:
 
     def __init__(self, settings: Settings) -> None:
         self.settings: Settings = settings
+        self.loop: Loop = this_loop()
+        self.now: Callable[[], float] = self.loop.now
         self.scheduler: Scheduler[PendingCall] = Scheduler(queue_max=settings.queue.max_size)
         self.deadlines: Deadlines = Deadlines()
         self.slots: list[Slot] = []
@@ -77,6 +81,7 @@ class PoolCore:
         self.closing: anyio.Event = anyio.Event()
         self.progress: anyio.Event = anyio.Event()  # replaced at each change of a slot's readiness
         self.broken: PoolBrokenError | None = None
+        self._is_shut = False  # closing or broken
         self.starting: anyio.Semaphore = anyio.Semaphore(settings.startup.batch_size)
         self.requests: int = 0
         self.errors: int = 0
@@ -115,16 +120,16 @@ class PoolCore:
         timeout: float | None,
         idempotent: bool | None = None,
         window: int = 0,
+        attended: bool = False,
     ) -> PendingCall:
-        """Take a call in; it begins at once where a worker is free."""
-        self.refuse_if_shut()
+        """Take a call in, if `refuse_if_shut` does not; it begins at once where a worker is free."""
         if self.scheduler.is_full():
             self.saturated += 1
             raise PoolSaturatedError(
                 f"pool {self.settings.name!r}: {self.scheduler.waiting} calls wait already "
                 f"(Queue.max_size={self.settings.queue.max_size})"
             )
-        now = anyio.current_time()
+        now = self.now()
         if timeout is None and info is not None:
             timeout = info.timeout_s
         if timeout is None:
@@ -137,6 +142,7 @@ class PoolCore:
             tool,
             body,
             buffers,
+            self.loop.new_signal,
             info=info,
             timeout=timeout,
             expires_at=None if timeout is None else now + timeout,
@@ -144,10 +150,16 @@ class PoolCore:
             window=window,
         )
         if call.expires_at is not None:
-            call.alarms.append(self.deadlines.at(call.expires_at, lambda: self._expire(call)))
+            call.alarms = (self.deadlines.at(call.expires_at, lambda: self._expire(call)),)
+        call.attended = attended
         self.requests += 1
-        self.scheduler.submit(call)
-        self.dispatch(now)
+        seat = self.scheduler.lease_idle(call, now)
+        if seat is not None:
+            self._worker_of[seat].send(call, now)
+            return call
+        first = self.scheduler.submit(call)
+        if first:  # else those before it wait, and so does it
+            self.dispatch(now)
         self._limit_wait(call, now)
         return call
 
@@ -168,11 +180,17 @@ class PoolCore:
     def dispatch(self, now: float | None = None) -> None:
         """Hand out waiting calls to whoever can take them."""
         scheduler = self.scheduler
+        if not scheduler.has_work():
+            return
         if now is None:
-            now = anyio.current_time()
+            now = self.now()
+        served: dict[Worker, None] = {}
         while (pair := scheduler.next(now)) is not None:
-            seat, call = pair
-            self._worker_of[seat].send(call, now)
+            worker = self._worker_of[pair[0]]
+            worker.queue(pair[1], now)
+            served[worker] = None
+        for worker in served:
+            worker.flush()
         stolen = scheduler.steal()
         if stolen is not None:
             seat, ids = stolen
@@ -190,12 +208,14 @@ class PoolCore:
             self.deadlines.cancel(alarm)
         if call.given_up or call.error is not None:
             self.errors += 1
+            if call.given_up and call.feed is not None:
+                call.feed.stop()
         call.wake()
 
     def ready(self, worker: Worker, tools: dict[str, ToolInfo]) -> None:
         """A worker may take calls."""
         first, self.tools = self.tools is None, tools
-        now = anyio.current_time()
+        now = self.now()
         self._worker_of[worker.seat] = worker
         for slot in self.slots:
             if slot.worker is worker:
@@ -213,7 +233,7 @@ class PoolCore:
 
         The worker runs calls in the order they were sent, so only the first one may have run.
         """
-        now = anyio.current_time()
+        now = self.now()
         left = worker.seat.gone()
         self.scheduler.update(worker.seat, now)
         self._worker_of.pop(worker.seat, None)
@@ -260,6 +280,7 @@ class PoolCore:
             f"{self.settings.crash_barrier.max_restarts} fruitless restarts",
             certificate,
         )
+        self._is_shut = True
         _log.error("%s", self.broken)
         for call in self.scheduler.clear():
             call.error = self.broken
@@ -277,6 +298,7 @@ class PoolCore:
         if self.closing.is_set():
             return
         self.closing.set()
+        self._is_shut = True
         self._drop_queue()
         for slot in self.slots:
             slot.worker.close()
@@ -288,6 +310,8 @@ class PoolCore:
 
     def refuse_if_shut(self) -> None:
         """Raise if no call can be taken any more."""
+        if not self._is_shut:
+            return
         if self.closing.is_set():
             raise self.closed_error()
         if self.broken is not None:
@@ -319,9 +343,8 @@ class PoolCore:
         limit = self.settings.queue.timeout
         if limit is not None and self.tools is not None:
             call.wait_until = now + limit
-            call.alarms.append(
-                self.deadlines.at(call.wait_until, lambda: self._waited_too_long(call))
-            )
+            alarm = self.deadlines.at(call.wait_until, lambda: self._waited_too_long(call))
+            call.alarms = (*call.alarms, alarm)
 
     def _waited_too_long(self, call: PendingCall) -> None:
         """Its time to wait is over; if a worker has it or had it, that is no matter any more."""
@@ -344,7 +367,7 @@ class PoolCore:
     def _ask_back_overdue(self) -> None:
         """Ask prefetched calls back from workers whose running call turned out long."""
         self._pipeline_check = False
-        now = anyio.current_time()
+        now = self.now()
         for seat, ids in self.scheduler.overdue(now):
             self._worker_of[seat].recall(ids)
         if self.scheduler.prefetched:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, TypeVarTuple, cast
@@ -19,6 +18,7 @@ from snakepit.errors import (
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore, PoolStats
 from snakepit.pool._functions import pickle_call, unpickle_outcome
+from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._settings import check_timeout
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stream import Stream
@@ -50,8 +50,7 @@ class Pool:
 
     def __init__(self, core: PoolCore) -> None:
         self._core = core
-        self._thread_id = threading.get_ident()
-        self._loop_token = anyio.lowlevel.current_token()
+        self._loop = core.loop
         self._fork_generation = fork_generation()
 
     def __repr__(self) -> str:
@@ -71,6 +70,7 @@ class Pool:
         *,
         timeout: float | None = None,
         idempotent: bool | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run one tool on one worker and return its value. Always a checkpoint.
 
@@ -85,6 +85,11 @@ class Pool:
             timeout: seconds for the whole call, waiting included; None: the tool's own, else
                 `call_timeout`.
             idempotent: may it run twice? None: as its tool declares.
+            on_progress: called with (done, total, message) of what the tool tells by
+                `context().progress(...)`, in this task, in order; async or not. A slow one is
+                shown the latest update only; the last one is always shown before this returns.
+                If it raises, or is cancelled, the tool is stopped, and the exception goes on. When
+                the call is given up, by its timeout or its pool's end, an async one is cancelled.
 
         Raises:
             ToolError: the tool raised; also an instance of the builtin type that it raised.
@@ -92,12 +97,19 @@ class Pool:
             CallTimeoutError, QueueTimeoutError: time was up while it ran, or before it began.
             WorkerDiedError: the worker died, or had to be ended, during the call.
             PoolSaturatedError, PoolClosedError, PoolBrokenError: refused.
+            TypeError: `on_progress` cannot be called.
 
         Source: the way of a call in docs/architecture.md.
         """
         self._check_caller()
-        await anyio.lowlevel.checkpoint_if_cancelled()  # a cancelled scope sends nothing
-        call = self._submit(tool, params, timeout=timeout, idempotent=idempotent)
+        if on_progress is not None:
+            check_on_progress(on_progress)
+        await self._loop.checkpoint_if_cancelled()  # a cancelled scope sends nothing
+        call = self._submit(
+            tool, params, timeout=timeout, idempotent=idempotent, attended=on_progress is None
+        )
+        if on_progress is not None:
+            await listen(self._core, call, on_progress)
         body, buffers = await self._finish(call)
         return decode_value(body, buffers)
 
@@ -155,9 +167,10 @@ class Pool:
                 "run_sync sends pickles, so it works only on pools that start their own Python "
                 "workers; this one was opened with a command"
             )
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._loop.checkpoint_if_cancelled()
+        self._core.refuse_if_shut()
         body, buffers = encode_params(pickle_call(func, args))
-        call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None)
+        call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None, attended=True)
         value: T = unpickle_outcome(decode_value(*await self._finish(call)))
         return value
 
@@ -199,6 +212,7 @@ class Pool:
         timeout: float | None,
         idempotent: bool | None = None,
         window: int = 0,
+        attended: bool = False,
     ) -> PendingCall:
         if timeout is not None:
             check_timeout("timeout", timeout)
@@ -218,14 +232,21 @@ class Pool:
             timeout=timeout,
             idempotent=idempotent,
             window=window,
+            attended=attended,
         )
 
     async def _finish(self, call: PendingCall) -> Any:
         """Wait for the outcome; if that is cut short, stop the call first."""
         try:
             while not call.settled:
-                await call.changed()
+                worker = call.worker
+                if worker is not None and worker.reading is not None and worker.reading.is_free:
+                    await worker.reading.read_as_caller()
+                else:
+                    call.attended = False
+                    await call.changed()
         except BaseException:
+            call.attended = False
             self._core.give_up(call)
             await call.until_settled()  # noqa: ASYNC102 - as in stream
             raise
@@ -236,10 +257,7 @@ class Pool:
             raise RuntimeError(
                 "this pool belongs to the process that opened it; a forked child must open its own"
             )
-        if (
-            threading.get_ident() != self._thread_id
-            or anyio.lowlevel.current_token() != self._loop_token
-        ):
+        if not self._loop.is_here():
             raise RuntimeError(
                 "a pool belongs to the event loop that opened it; from another thread use "
                 "anyio.from_thread, or open_pool_sync, which gives scripts a pool without async"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from snakepit.errors import (
@@ -17,6 +18,7 @@ from snakepit.protocol import (
     Failure,
     Goodbye,
     Item,
+    Progress,
     Result,
     Returned,
     Settled,
@@ -28,13 +30,20 @@ if TYPE_CHECKING:
     from snakepit.pool._core import PoolCore
     from snakepit.pool._worker import Worker
 
-LAST_WORDS: Final = (Result, End, Failure, Settled)  # of a call: exactly one of these
+LAST_WORDS: Final = (End, Failure, Settled)  # of a call: exactly one of these, or a Result
 
 
 def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) -> None:
     """Act on the messages. Raises ProtocolError at one that has no place here; those before it count."""
     for message in messages:
-        if isinstance(message, Item):
+        if type(message) is Result:  # by far the most
+            call = _take(worker, message.id, now)
+            if not call.settled:  # else its caller did not have to wait for this
+                call.result = (message.body, message.buffers)
+                if call.window:
+                    call.error = ProtocolError("a stream was answered like a plain call")
+                core.settle(call)
+        elif isinstance(message, Item):
             call = _stream(worker, message)
             if not call.given_up:
                 call.items.append(message)
@@ -43,16 +52,18 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
             call = _take(
                 worker, message.id, now, ran=not isinstance(message, Settled) or message.ran
             )
-            if not call.settled:  # else its caller did not have to wait for this
+            if not call.settled:  # as above
                 _conclude(worker, call, message)
                 core.settle(call)
+        elif isinstance(message, Progress):
+            _show(worker, message)
         elif isinstance(message, Returned):
             _put_back(core, worker, message, now)
         elif not isinstance(message, Goodbye):
             raise ProtocolError(f"{type(message).__name__} is out of place here")
 
 
-def _conclude(worker: Worker, call: PendingCall, message: Result | End | Failure | Settled) -> None:
+def _conclude(worker: Worker, call: PendingCall, message: End | Failure | Settled) -> None:
     """Note on the call how it ended."""
     if isinstance(message, Failure):
         call.error = _error(worker, call, message)
@@ -61,10 +72,6 @@ def _conclude(worker: Worker, call: PendingCall, message: Result | End | Failure
             call.error = ProtocolError("the worker ended a call that nobody had cancelled")
         elif not message.ran:
             worker.never_ran(call)
-    elif isinstance(message, Result):
-        call.result = (message.body, message.buffers)
-        if call.window:
-            call.error = ProtocolError("a stream was answered like a plain call")
     elif not call.window:
         call.error = ProtocolError("a plain call was answered like a stream")
 
@@ -84,6 +91,18 @@ def _stream(worker: Worker, item: Item) -> PendingCall:
     if call.credit < 0:
         raise ProtocolError(f"call {item.id} sent more items than it had credit for")
     return call
+
+
+def _show(worker: Worker, update: Progress) -> None:
+    call = worker.seat.calls.get(update.id)
+    if call is None:
+        raise ProtocolError(f"call {update.id}, of which it told progress, is not on this worker")
+    for number in (update.done, update.total or 0):
+        if not 0 <= number < inf:
+            raise ProtocolError(f"the progress of call {update.id} makes no sense: {number}")
+    if call.feed is not None and not call.given_up:
+        call.feed.put(update)
+        call.wake()
 
 
 def _put_back(core: PoolCore, worker: Worker, returned: Returned, now: float) -> None:

@@ -37,7 +37,6 @@ class Scheduler(Generic[C]):
         self._room: OrderedDict[Seat[C], None] = OrderedDict()
         self._loaded: OrderedDict[Seat[C], None] = OrderedDict()  # have calls to ask back
         self._prefetched = 0
-        self._counted: dict[Seat[C], int] = {}
 
     @property
     def waiting(self) -> int:
@@ -60,11 +59,22 @@ class Scheduler(Generic[C]):
 
     def is_full(self) -> bool:
         """Would one more call have to wait, with no place to wait in?"""
-        return not self.idle and self._queue_max is not None and self.waiting >= self._queue_max
+        return self._queue_max is not None and not self.idle and self.waiting >= self._queue_max
 
-    def submit(self, call: C) -> None:
-        """Put the call at the end of the line."""
+    def submit(self, call: C) -> bool:
+        """Put the call at the end of the line; True if it is the first one there."""
+        first = not self._queue
         self._queue[call.id] = call
+        return first
+
+    def lease_idle(self, call: C, now: float) -> Seat[C] | None:
+        """Lease the call where a worker idles and nobody is in line, else None: then `submit`."""
+        if self._queue or not self._idle or self._taint_ends:
+            return None
+        seat = next(reversed(self._idle))  # as `_pick` would
+        seat.lease(call, now)
+        self.update(seat, now)
+        return seat
 
     def put_back(self, calls: Iterable[C]) -> None:
         """Put calls that came back unrun at the head of the line, in their order."""
@@ -82,24 +92,35 @@ class Scheduler(Generic[C]):
         self._queue.clear()
         return calls
 
+    def has_work(self) -> bool:
+        """Could `next`, `steal` or `overdue` have anything to say?"""
+        return bool(self._queue or self._prefetched)
+
     def update(self, seat: Seat[C], now: float) -> None:
         """The seat has changed: file it anew. To be called after every change of a seat."""
-        for shelf in (self._idle, self._tainted, self._room, self._loaded):
-            shelf.pop(seat, None)
-        self._prefetched += seat.prefetched_count - self._counted.pop(seat, 0)
-        if seat.phase is Phase.GONE:
-            return
-        if seat.prefetched_count:
-            self._counted[seat] = seat.prefetched_count
-            if not seat.recalled:
-                self._loaded[seat] = None
-        if seat.phase is Phase.READY:
+        if seat.shelf is not None:
+            seat.shelf.pop(seat, None)
+            seat.shelf = None
+        phase = seat.phase
+        if phase is Phase.READY:
             if seat.tainted_until > now:
                 self._file_tainted(seat)
             else:
                 self._idle[seat] = None
+                seat.shelf = self._idle
         elif self._prefetch and seat.has_room():
             self._room[seat] = None
+            seat.shelf = self._room
+        if seat.counted or len(seat.calls) > 1:
+            self._count(seat)
+
+    def _count(self, seat: Seat[C]) -> None:
+        self._loaded.pop(seat, None)
+        ahead = seat.prefetched_count
+        self._prefetched += ahead - seat.counted
+        seat.counted = ahead
+        if ahead and not seat.recalled:
+            self._loaded[seat] = None
 
     def next(self, now: float) -> tuple[Seat[C], C] | None:
         """Lease the first waiting call to the best seat and return both; None if none can go."""
@@ -133,6 +154,7 @@ class Scheduler(Generic[C]):
 
     def _file_tainted(self, seat: Seat[C]) -> None:
         self._tainted[seat] = None
+        seat.shelf = self._tainted
         if seat not in self._taint_known:
             self._taint_known.add(seat)
             heapq.heappush(self._taint_ends, (seat.tainted_until, next(self._order), seat))
@@ -144,10 +166,12 @@ class Scheduler(Generic[C]):
             if seat in self._tainted:
                 del self._tainted[seat]
                 self._idle[seat] = None
+                seat.shelf = self._idle
                 self._idle.move_to_end(seat, last=False)  # no call has warmed it lately
 
     def _pick(self, now: float) -> Seat[C] | None:
-        self._end_taints(now)
+        if self._taint_ends:
+            self._end_taints(now)
         if self._idle:
             return next(reversed(self._idle))  # the one used last: its caches are warm
         if self._tainted:

@@ -9,6 +9,7 @@ have run.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ PREFETCH_MAX: Final = 4
 PREFETCH_AVERAGE_MAX_S: Final = 0.001
 OVERDUE_S: Final = 0.002
 _AVERAGE_WEIGHT: Final = 0.2
+DURATION_NOTED_MAX_S: Final = 3 * PREFETCH_AVERAGE_MAX_S  # one long call is not yet a habit
 
 
 class HasId(Protocol):
@@ -55,6 +57,10 @@ class Seat(Generic[C]):
         self.average_s: float = float("inf")
         self.finished_count: int = 0
         self.tainted_until: float = tainted_until
+        self._alone: int = 0  # calls here that no other may be sent behind
+        # The scheduler's own notes: where it has filed this seat, and how many calls it counted.
+        self.shelf: OrderedDict[Seat[C], None] | None = None
+        self.counted: int = 0
 
     @property
     def prefetched_count(self) -> int:
@@ -73,7 +79,7 @@ class Seat(Generic[C]):
             and len(self.calls) <= PREFETCH_MAX
             and self.average_s < PREFETCH_AVERAGE_MAX_S
             and not self.recalled
-            and all(call.prefetchable for call in self.calls.values())
+            and not self._alone
         )
 
     def lease(self, call: C, now: float) -> None:
@@ -83,6 +89,7 @@ class Seat(Generic[C]):
         if not self.calls:
             self.head_since = now
         self.calls[call.id] = call
+        self._alone += not call.prefetchable
         self.phase = Phase.LEASED
 
     def settle(self, call_id: int, now: float, *, ran: bool = True) -> C | None:
@@ -95,7 +102,9 @@ class Seat(Generic[C]):
                 self._note(now - self.head_since)
             self.head_since = now
         del self.calls[call_id]
-        self.recalled.discard(call_id)
+        self._alone -= not call.prefetchable
+        if self.recalled:
+            self.recalled.discard(call_id)
         self.finished_count += ran
         if not self.calls and self.phase is Phase.LEASED:
             self.phase = Phase.READY
@@ -128,9 +137,11 @@ class Seat(Generic[C]):
         left = list(self.calls.values())
         self.calls.clear()
         self.recalled.clear()
+        self._alone = 0
         return left
 
     def _note(self, duration_s: float) -> None:
+        duration_s = min(duration_s, DURATION_NOTED_MAX_S)
         if self.average_s == float("inf"):
             self.average_s = duration_s
         else:

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from types import ModuleType
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from snakepit.errors import PoolClosedError
 from snakepit.pool._core import PoolStats
 from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool, ToolSpec
+from snakepit.pool._progress import OnProgress, check_on_progress
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stream import Stream
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+Update: TypeAlias = tuple[float, float | None, str | None]
+
+
+class Updates:
+    """Brings the updates of one call from the pool's loop to the thread that waits for the call."""
+
+    def __init__(self, on_progress: OnProgress, portal: BlockingPortal) -> None:
+        check_on_progress(on_progress)
+        if inspect.iscoroutinefunction(on_progress):
+            raise TypeError(f"on_progress must be a plain function here, not {on_progress!r}")
+        self._on_progress, self._portal = on_progress, portal
+        self._come: SimpleQueue[tuple[Update, anyio.Event] | None] = SimpleQueue()
+
+    async def hand_over(self, *update: *Update) -> None:
+        """The `on_progress` on the loop: it lasts as long as the one in the thread."""
+        shown = anyio.Event()
+        self._come.put((update, shown))
+        await shown.wait()
+
+    def show_until(self, future: Future[Any]) -> None:
+        """Show what comes until the call has ended."""
+        future.add_done_callback(lambda _: self._come.put(None))
+        while (come := self._come.get()) is not None:
+            update, shown = come
+            self._on_progress(*update)
+            with suppress(RuntimeError):  # the loop is gone: nobody waits for it any more
+                self._portal.start_task_soon(shown.set)
 
 
 class SyncPool:
@@ -43,10 +75,23 @@ class SyncPool:
         *,
         timeout: float | None = None,
         idempotent: bool | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
-        """Run one tool and return its value; see `Pool.execute`."""
+        """Run one tool and return its value; see `Pool.execute`.
+
+        `on_progress` is a plain function here. It runs in the calling thread, so it may block, and use
+        this pool.
+        """
+        updates = None if on_progress is None else Updates(on_progress, self._portal)
         return self._wait(
-            lambda: self._pool.execute(tool, params, timeout=timeout, idempotent=idempotent)
+            lambda: self._pool.execute(
+                tool,
+                params,
+                timeout=timeout,
+                idempotent=idempotent,
+                on_progress=None if updates is None else updates.hand_over,
+            ),
+            updates,
         )
 
     @contextmanager
@@ -101,7 +146,9 @@ class SyncPool:
         while (chunk := self._wait(following)) is not end:
             yield chunk
 
-    def _wait(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _wait(
+        self, function: Callable[[], Coroutine[Any, Any, T]], updates: Updates | None = None
+    ) -> T:
         """Run it on the pool's loop. Whatever interrupts the wait cancels it and sees it end."""
         self._check_open()
         ended = threading.Event()
@@ -114,6 +161,8 @@ class SyncPool:
 
         future = self._portal.start_task_soon(run)
         try:
+            if updates is not None:
+                updates.show_until(future)
             value: T = future.result()
         except BaseException:
             future.cancel()

@@ -25,6 +25,7 @@ from snakepit.errors import (
 from snakepit.launchers import CannotLaunchError
 from snakepit.pool._call import PendingCall
 from snakepit.pool._handshake import StartFailedError, shake_hands
+from snakepit.pool._reading import Reading
 from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
 from snakepit.process import ExitStatus, climb, hold_until, shielded
@@ -59,6 +60,7 @@ class Worker:
         self.start_error: WorkerStartError | None = None
         self.death: WorkerDiedError | None = None
         self.was_fruitful: bool = False
+        self.reading: Reading | None = None  # from Ready on
         self._channel: Channel | None = None
         self._condemned = anyio.Event()
         self._exited = anyio.Event()
@@ -76,6 +78,21 @@ class Worker:
         assert self._channel is not None
         call.worker = self
         call.reached_worker = self._channel.send_nowait(call.message(now))
+        if not call.attended:
+            self._need_reading()
+
+    def queue(self, call: PendingCall, now: float) -> None:
+        """As `send`, where `flush` follows: several calls share one write."""
+        assert self._channel is not None
+        call.worker = self
+        call.reached_worker = self._channel.queue_nowait(call.message(now))
+        if not call.attended:
+            self._need_reading()
+
+    def flush(self) -> None:
+        """Write what was queued."""
+        if self._channel is not None:
+            self._channel.flush_nowait()
 
     def tell(self, message: ToWorker) -> None:
         """Send any other message, unless the link is gone."""
@@ -92,10 +109,10 @@ class Worker:
         assert self._channel is not None
         assert call.sent is not None
         if self._channel.withdraw(call.sent):
-            self.seat.settle(call.id, anyio.current_time(), ran=False)
+            self.seat.settle(call.id, self._core.now(), ran=False)
             self.never_ran(call)
             self._core.settle(call)
-            self.seat_changed()
+            self.seat_changed(self._core.now())
             return
         info = call.info
         if info is not None and info.on_cancel == "kill" and self._runs(call):
@@ -103,10 +120,11 @@ class Worker:
             self.condemn(reason, fruitful=True)
             return
         self.tell(Cancel(call.id))
+        self._need_reading()
         grace = self._core.settings.stop.cancel_grace
         if info is not None and info.cancel_grace_s is not None:
             grace = info.cancel_grace_s
-        self._give_grace(call, grace, anyio.current_time())
+        self._give_grace(call, grace, self._core.now())
 
     def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
         self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))
@@ -122,8 +140,8 @@ class Worker:
         if not self._runs(call):
             if not call.settled:
                 self._core.settle(call)
-            self._give_grace(call, grace, anyio.current_time())
-        elif anyio.current_time() < self.seat.head_since + grace:
+            self._give_grace(call, grace, self._core.now())
+        elif self._core.now() < self.seat.head_since + grace:
             self._give_grace(call, grace, self.seat.head_since)
         else:
             self.condemn(
@@ -163,8 +181,9 @@ class Worker:
         # Only our own workers know that request; to any other process it means: dump core.
         self._dump = dump and self._core.settings.spawns_python
         self.seat.stop()
-        self._core.scheduler.update(self.seat, anyio.current_time())
+        self._core.scheduler.update(self.seat, self._core.now())
         self._condemned.set()
+        self._need_reading()
         if self._hatching is not None:
             self._hatching.cancel()
 
@@ -177,14 +196,13 @@ class Worker:
         for call in list(self.seat.calls.values()):
             self._core.give_up(call, self._core.closed_error())
         # Whatever grace its tool has of its own: closing has one bound.
-        end = anyio.current_time() + self._core.settings.stop.cancel_grace
+        end = self._core.now() + self._core.settings.stop.cancel_grace
         reason = "was ended because it had a call when the pool was closed"
         self._core.deadlines.at(end, lambda: self.condemn(reason, dump=True))
-        self.seat_changed()
+        self.seat_changed(self._core.now())
 
-    def seat_changed(self) -> None:
+    def seat_changed(self, now: float) -> None:
         """File the seat anew, hand out work, and end a worker that has drained."""
-        now = anyio.current_time()
         if self.seat.phase is Phase.DRAINING and not self.seat.calls:
             grace = self._core.settings.stop.drain_timeout
             self.condemn("pool closed", ask=lambda: self.tell(Shutdown(grace)), ask_grace_s=grace)
@@ -216,7 +234,7 @@ class Worker:
                 try:
                     early = await self._hatch(running.channel)
                     hatched()
-                    tasks.start_soon(self._read, running.channel, early)
+                    tasks.start_soon(self._read, self._begin_reading(running.channel), early)
                     await self._condemned.wait()
                 except StartFailedError as error:
                     failed = error
@@ -263,26 +281,44 @@ class Worker:
                 return early
         raise StartFailedError(self._reason, exits_by_itself=self._exited.is_set())
 
+    def _begin_reading(self, channel: Channel) -> Reading:
+        self.reading = Reading(
+            channel,
+            self._core.loop,
+            self._core.deadlines,
+            take=self._take,
+            is_quiet=lambda: not self.seat.calls and not self._condemned.is_set(),
+        )
+        return self.reading
+
     @enable_ki_protection
-    async def _read(self, channel: Channel, messages: list[ToHost]) -> None:  # noqa: ASYNC910 - route may raise first
-        """Route what the worker says, to the very last word."""
+    async def _read(self, reading: Reading, early: list[ToHost]) -> None:  # noqa: ASYNC910 - if early is bad
+        """Read what the worker says, to the very last word, but for what callers read."""
         try:
-            while True:
-                if messages:
-                    try:
-                        route(self._core, self, messages, anyio.current_time())
-                    except ProtocolError as error:
-                        self.condemn(f"broke the protocol ({error}) and was ended")
-                        raise
-                    finally:
-                        self.seat_changed()  # the guilty one gets nothing more
-                messages = await channel.receive()
+            await reading.run(early)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             self.condemn("died", ask=lambda: None, ask_grace_s=OWN_EXIT_S)
         except ProtocolError as error:
             self.condemn(f"broke the protocol ({error}) and was ended")
         finally:
             self._read_all.set()
+
+    @enable_ki_protection
+    def _take(self, messages: list[ToHost]) -> bool:
+        """Route the messages; False if nothing that may follow counts any more."""
+        now = self._core.now()
+        try:
+            route(self._core, self, messages, now)
+        except ProtocolError as error:
+            self.condemn(f"broke the protocol ({error}) and was ended")
+            return False
+        finally:
+            self.seat_changed(now)  # after the verdict: the guilty one gets nothing more
+        return True
+
+    def _need_reading(self) -> None:
+        if self.reading is not None:
+            self.reading.need()
 
     def _could_not_start(self, failed: StartFailedError, status: ExitStatus, tail: str) -> None:
         reason = failed.reason

@@ -24,6 +24,7 @@ from ._messages import Hello as Hello
 from ._messages import Item as Item
 from ._messages import Message as Message
 from ._messages import Part as Part
+from ._messages import Progress as Progress
 from ._messages import Ready as Ready
 from ._messages import Recall as Recall
 from ._messages import Result as Result
@@ -72,6 +73,7 @@ __all__ = [
     "Message",
     "Packer",
     "Part",
+    "Progress",
     "Ready",
     "Recall",
     "Result",

@@ -24,7 +24,9 @@ assert PART_BYTES_MAX < FRAME_BYTES_MAX < 2**32, (
 
 def frame(payload: bytes) -> bytes:
     """The payload as a frame. Raises ProtocolError above `FRAME_BYTES_MAX`."""
-    return prefix(len(payload)) + payload
+    if len(payload) > FRAME_BYTES_MAX:
+        prefix(len(payload))  # raises
+    return PREFIX.pack(len(payload)) + payload
 
 
 def prefix(payload_bytes: int) -> bytes:
@@ -59,6 +61,10 @@ class FrameDecoder:
         """
         if self._broken is not None:
             raise ProtocolError(self._broken)
+        if not self._partial and len(chunk) >= PREFIX_BYTES:
+            size = PREFIX.unpack_from(chunk)[0]
+            if size == len(chunk) - PREFIX_BYTES and size <= FRAME_BYTES_MAX:
+                return [chunk[PREFIX_BYTES:]]  # the usual case: one frame, and all of it
         payloads: list[bytes] = []
         try:
             self._split(chunk, payloads)

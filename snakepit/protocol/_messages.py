@@ -170,9 +170,18 @@ class Goodbye(Struct, array_like=True, tag=40):
     """Worker → host, its last message: `cleanup` has run."""
 
 
+class Progress(Struct, array_like=True, tag=41):
+    """Worker → host: how far the running call is. Not answered; the next one replaces it."""
+
+    id: int
+    done: int | float
+    total: int | float | None = None
+    message: str | None = None
+
+
 ToWorker: TypeAlias = Start | Call | Cancel | Credit | Recall | Shutdown | Part
 ToHost: TypeAlias = (
-    Hello | Ready | Result | Failure | Item | End | Settled | Returned | Goodbye | Part
+    Hello | Ready | Result | Failure | Item | End | Settled | Returned | Goodbye | Progress | Part
 )
 Message: TypeAlias = ToWorker | ToHost
 

@@ -16,7 +16,15 @@ from msgspec import Raw
 from snakepit.errors import ProtocolError
 from snakepit.protocol._ext import BUFFERS_MAX
 from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, prefix
-from snakepit.protocol._messages import Buffer, Part, encode_message
+from snakepit.protocol._messages import (
+    Buffer,
+    Call,
+    Item,
+    Part,
+    Result,
+    Start,
+    encode_message,
+)
 
 # msgpack ext 8 of length 0 and type 127: "the body is the last transfer named here".
 BODY_IN_TRANSFER: Final = Raw(b"\xc7\x00\x7f")
@@ -26,6 +34,7 @@ assert BUFFERS_MAX + 1 <= TRANSFERS_OPEN_MAX, "all transfers of one message, its
 _PART_HEAD: Final = b"\x93\x10\xcf"  # array of 3, tag 16, uint64: the transfer
 _PART_HEAD_BYTES: Final = len(_PART_HEAD) + 8 + 5  # ..., bin32: the bytes
 
+CARRIERS: Final = frozenset({Start, Call, Result, Item})  # the messages with a body
 Frame = tuple[bytes, memoryview | None]
 M = TypeVar("M")
 
@@ -38,7 +47,7 @@ class Packer:
 
     def pack(self, message: Any) -> bytes | None:
         """The message as one frame; None if it must go in parts, see `pack_parts`."""
-        if hasattr(message, "buffers") and (
+        if type(message) in CARRIERS and (
             message.buffers or len(memoryview(message.body)) > PART_BYTES_MAX
         ):
             return None
@@ -134,12 +143,12 @@ class Unpacker(Generic[M]):
         return messages
 
     def _take(self, message: Any, messages: list[M]) -> None:
-        if isinstance(message, Part):
+        kind = type(message)
+        if kind is Part:
             self._take_part(message)
             return
-        buffers = getattr(message, "buffers", None)
-        if buffers:
-            self._put_back(message, buffers)
+        if kind in CARRIERS and message.buffers:
+            self._put_back(message, message.buffers)
         messages.append(message)
 
     def _take_part(self, part: Part) -> None:

@@ -26,6 +26,13 @@ class Channel(ABC):
         Returns False if the worker is known to be gone: it will never see the message.
         """
 
+    def queue_nowait(self, message: ToWorker) -> bool:
+        """As `send_nowait`, but `flush_nowait` follows at once: messages may share a write."""
+        return self.send_nowait(message)
+
+    def flush_nowait(self) -> None:  # noqa: B027 - nothing to do where nothing is held back
+        """Begin to send what was queued."""
+
     @abstractmethod
     async def send(self, message: ToWorker) -> None:
         """Send the message and wait until the link has taken all of it.

@@ -8,6 +8,7 @@ take at once waits in the outbox for `run`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Final
 
 import anyio
@@ -41,7 +42,7 @@ class ByteStream(ABC):
         """
 
     @abstractmethod
-    async def until_readable(self) -> None:
+    def until_readable(self) -> Awaitable[None]:
         """Wait until `read` has something to say. Always a checkpoint.
 
         Raises: anyio.ClosedResourceError: `wake_reader` or `close` was called meanwhile.
@@ -69,19 +70,45 @@ class ByteChannel(Channel):
         self._unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
         self._outbox = Outbox()
         self._poked = anyio.Event()
-        self._reading = anyio.ResourceGuard("receiving from")
+        self._receiving = False
         self._peer_gone = self._closed = False
 
     def send_nowait(self, message: ToWorker) -> bool:
         if self._closed or self._peer_gone:
             return False
-        waiting = bool(self._outbox)
-        self._outbox.put(message)
-        if not waiting:
+        outbox = self._outbox
+        if outbox:
+            outbox.put(message)
+        elif (frame := outbox.pack(message)) is None:
+            outbox.put(message)
             self._flush()
-        if self._outbox:
+        else:
+            self._write_now(frame)
+        if outbox:
             self._poked.set()
         return not self._peer_gone
+
+    def queue_nowait(self, message: ToWorker) -> bool:
+        if self._closed or self._peer_gone:
+            return False
+        self._outbox.put(message)
+        return True
+
+    def flush_nowait(self) -> None:
+        if not self._flush():
+            self._poked.set()
+
+    def _write_now(self, frame: bytes) -> None:
+        """Write a frame while nothing waits; what the stream does not take waits."""
+        try:
+            written = self._stream.write(frame)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._lose_peer()
+            return
+        if written < len(frame):
+            self._outbox.put_rest(memoryview(frame)[written:])
 
     async def send(self, message: ToWorker) -> None:
         await anyio.lowlevel.checkpoint()
@@ -103,7 +130,11 @@ class ByteChannel(Channel):
         return withdrawn
 
     async def receive(self) -> list[ToHost]:
-        with self._reading:
+        if self._receiving:
+            await anyio.lowlevel.checkpoint()
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+        try:
             while True:
                 if self._closed:
                     await anyio.lowlevel.checkpoint()
@@ -111,22 +142,24 @@ class ByteChannel(Channel):
                 if self._unpacker.broken:
                     await anyio.lowlevel.checkpoint()
                     raise ProtocolError(self._unpacker.broken)
-                await self._until_readable()
+                if self._peer_gone:
+                    await self._last_words()
+                else:
+                    try:
+                        await self._stream.until_readable()
+                    except anyio.ClosedResourceError:
+                        continue  # `aclose` or `_flush` has woken us
                 messages = self._read_available()
                 if messages:
-                    return messages
+                    return messages  # noqa: ASYNC910 - until_readable is one
+        finally:
+            self._receiving = False
 
-    async def _until_readable(self) -> None:
-        if not self._peer_gone:
-            try:
-                await self._stream.until_readable()
-            except anyio.ClosedResourceError:
-                if not self._peer_gone:
-                    raise  # `aclose`; else `_flush` has woken us, to wait in another way
-            else:
-                return
-        # A worker that has ended said its last words before. One that only hears no more would
-        # take every call without a word.
+    async def _last_words(self) -> None:
+        """Wait for what a worker that hears no more has still to say.
+
+        One that has ended said it before. One that lives on would take every call without a word.
+        """
         with anyio.move_on_after(LAST_WORDS_S):
             await self._stream.until_readable()
             return
@@ -155,6 +188,8 @@ class ByteChannel(Channel):
     async def run(self) -> None:
         while True:
             await self._poked.wait()
+            if self._closed:
+                return
             self._poked = anyio.Event()
             while not self._flush():
                 try:
@@ -171,10 +206,14 @@ class ByteChannel(Channel):
             except BlockingIOError:
                 return False
             except OSError:
-                self._peer_gone = True  # `receive` tells; what waited can reach nobody
-                outbox.clear()
-                self._stream.wake_reader()
+                self._lose_peer()
         return True
+
+    def _lose_peer(self) -> None:
+        """Nobody reads any more: `receive` will tell. What waited can reach nobody."""
+        self._peer_gone = True
+        self._outbox.clear()
+        self._stream.wake_reader()
 
     async def aclose(self) -> None:  # noqa: ASYNC910 - closing never waits
         if self._closed:
@@ -182,6 +221,7 @@ class ByteChannel(Channel):
         self._closed = True
         self._outbox.clear()
         self._stream.close()
+        self._poked.set()  # `run` returns
 
     def _check_open(self) -> None:
         if self._closed:

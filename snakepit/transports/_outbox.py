@@ -8,67 +8,89 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from snakepit.protocol import Frame, Packer, forget, transfer_of
 
+WRITE_BYTES_MAX: Final = 2**16
 
-class Outgoing:
-    """A message on its way. `on_sent` is called once all of it is written."""
+
+OnSent = Callable[[], None] | None
+Small = tuple[Any, bytes, OnSent]  # a message, its frame
+
+
+class Large:
+    """A message on its way in several frames, or behind such a one."""
 
     __slots__ = ("frames", "message", "on_sent", "transfers", "upcoming")
 
-    def __init__(
-        self, message: Any, frames: Iterator[Frame], on_sent: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, message: Any, frames: Iterator[Frame], on_sent: OnSent) -> None:
         self.message, self.frames, self.on_sent = message, frames, on_sent
         self.transfers: dict[int, None] = {}  # begun, to be forgotten if it is withdrawn
         self.upcoming: Frame | None = next(frames)
 
 
 class Outbox:
-    """The queue of one link, a line for small messages and one for large ones."""
+    """The queue of one link, a line for small messages and one for large ones.
+
+    Small ones that wait together are written together.
+
+    `on_sent` of a message is called once all of it is written, or never will be.
+    """
 
     def __init__(self) -> None:
         self._packer = Packer()
-        self._small: deque[Outgoing] = deque()
-        self._large: deque[Outgoing] = deque()
-        self._writing: deque[bytes | memoryview] = deque()  # the begun frame
-        self._finished: Outgoing | None = None  # to be reported when the begun frame is written
+        self._small: deque[Small] = deque()
+        self._large: deque[Large] = deque()
+        self._writing: deque[bytes | memoryview] = deque()  # what was begun
+        self._begun = self._written = 0  # bytes of this stream
+        self._ends: deque[tuple[int, Callable[[], None]]] = deque()  # whom to tell, and when
 
     def __bool__(self) -> bool:
         return bool(self._writing or self._small or self._large)
 
-    def put(self, message: Any, on_sent: Callable[[], None] | None = None) -> None:
+    def put(self, message: Any, on_sent: OnSent = None) -> None:
         """Queue the message."""
         frame = self._packer.pack(message)
         if frame is None:
-            self._large.append(Outgoing(message, self._packer.pack_parts(message), on_sent))
-            return
-        outgoing = Outgoing(message, iter([(frame, None)]), on_sent)
-        number = getattr(message, "id", None)
-        behind = any(getattr(large.message, "id", None) == number for large in self._large)
-        (self._large if behind and number is not None else self._small).append(outgoing)
+            self._large.append(Large(message, self._packer.pack_parts(message), on_sent))
+        elif self._large and self._is_behind(message):
+            self._large.append(Large(message, iter([(frame, None)]), on_sent))
+        else:
+            self._small.append((message, frame, on_sent))
+
+    def pack(self, message: Any) -> bytes | None:
+        """The message as the one frame that it is; None if it goes in parts."""
+        return self._packer.pack(message)
+
+    def put_rest(self, rest: memoryview) -> None:
+        """Queue the rest of a frame that was begun while nothing waited."""
+        assert not self
+        self._write(rest)
 
     def withdraw(self, message: Any) -> bool:
         """Take the message back; False if its last frame has begun."""
-        for line in (self._small, self._large):
-            for outgoing in line:
-                if outgoing.message is message:
-                    line.remove(outgoing)
-                    for transfer in outgoing.transfers:
-                        frames = iter([(forget(transfer), None)])
-                        self._small.append(Outgoing(None, frames, None))
-                    return True
+        for small in self._small:
+            if small[0] is message:
+                self._small.remove(small)
+                return True
+        for large in self._large:
+            if large.message is message:
+                self._large.remove(large)
+                for transfer in large.transfers:
+                    self._small.append((None, forget(transfer), None))
+                return True
         return False
 
     def next_bytes(self) -> bytes | memoryview | None:
         """What to write now; the same again until `wrote` says that it was written."""
         if not self._writing:
-            line = self._small or self._large
-            if not line:
+            if self._small:
+                self._begin_small()
+            elif self._large:
+                self._begin_large()
+            else:
                 return None
-            self._begin(line)
         return self._writing[0]
 
     def wrote(self, count: int) -> None:
@@ -76,36 +98,62 @@ class Outbox:
         data = self._writing[0]
         if count < len(data):
             self._writing[0] = memoryview(data)[count:]
-            return
-        self._writing.popleft()
-        if not self._writing and (finished := self._finished) is not None:
-            self._finished = None
-            if finished.on_sent is not None:
-                finished.on_sent()
+        else:
+            self._writing.popleft()
+        self._written += count
+        while self._ends and self._ends[0][0] <= self._written:
+            self._ends.popleft()[1]()
 
     def clear(self) -> None:
         """Drop everything: the other side is gone. Those who wait are told that it is over."""
-        dropped = [*self._small, *self._large]
-        if self._finished is not None:
-            dropped.append(self._finished)
+        dropped = [
+            *(on_sent for _, on_sent in self._ends),
+            *(on_sent for _, _, on_sent in self._small),
+            *(large.on_sent for large in self._large),
+        ]
+        self._writing.clear()
+        self._ends.clear()
+        self._written = self._begun
         self._small.clear()
         self._large.clear()
-        self._writing.clear()
-        self._finished = None
-        for outgoing in dropped:
-            if outgoing.on_sent is not None:
-                outgoing.on_sent()
+        for on_sent in dropped:
+            if on_sent is not None:
+                on_sent()
 
-    def _begin(self, line: deque[Outgoing]) -> None:
-        outgoing = line[0]
-        assert outgoing.upcoming is not None
-        head, data = outgoing.upcoming
-        self._writing.append(head)
+    def _is_behind(self, message: Any) -> bool:
+        """Must it keep its place behind a large message of the same call?"""
+        number = getattr(message, "id", None)
+        return number is not None and any(
+            getattr(large.message, "id", None) == number for large in self._large
+        )
+
+    def _begin_small(self) -> None:
+        """Begin as many small messages as go well into one write."""
+        frames: list[bytes] = []
+        size = 0
+        while self._small and size < WRITE_BYTES_MAX:
+            _, frame, on_sent = self._small.popleft()
+            frames.append(frame)
+            size += len(frame)
+            if on_sent is not None:
+                self._ends.append((self._begun + size, on_sent))
+        self._write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._writing.append(data)
+        self._begun += len(data)
+
+    def _begin_large(self) -> None:
+        large = self._large[0]
+        assert large.upcoming is not None
+        head, data = large.upcoming
+        self._write(head)
         if data is not None:
             if len(data):
-                self._writing.append(data)
-            outgoing.transfers[transfer_of(head)] = None
-        outgoing.upcoming = next(outgoing.frames, None)
-        if outgoing.upcoming is None:
-            line.popleft()
-            self._finished = outgoing
+                self._write(data)
+            large.transfers[transfer_of(head)] = None
+        large.upcoming = next(large.frames, None)
+        if large.upcoming is None:
+            self._large.popleft()
+            if large.on_sent is not None:
+                self._ends.append((self._begun, large.on_sent))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 
+from snakepit._loops import this_loop
 from snakepit.process import close_fds, fork_generation, guard_fds
 from snakepit.protocol import Buffer
 from snakepit.transports._base import Channel, Link, Transport
@@ -29,6 +31,7 @@ class PipeStream(ByteStream):
         self._read_fd, self._write_fd = read_fd, write_fd
         self._generation = fork_generation()
         self._closed = False
+        self._readable = this_loop().readable(read_fd)
         guard_fds(read_fd, write_fd)
 
     @property
@@ -43,26 +46,27 @@ class PipeStream(ByteStream):
             raise BrokenPipeError("a forked child of the host has no part in this link")
         return os.write(self._write_fd, data)
 
-    async def until_readable(self) -> None:
-        if not self._is_ours:
-            await anyio.lowlevel.checkpoint()
-            raise anyio.BrokenResourceError
-        await anyio.wait_readable(self._read_fd)
+    def until_readable(self) -> Awaitable[None]:
+        return self._readable.wait() if self._is_ours else self._broken()
+
+    async def _broken(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise anyio.BrokenResourceError
 
     async def until_writable(self) -> None:
         await anyio.wait_writable(self._write_fd)
 
     def wake_reader(self) -> None:
         if self._is_ours and not self._closed:
-            anyio.notify_closing(self._read_fd)
+            self._readable.wake()
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        for fd in (self._read_fd, self._write_fd):
-            anyio.notify_closing(fd)
-            close_fds(fd)
+        self._readable.wake()
+        anyio.notify_closing(self._write_fd)
+        close_fds(self._read_fd, self._write_fd)
 
 
 class StdioLink(Link):

@@ -9,6 +9,7 @@ from snakepit.errors import ToolCancelled
 
 if TYPE_CHECKING:
     from snakepit.worker._job import Job
+    from snakepit.worker._progress import Reporter
 
 # None in the hooks, which belong to no call.
 current_context: ContextVar[CallContext | None] = ContextVar("snakepit_call", default=None)
@@ -22,10 +23,10 @@ class CallContext:
     since only the host decides that time is up.
     """
 
-    __slots__ = ("_job", "call_id", "deadline", "tool")
+    __slots__ = ("_job", "_reporter", "call_id", "deadline", "tool")
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, reporter: Reporter) -> None:
+        self._job, self._reporter = job, reporter
         self.call_id: int = job.id
         self.tool: str = job.tool
         self.deadline: float | None = job.deadline
@@ -43,6 +44,22 @@ class CallContext:
         if self._job.cancelled:
             self._job.interrupted = True
             raise ToolCancelled("this call was cancelled")
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell the caller how far this call is; `on_progress` of `pool.execute` hears it.
+
+        Works in tools of every kind, and in threads and tasks of theirs. Cheap enough for an inner
+        loop: an update is sent at most every 20 ms, the first one at once, then the latest, and
+        the last one before the outcome. Once the call is cancelled or over it does nothing.
+
+        Args:
+            done: how much is done, in whatever unit; finite and not below 0.
+            total: of how much, in the same unit; None: nobody knows.
+            message: a line of text; cut after 1000 characters.
+
+        Raises: TypeError, ValueError: these are no such numbers, or no text.
+        """
+        self._reporter.report(self._job, done, total, message)
 
 
 def context() -> CallContext:

@@ -30,6 +30,7 @@ from snakepit.protocol import (
 from snakepit.worker._context import CallContext, current_context
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
+from snakepit.worker._progress import Reporter
 from snakepit.worker._service import Sender
 from snakepit.worker._toolbox import Tool, find
 
@@ -50,11 +51,13 @@ class Execution:
         interrupt: Interrupt,
         tools: Mapping[str, Tool],
         wait: Callable[[SimpleQueue[int]], int] = SimpleQueue.get,
+        reporter: Reporter | None = None,
     ) -> None:
         self._wire = wire
         self._wait = wait
         self._interrupt = interrupt
         self._tools = tools
+        self._reporter = reporter or Reporter(wire, interrupt)
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
         """The tool and its checked arguments; None if the call has already been answered.
@@ -64,7 +67,7 @@ class Execution:
         if job.cancelled:
             self.settle(job, ran=False)
             return None
-        current_context.set(CallContext(job))
+        current_context.set(CallContext(job, self._reporter))
         message = job.message
         try:
             tool = find(self._tools, message.tool)
@@ -103,14 +106,14 @@ class Execution:
         elif error is not None:
             self._fail(job, error, "tool")
         elif job.message.window:
-            self.send(End(job.id))
+            self._answer(job, End(job.id))
         else:
             try:
                 body, buffers = encode_value(value)
             except BaseException as problem:  # encoding runs properties of the user's
                 self._fail(job, problem, _kind(problem, "serialization"))
             else:
-                self.send(Result(job.id, body, buffers))
+                self._answer(job, Result(job.id, body, buffers))
 
     def settle(self, job: Job, *, ran: bool = True) -> None:
         """Tell the host that its cancel has been followed.
@@ -118,7 +121,7 @@ class Execution:
         A call that SIGTERM has ended is not answered: it ends with its worker's death.
         """
         if job.host_asked:
-            self.send(Settled(job.id, ran))
+            self._answer(job, Settled(job.id, ran))
 
     def finish_stream(self, job: Job, failure: BaseException | None) -> None:
         """Write the outcome of a stream; an item that could not travel is its own kind of failure."""
@@ -193,7 +196,14 @@ class Execution:
             self._fail(job, error, kind)
 
     def _fail(self, job: Job, error: BaseException, kind: str) -> None:
-        self.send(Failure(job.id, kind, describe(error)))
+        self._answer(job, Failure(job.id, kind, describe(error)))
+
+    def _answer(self, job: Job, outcome: ToHost) -> None:
+        """Write the last message of a call, behind its last update."""
+        job.over = True
+        if job.report is not job.reported:
+            self._reporter.send_last(job)
+        self.send(outcome)
 
 
 _WRONG_CALL = {

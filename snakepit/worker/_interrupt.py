@@ -46,7 +46,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.seams: set[CodeType] = set()  # library code that user code has just returned to
         self.call: Interruptible | None = None
-        self.in_user_code = False
+        self.in_user_code: bool = False
         self._thread_id = 0
 
     def install(self) -> None:
@@ -69,6 +69,20 @@ class Interrupt:
     def is_in_user_code(self, frame: FrameType | None) -> bool:
         """True if what the signal found running may be interrupted."""
         return self.in_user_code and (frame is None or frame.f_code not in self.seams)
+
+    def masked(self, function: Callable[..., object], /, *args: object) -> None:
+        """Call code of this library that a tool has called, from any thread: no interrupt hits it.
+
+        One that comes meanwhile does nothing; the I/O thread asks again.
+        """
+        if not self.in_user_code or get_ident() != self._thread_id:
+            function(*args)
+            return
+        try:
+            self.in_user_code = False
+            function(*args)
+        finally:
+            self.in_user_code = True
 
     def _handle(self, _signal: int, frame: FrameType | None) -> None:
         if self.is_in_user_code(frame) and not _is_importing(frame):

@@ -9,40 +9,40 @@ from __future__ import annotations
 
 import time
 from _queue import SimpleQueue
+from typing import TypeAlias
 
 from snakepit.protocol import Call
+
+Update: TypeAlias = tuple[float, float | None, str | None]  # done, total, message
 
 
 class Job:
     """A call and what became of it so far."""
 
-    __slots__ = (
-        "answered",
-        "cancelled",
-        "credits",
-        "deadline",
-        "host_asked",
-        "id",
-        "interrupt_at",
-        "interrupted",
-        "message",
-        "spared",
-    )
+    # Most calls never change these: they cost nothing until they do.
+    cancelled: bool = False
+    host_asked: bool = False  # it was the host who cancelled: it waits for Settled
+    interrupted: bool = False  # it was: it knows
+    spared: bool = False  # it must not be
+    answered: bool = False  # its loop has heard of the cancel, or of a question since
+    interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
+    over: bool = False  # its outcome is being written
+    # Of `context().progress()`, see `_progress.py`: the latest, the last one sent, and when the
+    # next one may be sent (monotonic).
+    report: Update | None = None
+    reported: Update | None = None
+    report_at: float = 0.0
+    deadline: float | None = None
+    # Grants of further items; a grant of 0 only wakes the lane to look at `cancelled`.
+    credits: SimpleQueue[int] | None = None
 
     def __init__(self, message: Call) -> None:
         self.message: Call = message
         self.id: int = message.id
-        self.cancelled: bool = False
-        self.host_asked: bool = False  # it was the host who cancelled: it waits for Settled
-        self.interrupted: bool = False  # it was: it knows
-        self.spared: bool = False  # it must not be
-        self.answered: bool = False  # its loop has heard of the cancel, or of a question since
-        self.interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
-        self.deadline: float | None = (
-            None if message.timeout_s is None else time.monotonic() + message.timeout_s
-        )
-        # Grants of further items; a grant of 0 only wakes the lane to look at `cancelled`.
-        self.credits: SimpleQueue[int] | None = SimpleQueue() if message.window else None
+        if message.timeout_s is not None:
+            self.deadline = time.monotonic() + message.timeout_s
+        if message.window:
+            self.credits = SimpleQueue()
 
     @property
     def tool(self) -> str:

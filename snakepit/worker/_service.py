@@ -8,6 +8,7 @@ repeats the interrupt. Who reads the messages is the business of `_reader.py`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from snakepit.errors import ProtocolError
@@ -33,6 +34,13 @@ class Sender(Protocol):
 
     def send(self, message: ToHost, /) -> None:
         """Send the whole message. Raises OSError when the host is gone."""
+
+    def send_taken(self, take: Callable[[], ToHost | None], /, *, wait: bool) -> bool:
+        """Send the small message that `take` gives when it is its turn; see `Wire.send_taken`."""
+
+    @property
+    def is_closed(self) -> bool:
+        """True in a forked child."""
 
 
 class Service:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from _thread import allocate_lock
+from collections.abc import Callable
 from typing import NoReturn
 
 from snakepit.errors import ProtocolError
@@ -39,6 +40,11 @@ class Wire:
         """The descriptor to poll for reading."""
         return self._read_fd
 
+    @property
+    def is_closed(self) -> bool:
+        """True in a child that a tool has forked: it has no part in the conversation."""
+        return self._write_fd < 0
+
     def send(self, message: ToHost) -> None:
         """Write the whole message. Raises OSError when the host is gone."""
         if self._write_fd < 0:
@@ -54,6 +60,25 @@ class Wire:
                 self._write(head)
                 if data is not None:
                     self._write(data)
+
+    def send_taken(self, take: Callable[[], ToHost | None], *, wait: bool) -> bool:
+        """Write the small message that `take` gives when it is its turn, and nothing if it gives None.
+
+        False if other messages are being written and `wait` is False; then it is not asked. Raises OSError as `send`.
+        """
+        if self.is_closed:
+            _end_forked_child()
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
+            message = take()
+            if message is not None:
+                frame = self._packer.pack(message)
+                assert frame is not None
+                self._write(frame)
+        finally:
+            self._lock.release()
+        return True
 
     def _write(self, data: Buffer) -> None:
         written = os.write(self._write_fd, data)

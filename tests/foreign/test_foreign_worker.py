@@ -68,7 +68,7 @@ async def test_a_foreign_worker_tells_its_tools() -> None:
     async with foreign_pool() as pool:
         tools = pool.tools()
         assert list(tools) == [
-            "echo", "add", "big", "pid", "count", "fail", "sleep", "spin", "crash",
+            "echo", "add", "big", "pid", "count", "work", "fail", "sleep", "spin", "crash",
         ]  # fmt: skip
         assert tools["add"].description == "a + b"
         assert tools["add"].parameters == {"type": "object"}
@@ -142,6 +142,19 @@ async def test_a_stream_left_early_closes_the_generator_and_keeps_the_worker(
         "default-1.1: counted enough",
         "default-1.1: cleaned up",
     ]
+
+
+async def test_the_progress_of_a_call_reaches_its_caller() -> None:
+    """In order, the last one in any case; a caller that does not ask hears nothing."""
+    shown: list[tuple[Any, ...]] = []
+    async with foreign_pool() as pool:
+        params = {"steps": 1000}
+        value = await pool.execute("work", params, on_progress=lambda *told: shown.append(told))
+        assert value == 1000
+        assert shown == sorted(shown)
+        assert shown[-1] == (1000, 1000, "step 1000")
+        assert await pool.execute("work", params) == 1000
+        assert pool.stats().restarts == 0
 
 
 async def test_a_cancelled_call_stops_and_its_worker_is_kept() -> None:

@@ -206,6 +206,78 @@ async def test_a_cancelled_call_stops_and_its_worker_is_kept() -> None:
         assert pool.stats().restarts == 0
 
 
+async def test_progress_is_told_in_order_to_the_last_step() -> None:
+    """Without a pause of a busy tool the latest in each interval; with one each of them."""
+    shown: list[tuple[Any, ...]] = []
+
+    def show(*told: Any) -> None:
+        shown.append(told)
+
+    async with node_pool() as pool:
+        assert await pool.execute("work", {"steps": 100_000}, on_progress=show) == 100_000
+        assert shown == sorted(shown)
+        assert shown[-1] == (100_000, 100_000, "step 100000")
+        assert len(shown) < 10_000
+        shown.clear()
+        assert await pool.execute("work", {"steps": 3, "ms": 30}, on_progress=show) == 3
+        assert shown == [(number, 3, f"step {number}") for number in (1, 2, 3)]
+        assert await pool.execute("work", {"steps": 3, "ms": 30}) == 3
+        assert pool.stats().restarts == 0
+
+
+async def test_an_error_in_on_progress_stops_the_tool_and_keeps_the_worker() -> None:
+    async with node_pool() as pool:
+        pid = await pool.execute("pid")
+        error = ZeroDivisionError("mine")
+
+        async def fail(*_: Any) -> None:
+            raise error
+
+        with pytest.raises(ZeroDivisionError) as caught:
+            await pool.execute("work", {"steps": 2, "ms": FOREVER_S * 1000}, on_progress=fail)
+        assert caught.value is error
+        assert await pool.execute("pid") == pid
+
+
+async def test_an_update_that_came_too_soon_is_told_although_the_tool_tells_no_more(
+    own_worker: list[str],
+) -> None:
+    async with node_pool(command=own_worker) as pool:
+
+        def stop_at_the_second(done: float, *_: Any) -> None:
+            if done == 2:
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await pool.execute("tellAndStay", on_progress=stop_at_the_second)
+        assert pool.stats().restarts == 0
+
+
+TOLD: list[tuple[str, tuple[Any, ...]]] = [
+    ("[1, 2]", (1, 2, None)), ("[0.5, undefined, '']", (0.5, None, "")), ("[1n, 10n]", (1, 10, None)),
+    ("[0, 2 ** 40, 'é'.repeat(3000)]", (0, 2**40, "é" * 1000)), ("[1, 1, '\\ud800']", (1, 1, "\ufffd")),
+]  # fmt: skip
+NOT_TOLD = [
+    ("['1']", TypeError), ("[]", TypeError), ("[1, 2, 3]", TypeError), ("[NaN]", ValueError),
+    ("[-1]", ValueError), ("[1, Infinity]", ValueError),
+]  # fmt: skip
+
+
+async def test_what_is_no_progress_is_an_error_in_the_tool(own_worker: list[str]) -> None:
+    """Nor is anything told for a call that is over."""
+    shown: list[tuple[Any, ...]] = []
+    async with node_pool(command=own_worker) as pool:
+        for code, told in TOLD:
+            await pool.execute("tell", {"code": code}, on_progress=lambda *it: shown.append(it))
+            assert shown.pop() == told
+        for code, error in NOT_TOLD:
+            with pytest.raises(error, match=r"progress|message"):
+                await pool.execute("tell", {"code": code})
+        assert await pool.execute("evaluate", {"code": "progress(1)"}) is None
+        assert pool.stats().restarts == 0
+    assert shown == []
+
+
 async def test_a_tool_that_computes_through_its_cancel_costs_the_worker() -> None:
     stop = Stop(cancel_grace=0.05, term_grace=0.1, drain_timeout=5)
     async with node_pool(stop=stop) as pool:
@@ -280,6 +352,19 @@ def own_worker(tmp_path: Path) -> list[str]:
                 async *run({{ codes }}) {{ for (const code of codes) yield evaluate({{ code }}); }},
             }},
             toss: {{ run: ({{ code }}) => {{ throw evaluate({{ code }}); }} }},
+            tell: {{
+                run: ({{ code }}, {{ progress }}) => {{
+                    globalThis.progress = progress;
+                    progress(...evaluate({{ code }}));
+                }},
+            }},
+            tellAndStay: {{
+                run: (_, {{ progress, signal }}) => {{
+                    progress(1);
+                    progress(2);
+                    return delay(3_600_000, null, {{ signal }});
+                }},
+            }},
             hold: {{
                 async *run({{ path, endless }}, {{ signal }}) {{
                     try {{
@@ -518,6 +603,27 @@ def test_cancel_of_calls_that_run_wait_or_are_over_is_answered_once() -> None:
         assert host.hear() == ("Settled", 1, True)
         host.say(p.Cancel(1), call(3, "echo", value=3))
         assert host.hear() == ("Result", 3, 3)
+
+
+def test_progress_comes_before_the_answer_and_not_after_a_cancel() -> None:
+    """The first update at once, and the last one in any case."""
+    with conversation() as host:
+        host.say(call(1, "work", steps=50))
+        told = [host.hear()]
+        while told[-1][0] == "Progress":
+            told.append(host.hear())
+        assert told.pop() == ("Result", 1, 50)
+        assert told[0] == ("Progress", 1, 1, 50, "step 1")
+        assert told[-1] == ("Progress", 1, 50, 50, "step 50")
+        host.say(call(2, "work", steps=2, ms=5))
+        assert host.hear() == ("Progress", 2, 1, 2, "step 1")
+        assert host.hear() == ("Progress", 2, 2, 2, "step 2")
+        assert host.hear() == ("Result", 2, 2)
+        host.say(call(3, "work", steps=2, ms=FOREVER_S * 1000))
+        assert host.hear() == ("Progress", 3, 1, 2, "step 1")
+        host.say(p.Cancel(3), call(4, "echo", value=4))
+        assert host.hear() == ("Settled", 3, True)
+        assert host.hear() == ("Result", 4, 4)
 
 
 def test_items_wait_for_credit_and_the_end_does_not() -> None:

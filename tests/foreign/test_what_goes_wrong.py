@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from snakepit import (
+    CallTimeoutError,
     Pool,
     ProtocolError,
     SerializationError,
@@ -83,6 +85,10 @@ BREACHES: dict[str, list[Any]] = {
     "an answer to no call": [[34, UNKNOWN_CALL, 1]],
     "a call returned that never came": [[39, [UNKNOWN_CALL]]],
     "an item of a plain call": [[36, "ID", 1]],
+    "progress of no call": [[41, UNKNOWN_CALL, 1]],
+    "progress that is no number": [[41, "ID", math.nan]],
+    "progress below 0": [[41, "ID", -1]],
+    "progress of an infinite total": [[41, "ID", 1, math.inf]],
     "Hello again": [[32, 1, 1]],
     "Ready again": [[33]],
 }
@@ -171,6 +177,46 @@ async def test_a_second_answer_condemns_the_worker_and_the_first_one_counts() ->
         messages = [[34, "ID", "first"], [34, "ID", "second"]]
         assert await pool.execute("say", {"messages": messages}) == "first"
         await replaced(pool)
+
+
+async def test_progress_behind_the_answer_condemns_the_worker_and_the_answer_counts() -> None:
+    async with rude_pool() as pool:
+        messages = [[34, "ID", "first"], [41, "ID", 1]]
+        assert await pool.execute("say", {"messages": messages}) == "first"
+        await replaced(pool)
+
+
+async def test_progress_of_a_call_that_was_given_up_is_not_shown(tmp_path: Path) -> None:
+    """Nor does it hold up the call's end."""
+    given_up = tmp_path / "given_up"
+    shown: list[Any] = []
+    messages = [[41, "ID", 1], ["until", str(given_up)], [41, "ID", 2], [38, "ID"]]
+    async with rude_pool() as pool, anyio.create_task_group() as tasks:
+
+        async def let_go_on() -> None:
+            [seat] = [slot.worker.seat for slot in pool._core.slots]
+            while not any(call.given_up for call in seat.calls.values()):
+                await anyio.sleep(0.003)
+            given_up.touch()
+
+        tasks.start_soon(let_go_on)
+        with pytest.raises(CallTimeoutError):
+            await pool.execute(
+                "say", {"messages": messages}, timeout=0.3,
+                on_progress=lambda done, *_: shown.append(done),
+            )  # fmt: skip
+        assert shown == [1]
+        assert pool.stats().restarts == 0
+
+
+async def test_progress_of_streams_and_of_callers_that_do_not_ask_is_dropped() -> None:
+    async with rude_pool() as pool:
+        told = [[41, "ID", number, 3, "text"] for number in range(4)]
+        assert await pool.execute("say", {"messages": [*told, [34, "ID", 1]]}) == 1
+        messages = [*told, [36, "ID", "item"], *told, [37, "ID"]]
+        async with pool.stream("say_stream", {"messages": messages}, window=1) as items:
+            assert [item async for item in items] == ["item"]
+        assert pool.stats().restarts == 0
 
 
 @pytest.mark.parametrize("cut", [[], [b"\x00\x00\x00\x04\x93"]], ids=["whole", "in a frame"])

@@ -4,6 +4,7 @@ The main thread runs the calls, one at a time; a second one reads, so that Cance
 Credit are heard while a tool runs.
 """
 
+import functools
 import inspect
 import os
 import struct
@@ -163,6 +164,7 @@ class Call:
         self.buffers = [wire.transfers.pop(number) for number in numbers]
         if isinstance(self.body, Ext) and self.body.code == 127:
             self.body = unpack(self.buffers.pop())[0]
+        self.tell = functools.partial(wire.send, 41, self.id)
         self.credit, self.cancelled = threading.Semaphore(self.window), threading.Event()
 
 
@@ -177,12 +179,19 @@ def fail(_call: Call, message: str) -> None:
     raise ValueError(message)
 
 
+def work(call: Call, steps: int) -> int:
+    for step in range(1, steps + 1):
+        call.tell(step, steps, f"step {step}")
+    return steps
+
+
 TOOLS: dict = {  # name: function, description, does it stream
     "echo": (lambda _call, value: value, "Give the value back", False),
     "add": (lambda _call, a, b: a + b, "a + b", False),
     "big": (lambda _call, size, text="x": text * size, "A long text", False),
     "pid": (lambda _call: os.getpid(), "The id of this process", False),
     "count": (count, "The numbers from 0", True),
+    "work": (work, "Tell each step", False),
     "fail": (fail, "Raise ValueError", False),
     "sleep": (lambda call, seconds: call.cancelled.wait(seconds), "Until cancelled", False),
     "spin": (lambda _call, seconds: time.sleep(seconds), "Deaf to Cancel", False),

@@ -67,6 +67,13 @@ class AsyncWork(Adapter):
             self.log.append("closed")
 
     @tool
+    async def report(self, steps: int, pause: float) -> None:
+        for step in range(steps):
+            context().progress(step, steps)
+            await anyio.sleep(pause)
+        context().progress(steps, steps)
+
+    @tool
     async def never_closed(self) -> AsyncIterator[int]:
         try:
             yield 1
@@ -126,6 +133,13 @@ class SyncWork(Adapter):
     def words(self) -> Iterator[str]:
         for (word,) in self.db.execute("select word from words"):
             yield word
+
+    @tool
+    def report(self, steps: int, pause: float) -> None:
+        for step in range(steps):
+            context().progress(step, steps)
+            time.sleep(pause)
+        context().progress(steps, steps)
 
     @tool
     def block(self, seconds: float) -> str:

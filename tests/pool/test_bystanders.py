@@ -61,7 +61,7 @@ async def test_a_call_sent_ahead_and_given_up_does_not_cost_the_one_before_it(
 
 async def test_two_who_wait_for_one_call_are_both_woken() -> None:
     """Neither takes the other's wake-up away when it looks for the next one."""
-    call = PendingCall(1, "tool", Raw(b"\x80"), (), window=2)
+    call = PendingCall(1, "tool", Raw(b"\x80"), (), anyio.Event, window=2)
     woken: list[str] = []
 
     async def wait(name: str) -> None:
@@ -83,7 +83,7 @@ async def test_two_who_wait_for_one_call_are_both_woken() -> None:
 
 async def test_a_reader_whose_stream_is_closed_under_it_is_told(tmp_path: Path) -> None:
     """It must not take a stream that was cut for one that came to its end."""
-    call = PendingCall(1, "tool", Raw(b"\x80"), (), window=2)
+    call = PendingCall(1, "tool", Raw(b"\x80"), (), anyio.Event, window=2)
     stream = Stream(call)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:

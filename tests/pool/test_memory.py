@@ -172,6 +172,23 @@ async def test_leaving_early_closes_the_generator_before_the_block_is_left(adapt
         assert pool.stats().restarts == 0
 
 
+@pytest.mark.parametrize("adapter", BOTH)
+async def test_progress_arrives_the_first_and_the_last_for_certain(adapter: Any) -> None:
+    seen: list[float] = []
+    async with memory_pool(adapter) as pool:
+        for steps, pause in ((200, 0), (4, 0.03)):
+            seen.clear()
+            await pool.execute(
+                "report",
+                {"steps": steps, "pause": pause},
+                on_progress=lambda done, _total, _message: seen.append(done),
+            )
+            assert (seen[0], seen[-1]) == (0, steps)
+            assert seen == sorted(seen)
+        assert len(seen) == 5
+    assert not [t for t in threading.enumerate() if t.name == "snakepit-progress"]
+
+
 # -- giving up -------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,14 @@ from hypothesis.stateful import (
 )
 
 from snakepit.pool._scheduler import Scheduler
-from snakepit.pool._seat import OVERDUE_S, PREFETCH_AVERAGE_MAX_S, PREFETCH_MAX, Phase, Seat
+from snakepit.pool._seat import (
+    DURATION_NOTED_MAX_S,
+    OVERDUE_S,
+    PREFETCH_AVERAGE_MAX_S,
+    PREFETCH_MAX,
+    Phase,
+    Seat,
+)
 
 LIVE = (Phase.READY, Phase.LEASED)
 ENDING = (Phase.DRAINING, Phase.STOPPING)
@@ -54,7 +61,7 @@ class ModelSeat:
     def remove(self, call: FakeCall, now: float, *, ran: bool) -> None:
         if self.calls[0] is call:
             if ran:
-                took = now - self.head_since
+                took = min(now - self.head_since, DURATION_NOTED_MAX_S)
                 first = self.average_s == float("inf")
                 self.average_s = took if first else self.average_s * 0.8 + took * 0.2
             self.head_since = now

@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import snakepit
-from snakepit import Adapter, SyncPool, tool
+from snakepit import Adapter, SyncPool, context, tool
 
 
 class Simple(Adapter):
@@ -35,6 +36,17 @@ class Simple(Adapter):
     def sleep(self) -> None:
         time.sleep(600)
 
+    @tool
+    def steps(self, count: int, stopped_path: str = os.devnull, stay: bool = False) -> str:
+        try:
+            for number in range(1, count + 1):
+                context().progress(number, count)
+            if stay:
+                time.sleep(600)
+        finally:
+            Path(stopped_path).write_text("stopped")
+        return "all done"
+
 
 @pytest.fixture(params=["trio", "asyncio"])
 def pool(request: pytest.FixtureRequest) -> Iterator[SyncPool]:
@@ -47,7 +59,7 @@ def test_blocking_code_calls_tools_and_functions(pool: SyncPool) -> None:
     pool.ready()
     assert pool.execute("double", {"number": 21}) == 42
     assert pool.run_sync(divmod, 7, 2) == (3, 1)
-    assert set(pool.tools()) == {"double", "fail", "count", "sleep"}
+    assert set(pool.tools()) == {"double", "fail", "count", "sleep", "steps"}
     assert pool.stats().requests == 2
     assert {worker.state for worker in pool.workers()} == {"ready"}
 
@@ -68,6 +80,70 @@ def test_a_stream_left_early_has_closed_its_generator(pool: SyncPool, tmp_path: 
         assert [next(numbers), next(numbers)] == [5, 6]
         assert not closed.exists()
     assert closed.read_text() == "closed"
+
+
+def test_progress_is_shown_in_the_calling_thread_which_may_use_the_pool(pool: SyncPool) -> None:
+    """In order, to the last update, before the value comes back."""
+    pool.ready()
+    shown: list[float] = []
+
+    def show(done: float, total: float | None, message: str | None) -> None:
+        assert threading.get_ident() == caller
+        assert (total, message) == (100, None)
+        assert pool.execute("double", {"number": 21}) == 42
+        shown.append(done)
+
+    caller = threading.get_ident()
+    assert pool.execute("steps", {"count": 100}, on_progress=show) == "all done"
+    assert shown == sorted(shown)
+    assert shown[-1] == 100
+
+
+def test_an_error_in_on_progress_stops_the_tool_and_is_raised_as_itself(
+    pool: SyncPool, tmp_path: Path
+) -> None:
+    stopped = tmp_path / "stopped"
+    error = ZeroDivisionError("mine")
+
+    def fail(*_: object) -> None:
+        assert not stopped.exists()
+        raise error
+
+    params = {"count": 1, "stopped_path": str(stopped), "stay": True}
+    with pytest.raises(ZeroDivisionError) as caught:
+        pool.execute("steps", params, on_progress=fail)
+    assert caught.value is error
+    assert stopped.read_text() == "stopped"
+    assert pool.execute("double", {"number": 1}) == 2
+
+
+def test_a_call_whose_time_is_up_has_stopped_although_an_update_is_being_shown(
+    pool: SyncPool, tmp_path: Path
+) -> None:
+    """The function is let come to its end; then the error is raised."""
+    stopped = tmp_path / "stopped"
+    ended = []
+
+    def wait(*_: object) -> None:
+        while not stopped.exists():
+            time.sleep(0.01)
+        ended.append(True)
+
+    params = {"count": 1, "stopped_path": str(stopped), "stay": True}
+    with pytest.raises(snakepit.CallTimeoutError):
+        pool.execute("steps", params, timeout=0.2, on_progress=wait)
+    assert ended == [True]
+
+
+async def an_async_one(*_: object) -> None:
+    """What blocking code cannot call."""
+
+
+@pytest.mark.parametrize("wrong", ["print", an_async_one])
+def test_what_blocking_code_cannot_call_is_refused_at_once(pool: SyncPool, wrong: Any) -> None:
+    with pytest.raises(TypeError, match="on_progress must be a"):
+        pool.execute("steps", {"count": 1}, on_progress=wrong)
+    assert pool.stats().requests == 0
 
 
 def test_threads_share_one_pool(pool: SyncPool) -> None:

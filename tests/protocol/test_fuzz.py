@@ -82,6 +82,7 @@ def seeds() -> list[bytes]:
         p.Result(3, bodies[0]),
         p.Part(1, memoryview(b"abc")),
         p.Hello(1, 2),
+        p.Progress(1, 2, 3.5, "text"),
     ]
     payloads = [*map(bytes, bodies), *map(p.encode_message, [*messages, *others])]
     return payloads + [p.frame(payload) for payload in payloads]

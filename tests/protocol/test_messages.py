@@ -36,6 +36,8 @@ TO_HOST = [
     p.Settled(1, False),
     p.Returned((1,)),
     p.Goodbye(),
+    p.Progress(1, 3, 10.5, "third"),
+    p.Progress(1, 0.5),
 ]
 
 
@@ -56,6 +58,14 @@ def test_messages_to_the_worker_arrive_equal(message: Any) -> None:
 @pytest.mark.parametrize("message", TO_HOST, ids=lambda m: type(m).__name__)
 def test_messages_to_the_host_arrive_equal(message: Any) -> None:
     assert data(p.decode_to_host(p.encode_message(message))) == data(message)
+
+
+def test_numbers_of_progress_stay_what_they_are() -> None:
+    """A count is not turned into a float on its way."""
+    for done, total in ((3, 10), (0.5, 1.0), (2**53, None)):
+        message = p.decode_to_host(p.encode_message(p.Progress(1, done, total)))
+        assert isinstance(message, p.Progress)
+        assert (repr(message.done), repr(message.total)) == (repr(done), repr(total))
 
 
 def test_parts_travel_both_ways() -> None:

@@ -26,6 +26,7 @@ from snakepit.pool import _call, _pool, _seat
 from snakepit.process import _stderr
 from snakepit.protocol import _arrays, _exceptions, _ext, _framing, _parts, _scalars, _values
 from snakepit.protocol._ext import READERS
+from snakepit.worker import _progress
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 TO_WORKER, TO_HOST = (set(typing.get_args(union)) for union in (p.ToWorker, p.ToHost))
@@ -35,6 +36,7 @@ RECORDS: list[type[msgspec.Struct]] = [p.ToolInfo, p.ErrorData]
 # What the document calls a type, for each annotation of a field.
 TYPES = {
     "str": "str", "int": "int", "bool": "bool", "float": "number", "Raw": "value", "Any": "value",
+    "int | float": "number", "int | float | None": "number/nil",
     "Buffers": "[int]", "str | None": "str/nil", "float | None": "number/nil",
     "tuple[int, ...]": "[int]", "tuple[str, ...]": "[str]", "tuple[ToolInfo, ...]": "[ToolInfo]",
     "memoryview | None": "bin/nil", "ErrorData": "ErrorData", "ErrorData | None": "ErrorData/nil",
@@ -239,10 +241,11 @@ def limits(*modules: ModuleType) -> dict[str, int]:
 
 def test_every_limit_is_shown_with_its_number() -> None:
     known = limits(
-        _framing, _parts, _ext, _values, _scalars, _arrays, _exceptions, _seat, _call, _pool, _stderr
+        _framing, _parts, _ext, _values, _scalars, _arrays, _exceptions, _seat, _call, _pool, _stderr,
+        _progress,
     )  # fmt: skip
     shown = {name.strip("`"): int(value.replace(",", "")) for name, value, _ in rows("name")}
-    assert len(shown) == 21
+    assert len(shown) == 22
     assert shown == known
 
 
@@ -264,6 +267,7 @@ def test_the_numbers_in_the_running_text_are_those_of_the_code() -> None:
         f"Stop.term_grace ({Stop().term_grace:g} s)",
         f"does not exit within {OWN_EXIT_S:g} s",
         f"at most {_exceptions.CAUSES_MAX} deep",
+        f"then one in {_progress.INTERVAL_S * 1000:g} ms",
     ]
     running = " ".join(text().split())
     assert [phrase for phrase in said if phrase not in running] == []

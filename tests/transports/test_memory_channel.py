@@ -1,80 +1,33 @@
-"""ByteChannel over two pipes in memory: the promises of every channel, and those of frames."""
+"""ByteChannel over two pipes in memory: what lies inside; its promises are in `test_conformance.py`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
-from test_stdio_channel import FRAMING_CHECKS, TRANSPORT_CHECKS, Check, Peer
 
 from snakepit.protocol import Cancel, Settled, encode_message, frame
-from snakepit.transports import Link, MemoryStream, MemoryTransport
-from snakepit.transports._byte_channel import ByteChannel
-from snakepit.transports._memory import memory_pipes
-
-PIPE_BYTES = 2**16  # as the pipes of the stdio tests
+from snakepit.testing import BytePeer, running
+from snakepit.transports import ByteChannel, Channel, Link, MemoryTransport
+from snakepit.transports._memory import MemoryStream, memory_pipes
 
 
-class MemoryPeer(Peer):
-    """The worker's end in memory."""
+class MemoryPeer(BytePeer):
+    """A worker's end that is in reach."""
 
     def __init__(self, end: MemoryStream) -> None:
-        super().__init__(-1, -1)
+        super().__init__(end)
         self.end = end
-
-    async def send_bytes(self, data: bytes) -> None:
-        await anyio.lowlevel.checkpoint()
-        assert self.end.write(data) == len(data), "to the host there is no bound"
-
-    async def receive(self) -> Any:
-        while not self.messages:
-            await self.end.until_readable()
-            self.messages += self.unpacker.feed(self.end.read(2**20))
-        return self.messages.pop(0)
-
-    async def until_end(self) -> None:
-        await self.end.until_readable()
-        assert self.end.read(1) == b""
-
-    def close_write(self) -> None:
-        self.end.close_write()
-
-    def close(self) -> None:
-        self.end.close()
 
 
 @asynccontextmanager
-async def memory_pair(pipe_bytes: int = PIPE_BYTES) -> AsyncGenerator[tuple[Any, Any]]:
+async def memory_pair(pipe_bytes: int = 2**16) -> AsyncGenerator[tuple[Channel, MemoryPeer]]:
     host_end, worker_end = memory_pipes(pipe_bytes)
-    channel, peer = ByteChannel(host_end), MemoryPeer(worker_end)
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(channel.run)
-            yield channel, peer
-            tasks.cancel_scope.cancel()
-    finally:
-        await channel.aclose()
-        peer.close()
-
-
-@pytest.mark.parametrize("check", TRANSPORT_CHECKS, ids=lambda check: check.__name__)
-async def test_memory_keeps_the_promises_of_a_channel(check: Check) -> None:
-    with anyio.fail_after(20):
-        await check(memory_pair)
-
-
-@pytest.mark.parametrize("check", FRAMING_CHECKS, ids=lambda check: check.__name__)
-async def test_memory_keeps_the_promises_of_frames(check: Check) -> None:
-    with anyio.fail_after(20):
-        await check(memory_pair)
-
-
-# -- of pipes in memory alone ----------------------------------------------------------------------
+    async with running(ByteChannel(host_end)) as channel:
+        yield channel, MemoryPeer(worker_end)
 
 
 async def test_a_small_message_needs_no_other_task_to_be_sent() -> None:
@@ -102,7 +55,7 @@ async def test_a_worker_that_only_reads_no_more_is_still_heard() -> None:
         peer.end.close_read()
         assert not channel.send_nowait(Cancel(1))
         assert await channel.receive() == [Settled(1)]
-        peer.close()
+        peer.end.close()
         with pytest.raises(anyio.EndOfStream):
             await channel.receive()
 

@@ -264,6 +264,16 @@ class Worker:
         before = self._main_thread_switches()
         self._wait_until(lambda: self._main_thread_switches() >= before + 2)
 
+    def wait_asleep(self) -> None:
+        """Wait until the main thread waits for something, as for room in a pipe that we do not read."""
+        if sys.platform != "linux":
+            time.sleep(0.1)
+            return
+        stat = Path(f"/proc/{self.pid}/task/{self.pid}/stat")
+        self._wait_until(
+            lambda: stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "S"
+        )
+
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

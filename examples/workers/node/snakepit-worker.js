@@ -9,13 +9,15 @@ import { listen, send, sendValue, take } from "./wire.js";
 import { CannotTravelError, understand, unpack } from "./values.js";
 
 const [START, CALL, CANCEL, CREDIT, RECALL, SHUTDOWN] = [1, 2, 3, 4, 5, 6];
-const [HELLO, READY, RESULT, FAILURE, ITEM, END, SETTLED, RETURNED, GOODBYE] = [
-  32, 33, 34, 35, 36, 37, 38, 39, 40,
+const [HELLO, READY, RESULT, FAILURE, ITEM, END, SETTLED, RETURNED, GOODBYE, PROGRESS] = [
+  32, 33, 34, 35, 36, 37, 38, 39, 40, 41,
 ];
 const VERSION = 1;
 const TEXT_CHARS_MAX = 20_000; // below 64 KiB of UTF-8 whatever the text
 const NAME_CHARS_MAX = 300;
 const CAUSES_MAX = 8;
+const MESSAGE_CHARS_MAX = 1000;
+const PROGRESS_INTERVAL_MS = 20;
 const FAREWELL_MS = 800; // for the running call, and for cleanup, once the host is gone
 
 /** A call by the host. `signal` is aborted when the host cancels it. */
@@ -36,6 +38,38 @@ class Call {
       await new Promise((resolve) => (this.wake = resolve));
     this.credit -= 1;
     return !this.signal.aborted;
+  }
+
+  /** What tools call as `progress`. The first update is sent at once, then the latest of each interval. */
+  report(done, total = null, message = null) {
+    for (const number of [done, total ?? 0]) {
+      if (!IS.number(number)) throw new TypeError("progress is told in numbers");
+      if (!(number >= 0 && number < Infinity))
+        throw new RangeError("progress is finite and not below 0");
+    }
+    if (message !== null && !IS.string(message)) throw new TypeError("the message is no string");
+    if (this.signal.aborted || this.isOver) return;
+    this.update = [Number(done), total === null ? null : Number(total), message];
+    const early = (this.reportAt ?? 0) - performance.now();
+    if (early <= 0) this.sendUpdate();
+    else this.timer ??= setTimeout(() => this.sendUpdate(), early);
+  }
+
+  /** Also before the answer, so that the last update always arrives. */
+  sendUpdate() {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    if (this.update === undefined || this.signal.aborted) return;
+    const [done, total, message] = this.update;
+    this.update = undefined;
+    this.reportAt = performance.now() + PROGRESS_INTERVAL_MS;
+    send(PROGRESS, this.id, done, total, message && text(message, MESSAGE_CHARS_MAX));
+  }
+
+  /** The answer comes next, and nothing after it. */
+  finish() {
+    this.sendUpdate();
+    this.isOver = true;
   }
 }
 
@@ -150,7 +184,8 @@ async function outcome(call) {
     kind = "params";
     const params = check(tool, given, call);
     kind = "tool";
-    const result = tool.run(params, { id: call.id, signal: call.signal, timeoutS: call.timeoutS });
+    const { id, signal, timeoutS } = call;
+    const result = tool.run(params, { id, signal, timeoutS, progress: call.report.bind(call) });
     if (call.isStream) {
       for await (const item of result) {
         if (!(await call.mayYield())) break; // which runs the generator's `finally`
@@ -163,8 +198,10 @@ async function outcome(call) {
       const value = await result;
       answer = () => sendValue(RESULT, call.id, value);
     }
+    call.finish();
     if (!call.signal.aborted) return answer();
   } catch (error) {
+    call.finish();
     if (error instanceof CannotTravelError) kind = "serialization";
     if (!call.signal.aborted) return send(FAILURE, call.id, kind, describe(error));
   }
@@ -225,9 +262,11 @@ function builtin(error) {
   return BUILTINS[error.code] ?? BUILTINS[kind?.name] ?? null;
 }
 
+const text = (value, chars = TEXT_CHARS_MAX) =>
+  Buffer.from(String(value ?? "").slice(0, chars)).toString();
+
 /** An ErrorData: type, message, nearest builtin of Python, args, traceback, notes, cause. */
 function describe(error, depth = 0) {
-  const text = (value) => Buffer.from(String(value ?? "").slice(0, TEXT_CHARS_MAX)).toString();
   try {
     if (!(error instanceof Error))
       return [typeof error, text(typeof error === "string" ? error : inspect(error))];

@@ -2,7 +2,8 @@
 //
 // `run(params, context)` is a function, async or not; a generator, async or not, is a stream.
 // `parameters`: name → JSON Schema; one without `default` is required; `type` is checked.
-// `context`: `id`; `signal`, aborted when the host cancels the call; `timeoutS`, the time it has.
+// `context`: `id`; `signal`, aborted when the host cancels the call; `timeoutS`, the time it has;
+// `progress(done, total, message)` tells the caller how far it is.
 
 import { spawnSync } from "node:child_process";
 import { setTimeout as delay } from "node:timers/promises";
@@ -52,6 +53,18 @@ export const tools = {
     parameters: { seconds: number },
     run({ seconds }) {
       for (const end = Date.now() + seconds * 1000; Date.now() < end;);
+    },
+  },
+
+  work: {
+    description: "So many steps, each of which is told",
+    parameters: { steps: integer, ms: { ...number, default: 0 } },
+    async run({ steps, ms }, { signal, progress }) {
+      for (let step = 1; step <= steps; step += 1) {
+        progress(step, steps, `step ${step}`);
+        if (ms > 0) await delay(ms, null, { signal });
+      }
+      return steps;
     },
   },
 

@@ -1,0 +1,238 @@
+"""The scenarios: who takes part in what, and for how long. Each makes one table or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Final
+
+from attrs import field, frozen
+
+import snakepit
+from benchmarks._contenders import (
+    DEFAULT,
+    NOT_PIPELINED,
+    ON_ASYNCIO,
+    RUN_SYNC,
+    SNAKEPITS,
+    TRIO_ALONE,
+)
+from benchmarks._floor import Floor
+from benchmarks._peers import PEERS
+from benchmarks._results import Table
+from benchmarks._rounds import FailedError, Turn, play
+from benchmarks._subjects import Company, LeftOutError, Subject, gather
+
+FLOOR: Final = "floor"
+TURNS_EACH: Final = 5
+CALLERS: Final = 64
+_SNAKEPITS: Final = tuple(contender.name for contender in SNAKEPITS)
+_PEERS: Final = tuple(contender.name for contender in PEERS)
+
+
+@frozen
+class Plan:
+    """How a run was asked for.
+
+    `scale`: everything takes this much more or less time than usual. `only`: beginnings of names
+    of contenders; empty: all take part.
+    """
+
+    rounds: int = 7
+    scale: float = 1.0
+    only: tuple[str, ...] = field(default=(), converter=tuple)
+
+    def wanted(self, *names: str) -> list[str]:
+        """Those of them that shall take part."""
+        return [name for name in names if not self.only or name.startswith((FLOOR, *self.only))]
+
+    def seconds(self, seconds: float) -> float:
+        """That much time, in this run."""
+        return seconds * self.scale
+
+    def count(self, count: int) -> int:
+        """So many, in this run: fewer where the scale is below 1, never more."""
+        return max(2, round(count * min(1.0, self.scale)))
+
+    def turns(
+        self, company: Company, measure: str, *, seconds: float, **arguments: object
+    ) -> dict[str, Turn]:
+        """A turn for each of the company: so many seconds of that measurement."""
+        return {
+            name: partial(subject.measure, measure, seconds=self.seconds(seconds), **arguments)
+            for name, subject in company.subjects.items()
+        }
+
+    def play(
+        self, turns: dict[str, Turn], company: Company, turns_each: int = TURNS_EACH
+    ) -> dict[str, list[float]]:
+        """The rounds of this run."""
+        return play(turns, rounds=self.rounds, turns_each=turns_each, failed=company.failed)
+
+
+def round_trip(plan: Plan) -> Iterator[Table]:
+    """One caller, one worker, a call that does nothing."""
+    names = plan.wanted(TRIO_ALONE.name, *_SNAKEPITS, ON_ASYNCIO.name, RUN_SYNC.name, *_PEERS)
+    with closing(Floor()) as floor, gather(names, 1) as company:
+        turns: dict[str, Turn] = {FLOOR: partial(floor.round_trip, plan.seconds(0.05))}
+        turns |= plan.turns(company, "round_trip", seconds=0.05)
+        rows = plan.play(turns, company)
+    title = "No-op round trip, 1 caller, 1 worker: the median call"
+    yield _table("roundtrip", title, rows, company, base=FLOOR)
+
+
+def throughput(plan: Plan) -> Iterator[Table]:
+    """Many callers, two workers, calls that do nothing."""
+    names = (*_SNAKEPITS, NOT_PIPELINED.name, ON_ASYNCIO.name, RUN_SYNC.name, *_PEERS)
+    with gather(plan.wanted(*names), 2) as company:
+        turns = plan.turns(company, "load", seconds=0.08, callers=CALLERS)
+        rows = plan.play(turns, company)
+    title = f"No-op throughput, {CALLERS} callers, 2 workers: time per call"
+    yield _table("throughput", title, rows, company, base=DEFAULT)
+
+
+def values(plan: Plan) -> Iterator[Table]:
+    """Values there and back: one caller, one worker."""
+    titles = {
+        "floats": "A list of 100,000 floats there and back",
+        "dict": "A dict of 1,000 keys, mixed values, there and back",
+    }
+    with gather(plan.wanted(*_SNAKEPITS, *_PEERS), 1) as company:
+        for value, title in titles.items():
+            turns = plan.turns(company, "values", seconds=0.1, value=value)
+            yield _table(value, title, plan.play(turns, company), company, base=DEFAULT)
+
+
+def startup(plan: Plan) -> Iterator[Table]:
+    """From opening a pool of two to the first result, each time in a fresh process."""
+    company, turns = Company(), dict[str, Turn]()
+    for name in plan.wanted(*_SNAKEPITS, *_PEERS):
+        try:
+            _opened_s(name)
+        except LeftOutError as reason:
+            company.left_out[name] = str(reason)
+        except FailedError as error:
+            company.failed[name] = str(error)
+        else:
+            turns[name] = partial(_opened_s, name)
+    rows = plan.play(turns, company, turns_each=1)
+    title = "From opening a pool of 2 to its first result"
+    yield _table("startup", title, rows, company, base=DEFAULT)
+
+
+def long_call(plan: Plan) -> Iterator[Table]:
+    """Short calls beside a long one: nobody waits for it while a worker is free."""
+    longest, median = list[float](), list[float]()
+    with gather(plan.wanted(DEFAULT), 2) as company:
+        for subject in company.subjects.values():
+            for _ in range(min(plan.rounds, 2)):
+                found = subject.measure("one_long_call", seconds=plan.seconds(5))
+                longest.append(found["longest"])
+                median.append(found["median"])
+    rows = {"the longest short call": longest, "the median short call": median} if longest else {}
+    title = f"Short calls of {CALLERS} callers while a call of 5 s keeps one of 2 workers busy"
+    yield _table("longcall", title, rows, company)
+
+
+def waiting(plan: Plan) -> Iterator[Table]:
+    """Does a call cost more while 10,000 wait?"""
+    base, many, turns = "10 callers", "10,000 callers", dict[str, Turn]()
+    with gather(plan.wanted(DEFAULT), 2) as company:
+        for subject in company.subjects.values():
+            measure = partial(subject.measure, "load", seconds=plan.seconds(0.3))
+            turns[base] = partial(measure, callers=10)
+            turns[many] = partial(measure, callers=plan.count(10_000))
+        rows = plan.play(turns, company)
+    yield _table("waiting", "Time per call, by waiting callers", rows, company, base=base)
+
+
+def sessions(plan: Plan) -> Iterator[Table]:
+    """Does a call cost more while 10,000 sessions are open?"""
+    base, many, turns = "10 sessions", "10,000 sessions", dict[str, Turn]()
+    there = hasattr(snakepit.Pool, "session")
+    with gather(plan.wanted(DEFAULT) if there else (), 2) as company:
+        if not there:
+            company.left_out[many] = "this version has no sessions yet"
+        for subject in company.subjects.values():
+            measure = partial(subject.measure, "sessions", seconds=plan.seconds(0.3))
+            turns[base] = partial(measure, count=10)
+            turns[many] = partial(measure, count=plan.count(10_000))
+        rows = plan.play(turns, company, turns_each=1)
+    yield _table("sessions", "Time per call, by open sessions", rows, company, base=base)
+
+
+def workers(plan: Plan) -> Iterator[Table]:
+    """Does a call cost more while there are 1,000 workers? They are in memory."""
+    base, turns, names = "10 workers", dict[str, Turn](), plan.wanted("snakepit memory")
+    with gather(names, 10) as few, gather(names, plan.count(1_000)) as company:
+        for subject in few.subjects.values():
+            measure = partial(subject.measure, "load", callers=CALLERS)
+            turns[base] = partial(measure, seconds=plan.seconds(0.3))
+        for subject in company.subjects.values():
+            measure = partial(subject.measure, "load", callers=CALLERS)
+            turns["1,000 workers"] = partial(measure, seconds=plan.seconds(0.3))
+        rows = plan.play(turns, company)
+    title = "Time per call, by workers (transport memory)"
+    yield _table("workers", title, rows, company, base=base)
+
+
+def memory(plan: Plan) -> Iterator[Table]:
+    """What an idle worker weighs, and what calls leave behind."""
+    with gather(plan.wanted(*_SNAKEPITS, *_PEERS), 1) as company:
+        turns: dict[str, Turn] = {
+            name: partial(subject.measure, "idle_memory")
+            for name, subject in company.subjects.items()
+        }
+        rows = play(turns, rounds=1, turns_each=1, failed=company.failed)
+    title = "Memory (USS) of one idle worker, with all helper processes of its pool"
+    yield _table("idle", title, rows, company, unit="MiB", base=DEFAULT)
+    rows = {}
+    with gather(plan.wanted(DEFAULT), 2) as company:
+        for subject in company.subjects.values():
+            rows["an idle worker"] = [subject.measure("worker_memory")]
+            first, last = plan.count(100_000), plan.count(1_000_000)
+            for side, grown in subject.measure("memory_growth", first=first, last=last).items():
+                rows[f"growth of the {side} from 100,000 calls to 1,000,000"] = [grown]
+    yield _table("memory", "Memory (USS) of snakepit", rows, company, unit="MiB")
+
+
+SCENARIOS: Final[dict[str, Callable[[Plan], Iterator[Table]]]] = {
+    "roundtrip": round_trip,
+    "throughput": throughput,
+    "values": values,
+    "startup": startup,
+    "longcall": long_call,
+    "waiting": waiting,
+    "sessions": sessions,
+    "workers": workers,
+    "memory": memory,
+}
+
+
+def run(scenarios: Iterable[str], plan: Plan) -> Iterator[tuple[str, Table | FailedError]]:
+    """The tables as they come; in place of one, what broke its scenario off."""
+    for name in scenarios:
+        try:
+            for table in SCENARIOS[name](plan):
+                yield name, table
+        except FailedError as error:
+            yield name, error
+
+
+def _table(
+    name: str,
+    title: str,
+    rows: dict[str, list[float]],
+    company: Company,
+    *,
+    unit: str = "s",
+    base: str | None = None,
+) -> Table:
+    return Table(name, title, unit, rows, base, dict(company.left_out), dict(company.failed))
+
+
+def _opened_s(name: str) -> float:
+    with closing(Subject(name, 2)) as subject:
+        subject.ready()
+        return subject.opened_s

@@ -1,0 +1,20 @@
+"""What the workers of the peers are asked to do. Imports nothing: their workers import it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def echo(value: Any) -> Any:
+    """Send the value back."""
+    return value
+
+
+def pause(seconds: float) -> None:
+    """Keep the worker busy for a while."""
+    time.sleep(seconds)

@@ -1,0 +1,1 @@
+"""Transports of one's own."""

@@ -1,0 +1,159 @@
+"""The event loop that runs here: asked for once, and not at each call.
+
+anyio finds out at every operation which loop it is on, which takes longer than the operation.
+A pool belongs to one loop, so its hot path asks here when it is opened, and then uses that
+loop's own primitives; all else goes through anyio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+import anyio.lowlevel
+import trio
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+
+class Signal(Protocol):
+    """An event: set once, waited for by any number of tasks."""
+
+    def set(self) -> object:
+        """Wake all who wait, and all who will."""
+
+    def is_set(self) -> bool:
+        """Has it been set?"""
+
+    def wait(self) -> Awaitable[object]:
+        """Wait until it is set. No checkpoint if it is."""
+
+
+class Readable(ABC):
+    """A descriptor that one task at a time waits for."""
+
+    @abstractmethod
+    def wait(self) -> Awaitable[None]:
+        """Wait until it can be read. Always a checkpoint.
+
+        Raises: anyio.ClosedResourceError: `wake` was called meanwhile.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Let the task that waits raise. To be called before the descriptor is closed, too."""
+
+
+class Loop(ABC):
+    """One running event loop, seen from the thread that runs it."""
+
+    now: Callable[[], float]
+    new_signal: Callable[[], Signal]
+    checkpoint_if_cancelled: Callable[[], Awaitable[None]]
+
+    @abstractmethod
+    def is_here(self) -> bool:
+        """Is this the loop, and one of its tasks, that runs now in this thread?"""
+
+    @abstractmethod
+    def readable(self, fd: int) -> Readable:
+        """To wait for this descriptor."""
+
+
+def this_loop() -> Loop:
+    """The loop that runs the calling task. Raises as anyio does if there is none."""
+    token = anyio.lowlevel.current_token()
+    if trio.lowlevel.in_trio_run():
+        return TrioLoop()
+    assert token is not None
+    return AsyncioLoop()
+
+
+class TrioLoop(Loop):
+    """trio's own primitives."""
+
+    new_signal = staticmethod(trio.Event)
+    checkpoint_if_cancelled = staticmethod(trio.lowlevel.checkpoint_if_cancelled)
+
+    def __init__(self) -> None:
+        self.now = trio.lowlevel.current_clock().current_time
+        self._root = trio.lowlevel.current_root_task()
+
+    def is_here(self) -> bool:
+        here = trio.lowlevel.in_trio_task()  # and not in a host's callback, in guest mode
+        return here and trio.lowlevel.current_root_task() is self._root
+
+    def readable(self, fd: int) -> Readable:
+        return _TrioReadable(fd)
+
+
+class _TrioReadable(Readable):
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    async def wait(self) -> None:
+        try:
+            await trio.lowlevel.wait_readable(self._fd)
+        except trio.ClosedResourceError:
+            raise anyio.ClosedResourceError from None
+
+    def wake(self) -> None:
+        trio.lowlevel.notify_closing(self._fd)
+
+
+class AsyncioLoop(Loop):
+    """asyncio's own primitives."""
+
+    new_signal = staticmethod(asyncio.Event)
+    checkpoint_if_cancelled = staticmethod(anyio.lowlevel.checkpoint_if_cancelled)
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+
+    def is_here(self) -> bool:
+        return asyncio._get_running_loop() is self._loop
+
+    def readable(self, fd: int) -> Readable:
+        return _AsyncioReadable(self._loop, fd)
+
+
+class _AsyncioReadable(Readable):
+    """Stays registered with the loop's selector for as long as somebody keeps waiting."""
+
+    def __init__(self, loop: AbstractEventLoop, fd: int) -> None:
+        self._loop, self._fd = loop, fd
+        self._waiter: Future[bool] | None = None
+        self._registered = False
+
+    async def wait(self) -> None:
+        assert self._waiter is None, "one task at a time"
+        self._waiter = self._loop.create_future()
+        if not self._registered:
+            self._loop.add_reader(self._fd, self._ready)
+            self._registered = True
+        try:
+            if not await self._waiter:
+                raise anyio.ClosedResourceError
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        self._unregister()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(False)
+
+    def _ready(self) -> None:
+        if self._waiter is None:
+            self._unregister()  # nobody has come back for more
+        elif not self._waiter.done():
+            self._waiter.set_result(True)
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            self._loop.remove_reader(self._fd)
