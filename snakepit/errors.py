@@ -261,7 +261,8 @@ class WorkerDiedError(SnakepitError):
         self.certificate: str = certificate
 
     def __str__(self) -> str:
-        text = f"worker {self.worker_id} (pid {self.pid}) {self.reason}"
+        process = "" if self.pid is None else f" (pid {self.pid})"
+        text = f"worker {self.worker_id}{process} {self.reason}"
         if self.certificate:
             text += f"; {self.certificate}"
         text += "; the call had started" if self.started else "; the call had not started"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
+import hashlib
+import math
 import pathlib
+import uuid
 import zoneinfo
 from typing import Any
 
@@ -30,6 +33,37 @@ class Right(enum.Flag):
     WRITE = 2
     EXECUTE = 4
 
+
+SAMPLES: dict[str, Any] = {
+    "none": None,
+    "bool": True,
+    "big int": -(2**200),
+    "nan": math.nan,
+    "minus zero": -0.0,
+    "infinity": -math.inf,
+    "str": "grüße 🐍 \x00",
+    "surrogate": "\udc80",
+    "bytearray": bytearray(b"abc"),
+    "complex": 1j,
+    "nested": [(1, {2, 3}, frozenset({(4, b"5")})), {"a": {"b": [(), [], {}, set()]}}],
+    "keys": {1: "int", "1": "str", (1, 2): "tuple", None: "none", b"1": "bytes", 1.5: "float"},
+    "datetime": dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
+    "times": [dt.date(1, 1, 1), dt.time(23, 59, 59, 999999), dt.timedelta(days=-1, microseconds=1)],
+    "uuid": uuid.UUID(int=7),
+    "decimal": decimal.Decimal("-0.100"),
+    "path": pathlib.PurePosixPath("/home/someone"),
+    "enum": Colour.CRIMSON,
+    "array": np.arange(12.0).reshape(3, 4),
+    "fortran": np.asfortranarray(np.arange(12).reshape(3, 4)),
+    "strided": np.arange(20)[::-3],
+    "empty array": np.empty((0, 3), dtype="<f4"),
+    "scalar array": np.array(5),
+    "struct array": np.array([(1, 2.5)], dtype=[("n", "<i4"), ("x", "<f8")]),
+    "numpy scalar": np.float32(0.1),
+    "datetime64": np.datetime64("2024-01-01T00:00:00", "ns"),
+    "memoryview": memoryview(b"abc"),
+    "arrays inside": {"x": [np.zeros(3), (np.ones(2, dtype="?"),)]},
+}
 
 ZONES = ("Europe/Berlin", "America/New_York", "UTC", "Asia/Kathmandu")
 
@@ -96,6 +130,39 @@ def same_data(left: Any, right: Any) -> bool:
     if left.dtype.names is None:
         return left.tobytes() == right.tobytes()
     return all(same_data(left[name], right[name]) for name in left.dtype.names)
+
+
+def portrait(value: Any) -> str:
+    """Type, value and writability in words, members and their order included."""
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    match value:
+        case np.ndarray():
+            flags = value.flags
+            form = f"{value.dtype.descr} {value.shape} {flags.c_contiguous} {flags.f_contiguous}"
+            return f"{kind} {form} {'writable' if flags.writeable else 'read-only'} {digest(value)}"
+        case memoryview():
+            form = f"{value.format} {value.shape} {'read-only' if value.readonly else 'writable'}"
+            return f"{kind} {form} {digest(value)}"
+        case str() | bytes() | bytearray():
+            return f"{kind} {len(value)} {digest(value)}"
+        case list() if set(map(type, value)) == {int}:  # in one go: there may be a million
+            return f"{kind} of int {len(value)} {digest(repr(value))}"
+        case list() | tuple():
+            return f"{kind} {len(value)} [{', '.join(map(portrait, value))}]"
+        case dict():
+            return f"{kind} {[(portrait(key), portrait(item)) for key, item in value.items()]}"
+        case set() | frozenset():
+            return f"{kind} {sorted(map(portrait, value))}"
+        case _:
+            return f"{kind} {value!r} {getattr(value, 'fold', '')}"
+
+
+def digest(value: Any) -> str:
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogatepass")
+    elif not isinstance(value, bytes | bytearray):
+        value = value.tobytes()
+    return hashlib.sha256(value).hexdigest()
 
 
 def read_only(value: object) -> bool:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from snakepit.launchers._base import CannotLaunchError, Launched, Launcher
 from snakepit.process import ExitStatus, StderrCollector, WorkerProcess
-from snakepit.transports import Channel, Transport
+from snakepit.transports import Channel, Link, Transport
 
 
 class SpawnedWorker(Launched):
@@ -66,6 +66,7 @@ class SpawnLauncher(Launcher):
             link = self.transport.open_link()
         except OSError as error:
             raise CannotLaunchError(f"{self.transport.name}: {error}") from error
+        assert isinstance(link, Link), "a process is reached by what it inherits"
         with link:
             try:
                 process = WorkerProcess.start(

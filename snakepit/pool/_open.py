@@ -70,13 +70,13 @@ async def open_pool(
         size: number of workers; None: the CPUs that this process may use.
         name: names the pool in errors, logs and worker ids.
         min_ready: workers that must be ready before the block is entered.
-        transport: "auto", "stdio", or a Transport.
+        transport: "auto", "stdio", "memory" (no processes: for tests), or a Transport.
         python: interpreter of the workers; None: `$SNAKEPIT_PYTHON`, else the running one.
         adapter_args: arguments for the adapter's constructor.
         env: added to the workers' environment. `OMP_`, `MKL_`, `OPENBLAS_` and
             `NUMEXPR_NUM_THREADS` default to CPUs // size.
         cwd: the workers' working directory.
-        tool_backend: event loop of async tools, "asyncio" or "trio".
+        tool_backend: event loop of async tools, "asyncio" or "trio"; in memory it is the pool's own.
         startup: how workers are started; see `Startup`.
         queue: how long, and with how many, a call may wait; see `Queue`.
         stop: the bounds of the stop ladder; see `Stop`.

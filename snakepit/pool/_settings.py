@@ -10,17 +10,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio.lowlevel
 from attrs import frozen
 from msgspec import Raw
 
 import snakepit
 from snakepit.errors import ConfigError, SerializationError
-from snakepit.launchers import Launcher, SpawnLauncher
+from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
 from snakepit.options import CrashBarrier, Queue, Startup, Stop
 from snakepit.protocol import Buffers, encode_value
-from snakepit.transports import StdioTransport, Transport
-from snakepit.worker._target import Target, describe_main, describe_target, import_paths_for
+from snakepit.transports import MemoryTransport, StdioTransport, Transport
+from snakepit.worker._target import (
+    MAIN,
+    Target,
+    describe_main,
+    describe_target,
+    import_paths_for,
+    parse_spec,
+)
 
+DEFAULT_TOOL_BACKEND = "asyncio"
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -98,18 +107,29 @@ def make_settings(
     if command is not None:
         _check(adapter is None, "command", command, "either an adapter or a command, not both")
         _check(python is None, "python", python, "no interpreter where there is a command")
-    directory, environment = _directory(cwd), _environment(env, size)
-    argv, same_interpreter = _argv(command, python)
-    target = Target("") if command is not None else _target(adapter)
+    way = _transport(transport)
+    if isinstance(way, MemoryTransport):
+        for_processes = {"command": command, "python": python, "env": env, "cwd": cwd}
+        for option, given in for_processes.items():
+            _check(given is None, option, given, "nothing: workers in memory are no processes")
+        _check_loop(tool_backend)
+        launcher: Launcher = InProcessLauncher(way, _place_in_memory(adapter))
+        target, import_paths = Target(""), tuple[str, ...]()
+    else:
+        directory, environment = _directory(cwd), _environment(env, size)
+        argv, same_interpreter = _argv(command, python)
+        launcher = SpawnLauncher(way, argv, environment, directory)
+        target = Target("") if command is not None else _target(adapter)
+        import_paths = () if command is not None else _import_paths(same_interpreter)
     return Settings(
         name=name,
         size=size,
         min_ready=min_ready,
-        launcher=SpawnLauncher(_transport(transport), argv, environment, directory),
+        launcher=launcher,
         target=target,
         spawns_python=command is None,
         **_adapter_arguments(adapter_args),
-        import_paths=() if command is not None else _import_paths(same_interpreter),
+        import_paths=import_paths,
         tool_backend=tool_backend,
         startup=startup,
         queue=queue,
@@ -244,8 +264,30 @@ def _directory(cwd: str | os.PathLike[str] | None) -> str | None:
 def _transport(transport: str | Transport) -> Transport:
     if isinstance(transport, Transport):
         return transport
-    _check(transport in ("auto", "stdio"), "transport", transport, "'auto', 'stdio' or a Transport")
-    return StdioTransport()
+    allowed = "'auto', 'stdio', 'memory' or a Transport"
+    _check(transport in ("auto", "stdio", "memory"), "transport", transport, allowed)
+    return MemoryTransport() if transport == "memory" else StdioTransport()
+
+
+def _place_in_memory(adapter: str | type | ModuleType | None) -> str | type | ModuleType | None:
+    """The adapter as a worker of this very process finds it: a class from anywhere will do."""
+    if adapter is None or isinstance(adapter, type | ModuleType):
+        return adapter
+    given: object = adapter
+    if isinstance(given, str) and parse_spec(given)[0] == MAIN:
+        return given
+    return describe_target(given).spec
+
+
+def _check_loop(tool_backend: str) -> None:
+    """Tools in memory run on the loop that is there; the default says nothing of it."""
+    running = type(anyio.lowlevel.current_token().native_token).__module__.partition(".")[0]
+    _check(
+        tool_backend == DEFAULT_TOOL_BACKEND or running == "trio",
+        "tool_backend",
+        tool_backend,
+        "nothing with transport 'memory': async tools run on the loop of the pool",
+    )
 
 
 def _is_whole(value: object) -> bool:

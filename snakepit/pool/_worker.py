@@ -345,9 +345,8 @@ class Worker:
             str(status),
         )
         if not self._core.closing.is_set():
-            _log.warning(
-                "%s", self.start_error or f"{self.id} (pid {self.pid}) {self._reason}: {status}"
-            )
+            process = "" if self.pid is None else f" (pid {self.pid})"
+            _log.warning("%s", self.start_error or f"{self.id}{process} {self._reason}: {status}")
         self._core.gone(self, self.death)
 
 

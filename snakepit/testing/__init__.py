@@ -1,12 +1,20 @@
-"""What a transport must keep, as checks that need no test framework.
+"""For tests: pools without processes and what may go wrong in them; what a transport must keep.
 
-from snakepit.testing import FRAMING_CHECKS, TRANSPORT_CHECKS, pair_of, run_checks
+    async with snakepit.open_pool(Adapter, transport="memory") as pool: ...
 
-trio.run(run_checks, pair_of(MyTransport()), TRANSPORT_CHECKS)
+`MemoryTransport(faults=plan)` asks `plan` about every message between host and workers. The checks
+of transports need no test framework:
+
+    from snakepit.testing import FRAMING_CHECKS, TRANSPORT_CHECKS, pair_of, run_checks
+
+    trio.run(run_checks, pair_of(MyTransport()), TRANSPORT_CHECKS)
+
+None of this is imported by anything else of the library.
 """
 
 from snakepit.testing._check import Check as Check
 from snakepit.testing._check import run_checks as run_checks
+from snakepit.testing._crash import crash as crash
 from snakepit.testing._framing_checks import FRAMING_CHECKS as FRAMING_CHECKS
 from snakepit.testing._pair import BytePeer as BytePeer
 from snakepit.testing._pair import OpenBytePair as OpenBytePair
@@ -16,3 +24,12 @@ from snakepit.testing._pair import pair_of as pair_of
 from snakepit.testing._pair import running as running
 from snakepit.testing._probes import LINK_BYTES_MAX as LINK_BYTES_MAX
 from snakepit.testing._transport_checks import TRANSPORT_CHECKS as TRANSPORT_CHECKS
+from snakepit.transports._faults import Delay as Delay
+from snakepit.transports._faults import Die as Die
+from snakepit.transports._faults import Fault as Fault
+from snakepit.transports._faults import FaultPlan as FaultPlan
+from snakepit.transports._faults import Faults as Faults
+from snakepit.transports._faults import Garbage as Garbage
+from snakepit.transports._faults import Passage as Passage
+from snakepit.transports._faults import Silence as Silence
+from snakepit.transports._memory import MemoryTransport as MemoryTransport

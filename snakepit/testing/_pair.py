@@ -18,7 +18,8 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.protocol import NIL, Packer, Result, ToHost, ToWorker, Unpacker, decode_to_worker
-from snakepit.transports import ByteStream, Channel, Transport
+from snakepit.transports import ByteStream, Channel, Link, Transport
+from snakepit.transports._memory import MemoryLink
 from snakepit.transports._stdio import PipeStream
 
 READ_BYTES_MAX: Final = 2**16
@@ -134,12 +135,18 @@ async def running(channel: C) -> AsyncGenerator[C]:
 def pair_of(transport: Transport) -> OpenBytePair:
     """An `open_pair` for a transport that hands its workers two descriptors of a byte stream.
 
-    The peer holds duplicates of `stdin` and `stdout` of the link, as a worker's process does.
+    The peer holds duplicates of `stdin` and `stdout` of the link, as a worker's process does. In
+    memory it holds the worker's end itself.
     """
 
     @asynccontextmanager
     async def open_pair() -> AsyncGenerator[tuple[Channel, BytePeer]]:
         with transport.open_link() as link:
+            if isinstance(link, MemoryLink):
+                async with running(link.connect()) as channel:
+                    yield channel, BytePeer(link.worker_end)
+                return
+            assert isinstance(link, Link), "a worker that is a process takes two descriptors"
             ends = (os.dup(link.stdin), os.dup(link.stdout))
             for end in ends:
                 os.set_blocking(end, False)

@@ -63,19 +63,11 @@ class Channel(ABC):
         """Close the link at once; idempotent. Not a checkpoint."""
 
 
-class Link(ABC):
-    """A channel in the making: what to hand the worker's process, and our end of it.
+class BaseLink(ABC):
+    """A channel in the making, for one worker.
 
-    Usage: `with transport.open_link() as link:` start the process with `link.stdin` and
-    `link.stdout`, then `link.worker_started()`, then use `link.connect()`.
+    Usage: `with transport.open_link() as link:` bring the worker to its end, `link.connect()`.
     """
-
-    stdin: int
-    stdout: int
-
-    @abstractmethod
-    def worker_started(self) -> None:
-        """Close the ends that the process has inherited by now."""
 
     @abstractmethod
     def connect(self) -> Channel:
@@ -97,11 +89,26 @@ class Link(ABC):
         self.close()
 
 
+class Link(BaseLink):
+    """The link of a worker that is a process: what to hand it, and our end.
+
+    Usage: `with transport.open_link() as link:` start the process with `link.stdin` and
+    `link.stdout`, then `link.worker_started()`, then use `link.connect()`.
+    """
+
+    stdin: int
+    stdout: int
+
+    @abstractmethod
+    def worker_started(self) -> None:
+        """Close the ends that the process has inherited by now."""
+
+
 class Transport(ABC):
-    """A way to reach workers that this host spawns."""
+    """A way to reach workers that this host starts."""
 
     name: str
 
     @abstractmethod
-    def open_link(self) -> Link:
-        """Make a link for one worker."""
+    def open_link(self) -> BaseLink:
+        """Make a link for one worker: for one that is a process, a `Link`."""

@@ -11,29 +11,17 @@ import os
 import signal
 import sys
 from threading import Thread
-from types import FrameType, ModuleType
-from typing import Any
+from types import FrameType
 
 from snakepit.errors import ProtocolError
-from snakepit.protocol import (
-    PROTOCOL_VERSION,
-    Failure,
-    Goodbye,
-    Hello,
-    Ready,
-    Start,
-    ToWorker,
-    decode_value,
-    describe,
-)
+from snakepit.protocol import PROTOCOL_VERSION, Goodbye, Hello, Start, ToWorker, describe
 from snakepit.worker._execution import Execution
-from snakepit.worker._functions import RUN_SYNC, run_sync_tool
 from snakepit.worker._interrupt import INTERRUPT_SIGNAL, Interrupt
 from snakepit.worker._lane import Lane, MainLane
+from snakepit.worker._offer import Offer, build, could_not_start
 from snakepit.worker._reader import Reader
 from snakepit.worker._service import Service
-from snakepit.worker._target import Target, add_import_paths, load_target
-from snakepit.worker._toolbox import Tool, collect, is_coroutine_function
+from snakepit.worker._target import Target, add_import_paths, load_main, load_target
 from snakepit.worker._wire import Wire, complain, flush_streams, open_wire
 
 
@@ -64,27 +52,21 @@ def main(argv: list[str]) -> int:
 def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -> int:
     interrupt = Interrupt()
     interrupt.install()
-    adapter: Any = None
-    tools: dict[str, Tool] = {}
     try:
-        add_import_paths(start.import_paths)
-        if adapter_spec:
-            adapter = _build(start, adapter_spec)
-            tools = collect(adapter)
+        offer = _make_offer(start, adapter_spec)
     except BaseException as error:
         return _could_not_start(wire, error)
-    callable_tools = {**tools, RUN_SYNC: run_sync_tool(start)}
     reader = Reader(wire)
-    execution = Execution(wire, interrupt, callable_tools, reader.wait)
-    lane = _choose_lane(start, execution, reader, interrupt, adapter, tools)
-    service = Service(wire, lane, interrupt, callable_tools, cancel_grace_s=start.cancel_grace_s)
+    execution = Execution(wire, interrupt, offer.callable, reader.wait)
+    lane = _choose_lane(start, execution, reader, interrupt, offer)
+    service = Service(wire, lane, interrupt, offer.callable, cancel_grace_s=start.cancel_grace_s)
     reader.service = service
 
     is_ready = False
 
     def ready() -> None:
         nonlocal is_ready
-        wire.send(Ready(tuple(tool.info() for tool in tools.values())))
+        wire.send(offer.ready())
         is_ready = True
 
     def terminate(_signal: int, frame: FrameType | None) -> None:
@@ -127,39 +109,27 @@ def _await_start(wire: Wire) -> tuple[Start | None, list[ToWorker]]:
     return None, []
 
 
-def _build(start: Start, spec: str) -> Any:
-    target = load_target(Target(spec, start.main_path, start.main_module))
-    if isinstance(target, ModuleType):
-        return target
-    arguments = decode_value(start.body, start.buffers)
-    return target(*(arguments or ()))
+def _make_offer(start: Start, spec: str) -> Offer:
+    add_import_paths(start.import_paths)
+    adapter = None
+    if spec:
+        adapter = build(load_target(Target(spec, start.main_path, start.main_module)), start)
+    return Offer(adapter, lambda: load_main(start.main_path, start.main_module))
 
 
 def _choose_lane(
-    start: Start,
-    execution: Execution,
-    reader: Reader,
-    interrupt: Interrupt,
-    adapter: Any,
-    tools: dict[str, Tool],
+    start: Start, execution: Execution, reader: Reader, interrupt: Interrupt, offer: Offer
 ) -> Lane:
-    hooks = [getattr(adapter, name, None) or _nothing for name in ("initialize", "cleanup")]
-    if not any(tool.is_async for tool in tools.values()) and not any(
-        map(is_coroutine_function, hooks)
-    ):
-        return MainLane(execution, reader, *hooks)
+    if not offer.is_async():
+        return MainLane(execution, reader, *offer.hooks)
     from snakepit.worker._loop_lanes import AsyncioLane, TrioLane
 
     kind = TrioLane if start.tool_backend == "trio" else AsyncioLane
-    return kind(execution, interrupt, *hooks)
-
-
-def _nothing() -> None:
-    """Stand in for a hook that the adapter does not have."""
+    return kind(execution, interrupt, *offer.hooks)
 
 
 def _could_not_start(wire: Wire, error: BaseException) -> int:
-    wire.send(Failure(0, "start", describe(error)))
+    wire.send(could_not_start(error))
     return 1
 
 

@@ -51,12 +51,13 @@ class Execution:
         interrupt: Interrupt,
         tools: Mapping[str, Tool],
         wait: Callable[[SimpleQueue[int]], int] = SimpleQueue.get,
+        reporter: Reporter | None = None,
     ) -> None:
         self._wire = wire
         self._wait = wait
         self._interrupt = interrupt
         self._tools = tools
-        self._reporter = Reporter(wire, interrupt)
+        self._reporter = reporter or Reporter(wire, interrupt)
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
         """The tool and its checked arguments; None if the call has already been answered.

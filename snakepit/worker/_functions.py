@@ -5,19 +5,16 @@ Pickle is used on this one path only, and only between a host and the workers it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from snakepit.worker._tool import ToolOptions
 from snakepit.worker._toolbox import Tool
 
-if TYPE_CHECKING:
-    from snakepit.protocol import Start
-
 RUN_SYNC = "snakepit.run_sync"
 
 
-def run_sync_tool(start: Start) -> Tool:
-    """The hidden tool that runs a pickled function.
+def run_sync_tool(load_main: Callable[[], object]) -> Tool:
+    """The hidden tool that runs a pickled function. `load_main` imports the host's `__main__`.
 
     It returns `("returned", pickled value, "")`, `("raised", pickled exception, traceback)` or
     `("unpicklable", b"", why)`; an exception that pickle cannot carry is raised, and so travels
@@ -28,9 +25,7 @@ def run_sync_tool(start: Start) -> Tool:
         import pickle
 
         if uses_main:
-            from snakepit.worker._target import load_main
-
-            load_main(start.main_path, start.main_module)
+            load_main()
         function, arguments = pickle.loads(pickled)  # noqa: S301 - our own host sent it
         try:
             value = function(*arguments)

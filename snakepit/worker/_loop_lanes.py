@@ -12,13 +12,18 @@ from __future__ import annotations
 from _queue import Empty, SimpleQueue
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snakepit.worker._execution import Execution
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
 from snakepit.worker._lane import Hook, Lane
 from snakepit.worker._toolbox import Tool
+
+if TYPE_CHECKING:
+    import asyncio
+
+    import trio
 
 T = TypeVar("T")
 
@@ -78,6 +83,10 @@ class LoopLane(Lane):
         self._closing = False  # a generator: nothing cuts its `finally` short
 
     @abstractmethod
+    def _begin(self) -> None:
+        """The loop runs: take hold of it."""
+
+    @abstractmethod
     def _call_soon(self, function: Callable[[], object]) -> None:
         """Have the loop call this, from any thread; nothing if no loop runs."""
 
@@ -121,7 +130,9 @@ class LoopLane(Lane):
         if self.running is job and not self._closing:
             self._cancel_run()
 
-    async def _serve(self, ready: Callable[[], None]) -> None:
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """`run`, on the loop."""
+        self._begin()
         await _maybe_await(self._initialize())
         self.started = True
         try:
@@ -138,12 +149,15 @@ class LoopLane(Lane):
         if job is None:
             return False
         if self._take(job):
-            prepared = self._execution.prepare(job)
-            if prepared is not None:
-                await self._run(job, *prepared)
-            self._execution.release()
+            await self._execute(job)
             self.running = None
         return True
+
+    async def _execute(self, job: Job) -> None:
+        prepared = self._execution.prepare(job)
+        if prepared is not None:
+            await self._run(job, *prepared)
+        self._execution.release()
 
     async def _next(self) -> Job | None:
         while True:
@@ -210,7 +224,7 @@ class LoopLane(Lane):
     async def _shielded(self, closing: Any) -> None:
         """Await the closing of a generator although its call is cancelled."""
 
-    def _guarded(self, job: Job, awaitable: Any) -> Interruptible:
+    def _guarded(self, job: Job, awaitable: Any, /) -> Any:
         steps = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
         return Interruptible(self._interrupt, job, steps)
 
@@ -221,13 +235,14 @@ class AsyncioLane(LoopLane):
     def run(self, ready: Callable[[], None]) -> None:
         import asyncio
 
-        async def main() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._poked = asyncio.Event()
-            self._task: asyncio.Task[Any] | None = None
-            await self._serve(ready)
+        asyncio.run(self.serve(ready))
 
-        asyncio.run(main())
+    def _begin(self) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._poked = asyncio.Event()
+        self._task: asyncio.Task[Any] | None = None
 
     def _cancel_run(self) -> None:
         if self._task is not None:
@@ -244,19 +259,22 @@ class AsyncioLane(LoopLane):
         self._poked.clear()
 
     async def _cancellable(self, job: Job, run: Coroutine[Any, Any, T]) -> None:
-        import asyncio
-
         self._task = self._loop.create_task(run)
         if job.cancelled:  # it came before there was a task to cancel
             self._task.cancel()
         try:
-            await asyncio.wait([self._task])
+            await self._until_done(self._task)
             if self._task.cancelled():  # cancelled before its first step: nothing was answered
                 self._execution.settle(job, ran=False)
             else:
                 self._task.result()  # an error of the library's own must not be lost in a task
         finally:
             self._task = None
+
+    async def _until_done(self, task: asyncio.Task[Any]) -> None:
+        import asyncio
+
+        await asyncio.wait([task])
 
     async def _shielded(self, closing: Any) -> None:
         await closing  # asyncio delivers a cancellation once; `_closing` keeps others away
@@ -268,13 +286,14 @@ class TrioLane(LoopLane):
     def run(self, ready: Callable[[], None]) -> None:
         import trio
 
-        async def main() -> None:
-            self._token = trio.lowlevel.current_trio_token()
-            self._poked = trio.Event()
-            self._scope: trio.CancelScope | None = None
-            await self._serve(ready)
+        trio.run(self.serve, ready)
 
-        trio.run(main)
+    def _begin(self) -> None:
+        import trio
+
+        self._token = trio.lowlevel.current_trio_token()
+        self._poked = trio.Event()
+        self._scope: trio.CancelScope | None = None
 
     def _cancel_run(self) -> None:
         if self._scope is not None:

@@ -51,8 +51,8 @@ def describe_target(adapter: object) -> Target:
     Raises: ConfigError: malformed, a file that does not exist, or out of reach of a worker.
     """
     if isinstance(adapter, str):
-        place, qualname = _parse(adapter)
-        if _is_path(place):
+        place, qualname = parse_spec(adapter)
+        if is_path(place):
             place = os.path.abspath(place)
             if not os.path.isfile(place):
                 raise ConfigError("adapter", adapter, f"there is no file {place}")
@@ -117,19 +117,19 @@ def _is_library(path: str) -> bool:
     return False
 
 
-def _parse(spec: str) -> tuple[str, str]:
+def parse_spec(spec: str) -> tuple[str, str]:
     """The place (a module or a file) and the qualified name in it, "" for the place itself."""
     place, colon, qualname = spec.partition(":")
     if not place or (colon and not _is_dotted(qualname)) or "\0" in spec:
         raise ConfigError("adapter", spec, FORMS)
     if "<locals>" in spec:
         raise ConfigError("adapter", spec, "move the class to module level")
-    if not _is_path(place) and not _is_dotted(place):
+    if not is_path(place) and not _is_dotted(place):
         raise ConfigError("adapter", spec, FORMS)
     return place, qualname
 
 
-def _is_path(place: str) -> bool:
+def is_path(place: str) -> bool:
     return place.endswith(".py") or os.sep in place
 
 
@@ -179,29 +179,42 @@ def load_target(target: Target) -> Any:
     Raises: ConfigError: it has no tools. ImportError, AttributeError, TypeError, and whatever
     the user's module raises.
     """
-    place, qualname = _parse(target.spec)
+    place, _ = parse_spec(target.spec)
     if place == MAIN:
-        found: Any = load_main(target.main_path, target.main_module)
-    elif _is_path(place):
-        found = _load_file(os.path.abspath(place))
+        module = load_main(target.main_path, target.main_module)
+    elif is_path(place):
+        module = _load_file(os.path.abspath(place))
     else:
-        found = _import(place)
+        module = _import(place)
+    return find_in(module, target.spec)
+
+
+def find_in(module: ModuleType, spec: str) -> Any:
+    """What the spec names in the module that it names. Raises as `load_target`."""
+    _, qualname = parse_spec(spec)
+    found: Any = module
     for name in qualname.split(".") if qualname else ():
         found = _attribute(found, name)
     if qualname and not isinstance(found, (type, ModuleType)):
         raise TypeError(
-            f"adapter {target.spec!r} is a {type(found).__qualname__}, not a class or a module"
+            f"adapter {spec!r} is a {type(found).__qualname__}, not a class or a module"
         )
+    check_tools(found, spec)
+    return found
+
+
+def check_tools(found: Any, spec: str) -> None:
+    """Raise ConfigError if the class or module has no tools."""
     from snakepit.worker._toolbox import has_tools
 
     if not has_tools(found):
         what = "class" if isinstance(found, type) else "module"
         where = "a method" if isinstance(found, type) else "a function"
+        place = spec.partition(":")[0]
         raise ConfigError(
-            "adapter", target.spec, f"this {what} has no @tool: put it on {where} of it"
+            "adapter", spec, f"this {what} has no @tool: put it on {where} of it"
             + _hint("did you mean the class", _classes_with_tools(found), f"{place}:")
         )  # fmt: skip
-    return found
 
 
 def load_main(main_path: str | None, main_module: str | None) -> ModuleType:

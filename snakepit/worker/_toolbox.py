@@ -19,6 +19,7 @@ from snakepit.worker._tool import ToolOptions, mark_of
 
 Kind: TypeAlias = Literal["sync", "async", "generator", "async generator"]
 
+ASYNC_KINDS = ("async", "async generator")
 NEAR_MAX = 3
 LAYERS_MAX = 20
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # the flags of a code object
@@ -47,7 +48,7 @@ class Tool:
         self.name = name
         self.options = options
         self.kind = kind_of(call)
-        self.is_async = self.kind in ("async", "async generator")
+        self.is_async = self.kind in ASYNC_KINDS
         self.streaming = self.kind in ("generator", "async generator")
         self.description = _describe(call) if options.description is None else options.description
         self._signature = signature_of(call)
@@ -81,7 +82,7 @@ def collect(adapter: object) -> dict[str, Tool]:
     """
     tools: dict[str, Tool] = {}
     attributes: dict[str, str] = {}
-    for attribute, options in _marked(adapter).items():
+    for attribute, options in marked(adapter).items():
         call = _bound(adapter, attribute)
         name = options.name or attribute
         if name in tools:
@@ -99,7 +100,7 @@ def collect(adapter: object) -> dict[str, Tool]:
 
 def has_tools(adapter: object) -> bool:
     """True if the class or module offers any tool."""
-    return bool(_marked(adapter))
+    return bool(marked(adapter))
 
 
 def find(tools: Mapping[str, Tool], name: str) -> Tool:
@@ -150,7 +151,7 @@ def _flags(call: Any) -> int:
     return 0
 
 
-def _marked(adapter: object) -> dict[str, ToolOptions]:
+def marked(adapter: object) -> dict[str, ToolOptions]:
     """Attribute → options, in the order of definition, base classes first."""
     found: dict[str, ToolOptions] = {}
     nearest: dict[str, Any] = {}

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import hashlib
-import math
-import pathlib
-import uuid
-import zoneinfo
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 import functions
 import numpy as np
 import pytest
-from _values_kit import read_only, same
+from _values_kit import SAMPLES, read_only, same
 from pool_kit import pids, run_script, tools_pool
 
 MIB = 2**20
-HOME = pathlib.PurePosixPath("/home/someone")
 
 
-SMALL: dict[str, Any] = {
-    "none": None,
-    "bool": True,
-    "big int": -(2**200),
-    "nan": math.nan,
-    "minus zero": -0.0,
-    "infinity": -math.inf,
-    "str": "grüße 🐍 \x00",
-    "surrogate": "\udc80",
-    "bytearray": bytearray(b"abc"),
-    "complex": 1j,
-    "nested": [(1, {2, 3}, frozenset({(4, b"5")})), {"a": {"b": [(), [], {}, set()]}}],
-    "keys": {1: "int", "1": "str", (1, 2): "tuple", None: "none", b"1": "bytes", 1.5: "float"},
-    "datetime": dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
-    "times": [dt.date(1, 1, 1), dt.time(23, 59, 59, 999999), dt.timedelta(days=-1, microseconds=1)],
-    "uuid": uuid.UUID(int=7),
-    "decimal": decimal.Decimal("-0.100"),
-    "path": HOME,
-    "enum": pytest.ExitCode.USAGE_ERROR,
-    "array": np.arange(12.0).reshape(3, 4),
-    "fortran": np.asfortranarray(np.arange(12).reshape(3, 4)),
-    "strided": np.arange(20)[::-3],
-    "empty array": np.empty((0, 3), dtype="<f4"),
-    "scalar array": np.array(5),
-    "struct array": np.array([(1, 2.5)], dtype=[("n", "<i4"), ("x", "<f8")]),
-    "numpy scalar": np.float32(0.1),
-    "datetime64": np.datetime64("2024-01-01T00:00:00", "ns"),
-    "memoryview": memoryview(b"abc"),
-    "arrays inside": {"x": [np.zeros(3), (np.ones(2, dtype="?"),)]},
-}
-
-
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SAMPLES)
 async def test_a_value_comes_back_the_same(name: str) -> None:
     """Type, value, order, dtype and shape; arrays and memoryviews are read-only."""
-    value = SMALL[name]
+    value = SAMPLES[name]
     async with tools_pool() as pool:
         back = await pool.execute("echo", {"value": value})
         stacked = await pool.execute("echo", {"value": [value, (value,)]})

@@ -14,11 +14,12 @@ from transport_pairs import small_pipes
 
 from examples.transports.socket_transport import SocketTransport
 from snakepit.testing import FRAMING_CHECKS, TRANSPORT_CHECKS, pair_of
-from snakepit.transports import StdioTransport
+from snakepit.transports import MemoryTransport, StdioTransport
 
 PAIRS: dict[str, Any] = {
     "stdio": pair_of(StdioTransport()),
     "small-pipes": small_pipes,
+    "memory": pair_of(MemoryTransport()),
     "socket-example": pair_of(SocketTransport()),
 }
 MESSAGE_PAIRS: dict[str, Any] = {
