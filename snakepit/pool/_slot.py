@@ -93,6 +93,7 @@ class Slot:
             await core.starting.acquire()
             if core.closing.is_set():
                 core.starting.release()
+                self.worker.seat.gone()  # it never came to be
                 return
             worker = self.worker
             place = StartingPlace(core.starting)
