@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(trio|anyio|asyncio|msgspec|attrs?|psutil|collections|typing|types|contextlib)\..*",
     ),
-    (r"py:.*", r"(datetime|pathlib|concurrent|enum|uuid|decimal|logging|subprocess|os)\..*"),
+    (r"py:.*", r"(datetime|pathlib|random|concurrent|enum|uuid|decimal|logging|subprocess|os)\..*"),
     (r"py:(class|obj|exc)", r"[A-Za-z]+(Error|Exception|Warning|Interrupt|Exit|Iteration)"),
     (r"py:class", r"(int|float|str|bytes|bool|dict|list|tuple|set|frozenset|object|type|None)"),
     (r"py:class", r"[A-Z][A-Za-z]?|[A-Z]\w*T|T_\w+|P|\.\.\.|Any|Self|optional"),

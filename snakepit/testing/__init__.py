@@ -12,6 +12,8 @@ of transports need no test framework:
 None of this is imported by anything else of the library.
 """
 
+from snakepit.testing._cancel_points import CancelPoint as CancelPoint
+from snakepit.testing._cancel_points import cancel_at_every_checkpoint as cancel_at_every_checkpoint
 from snakepit.testing._check import Check as Check
 from snakepit.testing._check import run_checks as run_checks
 from snakepit.testing._crash import crash as crash
@@ -23,6 +25,9 @@ from snakepit.testing._pair import Peer as Peer
 from snakepit.testing._pair import pair_of as pair_of
 from snakepit.testing._pair import running as running
 from snakepit.testing._probes import LINK_BYTES_MAX as LINK_BYTES_MAX
+from snakepit.testing._seeded import StuckError as StuckError
+from snakepit.testing._seeded import run_seeded as run_seeded
+from snakepit.testing._seeded_faults import SeededFaults as SeededFaults
 from snakepit.testing._transport_checks import TRANSPORT_CHECKS as TRANSPORT_CHECKS
 from snakepit.transports._faults import Delay as Delay
 from snakepit.transports._faults import Die as Die
