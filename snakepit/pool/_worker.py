@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 LAST_WORDS_S = 1.0  # for what a dead worker has written to be read to its end
 OWN_EXIT_S = 1.0  # for a worker that has closed its pipe to end by itself
+LOOK_AGAIN_S = 0.01  # whether a cancelled call that waits behind another one has begun
 
 _log = logging.getLogger("snakepit.pool")
 
@@ -140,7 +141,8 @@ class Worker:
         if not self._runs(call):
             if not call.settled:
                 self._core.settle(call)
-            self._give_grace(call, grace, self._core.now())
+            # Without any grace this would ring again at once, and for ever.
+            self._give_grace(call, grace, self._core.now() + LOOK_AGAIN_S)
         elif self._core.now() < self.seat.head_since + grace:
             self._give_grace(call, grace, self.seat.head_since)
         else:

@@ -1,0 +1,68 @@
+"""Bugs that the simulation found, each with a test of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import trio
+import trio.testing
+
+from snakepit import Adapter, Pool, Queue, Startup, Stop, open_pool, tool
+from snakepit.testing import run_seeded
+
+WARM_UP = 5  # calls after which a worker is known for short ones, and is sent others ahead
+
+runs: Counter[str] = Counter()
+
+
+class Tools(Adapter):
+    @tool
+    async def work(self, name: str, seconds: float = 0.0) -> str:
+        runs[name] += 1
+        await trio.sleep(seconds)
+        return name
+
+
+async def warm_up(pool: Pool) -> None:
+    for _ in range(WARM_UP):
+        await pool.execute("work", {"name": "warm-up"})
+
+
+def test_without_any_grace_a_call_cancelled_behind_another_one_harms_nobody() -> None:
+    """The alarm of its grace rang again and again at the same moment, and the loop stood still."""
+
+    async def main(_random: Random) -> None:
+        answers = []
+
+        async def long() -> None:
+            answers.append(await pool.execute("work", {"name": "long", "seconds": 1}))
+
+        stop = Stop(cancel_grace=0)
+        async with open_pool(Tools, size=1, transport="memory", stop=stop) as pool:
+            await warm_up(pool)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(long)
+                await trio.testing.wait_all_tasks_blocked()
+                with trio.move_on_after(0.001) as scope:
+                    await pool.execute("work", {"name": "behind it"})
+            assert scope.cancelled_caught
+            assert answers == ["long"]
+            assert pool.stats().restarts == 0
+        assert runs["behind it"] == 0
+
+    run_seeded(0, main)
+
+
+def test_a_worker_that_never_came_to_be_is_gone_with_its_pool() -> None:
+    """Its seat kept the state "stopping" for ever."""
+
+    async def main(_random: Random) -> None:
+        startup = Startup(batch_size=1, batch_delay=5)
+        async with open_pool(
+            Tools, size=3, transport="memory", startup=startup, queue=Queue()
+        ) as pool:
+            await warm_up(pool)
+        assert [worker.state for worker in pool.workers()] == ["gone"] * 3
+
+    run_seeded(0, main)
