@@ -195,7 +195,7 @@ class PoolCore:
         if stolen is not None:
             seat, ids = stolen
             self._worker_of[seat].recall(ids)
-        if scheduler.prefetched and not self._pipeline_check:
+        if scheduler.may_recall and not self._pipeline_check:
             self._pipeline_check = True
             self.deadlines.at(now + OVERDUE_S, self._ask_back_overdue)
 
@@ -370,6 +370,6 @@ class PoolCore:
         now = self.now()
         for seat, ids in self.scheduler.overdue(now):
             self._worker_of[seat].recall(ids)
-        if self.scheduler.prefetched:
+        if self.scheduler.may_recall:  # a worker that was asked answers in its own time
             self._pipeline_check = True
             self.deadlines.at(now + OVERDUE_S, self._ask_back_overdue)

@@ -48,6 +48,11 @@ class Scheduler(Generic[C]):
         """Calls that were sent ahead and have not begun."""
         return self._prefetched
 
+    @property
+    def may_recall(self) -> bool:
+        """Were calls sent ahead that nobody has asked back yet?"""
+        return bool(self._loaded)
+
     def queued(self) -> list[C]:
         """The calls in line, the next one first."""
         return list(self._queue.values())

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from snakepit import Adapter, Pool, Queue, Startup, Stop, open_pool, tool
-from snakepit.testing import run_seeded
+from snakepit.testing import Faults, MemoryTransport, Silence, run_seeded
 
 WARM_UP = 5  # calls after which a worker is known for short ones, and is sent others ahead
 
@@ -50,6 +50,26 @@ def test_without_any_grace_a_call_cancelled_behind_another_one_harms_nobody() ->
             assert answers == ["long"]
             assert pool.stats().restarts == 0
         assert runs["behind it"] == 0
+
+    run_seeded(0, main)
+
+
+def test_a_worker_that_does_not_give_calls_back_is_asked_once() -> None:
+    """The pool woke up every 2 ms for as long as a stopped worker kept what it was asked for."""
+
+    async def main(_random: Random) -> None:
+        faults = Faults({"Returned": Silence()})
+        transport = MemoryTransport(faults=faults)
+        async with open_pool(Tools, size=1, transport=transport) as pool:
+            await warm_up(pool)
+            with trio.move_on_after(60):
+                async with trio.open_nursery() as nursery:
+                    for name in ("long", "behind it"):
+                        nursery.start_soon(pool.execute, "work", {"name": name, "seconds": 1})
+                    await trio.sleep(1)
+                    assert faults.left == {"Returned": []}
+                    assert pool._core.scheduler.prefetched == 1
+                    assert len(pool._core.deadlines) == 0
 
     run_seeded(0, main)
 
