@@ -231,7 +231,8 @@ class PoolCore:
     def gone(self, worker: Worker, death: WorkerDiedError) -> None:
         """A worker's process has been reaped: settle or requeue what it had.
 
-        The worker runs calls in the order they were sent, so only the first one may have run.
+        The worker runs calls in the order they were sent, so only the first one may have run; if it
+        was not heard to the end, as after garbage, it may have gone on with any of them.
         """
         now = self.now()
         left = worker.seat.gone()
@@ -239,7 +240,7 @@ class PoolCore:
         self._worker_of.pop(worker.seat, None)
         again: list[PendingCall] = []
         for position, call in enumerate(left):
-            may_have_run = position == 0 and call.reached_worker
+            may_have_run = call.reached_worker and (position == 0 or not worker.heard_out)
             if call.settled:
                 continue
             if call.given_up:

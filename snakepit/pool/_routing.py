@@ -106,21 +106,23 @@ def _show(worker: Worker, update: Progress) -> None:
 
 
 def _put_back(core: PoolCore, worker: Worker, returned: Returned, now: float) -> None:
-    strangers = [call_id for call_id in returned.ids if call_id not in worker.seat.calls]
-    if strangers or len(set(returned.ids)) < len(returned.ids):
-        raise ProtocolError(f"it gave back calls that it does not have: {returned.ids}")
     again: list[PendingCall] = []
+    strangers = False
     for call_id in returned.ids:
-        call = _take(worker, call_id, now, ran=False)
-        if call.settled:
+        call = worker.seat.settle(call_id, now, ran=False)
+        if call is None:
+            strangers = True
+        elif call.settled:
             continue
-        if call.given_up:
+        elif call.given_up:
             worker.never_ran(call)
             core.settle(call)
         else:
             again.append(call)
     worker.seat.answered()
     core.put_back(again, now)
+    if strangers:
+        raise ProtocolError(f"it gave back calls that it does not have: {returned.ids}")
 
 
 def _error(worker: Worker, call: PendingCall, failure: Failure) -> SnakepitError:

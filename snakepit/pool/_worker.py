@@ -62,6 +62,7 @@ class Worker:
         self.death: WorkerDiedError | None = None
         self.was_fruitful: bool = False
         self.reading: Reading | None = None  # from Ready on
+        self.heard_out: bool = False  # all that it said has been understood, to the end
         self._channel: Channel | None = None
         self._condemned = anyio.Event()
         self._exited = anyio.Event()
@@ -299,6 +300,7 @@ class Worker:
         try:
             await reading.run(early)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
+            self.heard_out = True
             self.condemn("died", ask=lambda: None, ask_grace_s=OWN_EXIT_S)
         except ProtocolError as error:
             self.condemn(f"broke the protocol ({error}) and was ended")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Any
 
 import trio
 import trio.testing
 
-from snakepit import Adapter, Pool, Queue, Startup, Stop, open_pool, tool
-from snakepit.testing import Faults, MemoryTransport, Silence, run_seeded
+from snakepit import Adapter, Pool, Queue, Startup, Stop, WorkerDiedError, open_pool, tool
+from snakepit.testing import Faults, Garbage, MemoryTransport, Silence, run_seeded
 
 WARM_UP = 5  # calls after which a worker is known for short ones, and is sent others ahead
 
@@ -72,6 +73,34 @@ def test_a_worker_that_does_not_give_calls_back_is_asked_once() -> None:
                     assert len(pool._core.deadlines) == 0
 
     run_seeded(0, main)
+
+
+def test_what_was_sent_ahead_may_have_run_on_a_worker_that_wrote_garbage() -> None:
+    """It went on after the garbage, with a call that is not idempotent; the pool sent that again."""
+
+    async def main(_random: Random) -> None:
+        outcomes: dict[str, Any] = {}
+
+        async def call(name: str) -> None:
+            try:
+                outcomes[name] = await pool.execute("work", {"name": name})
+            except WorkerDiedError:
+                outcomes[name] = "died"
+
+        faults = Faults({"Result": [*[None] * WARM_UP, Garbage(b"\xff" * 8)]})
+        transport = MemoryTransport(faults=faults)
+        async with open_pool(Tools, size=1, transport=transport) as pool:
+            await warm_up(pool)
+            async with trio.open_nursery() as nursery:
+                for name in ("one", "two", "three"):
+                    nursery.start_soon(call, name)
+        assert faults.left == {"Result": []}
+        assert list(outcomes.values()) == ["died"] * 3
+        assert max(runs[name] for name in outcomes) == 1
+
+    for seed in range(5):  # in some the worker has begun the second one when it is ended
+        runs.clear()
+        run_seeded(seed, main)
 
 
 def test_a_worker_that_never_came_to_be_is_gone_with_its_pool() -> None:
