@@ -18,7 +18,7 @@ empty :=
 TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs doctest unit test-pythons clean
+.PHONY: help demo test simulate check docs doctest unit test-pythons clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -51,6 +51,9 @@ unit: $(VENV)/.has-dev $(VENV)/.has-node
 	@echo "==> coverage gate"
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage combine -q
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage report
+
+simulate: $(VENV)/.has-dev  ## pools in virtual time, run after run; SEED= to begin with, RUNS=0 until Ctrl+C
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) --runs $(or $(RUNS),0)
 
 check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spelling
 	@echo "==> format"

@@ -6,6 +6,7 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
@@ -30,6 +31,7 @@ async def warm_up(pool: Pool) -> None:
         await pool.execute("work", {"name": "warm-up"})
 
 
+@pytest.mark.timeout(10)
 def test_without_any_grace_a_call_cancelled_behind_another_one_harms_nobody() -> None:
     """The alarm of its grace rang again and again at the same moment, and the loop stood still."""
 
