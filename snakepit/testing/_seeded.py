@@ -12,7 +12,6 @@ from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
 import trio
-import trio.testing
 from trio._core import _run as trio_scheduler
 
 T = TypeVar("T")
@@ -50,6 +49,8 @@ def run_seeded(
     Raises: what `main` raised, with a note that tells the seed; StuckError: it did not end, and what
         waits in there has been broken up, shields or not.
     """
+    from trio.testing import MockClock  # it loads pytest where that is installed
+
     scheduler: Any = trio_scheduler
     before = scheduler._r.getstate(), scheduler._ALLOW_DETERMINISTIC_SCHEDULING
     scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
@@ -60,7 +61,7 @@ def run_seeded(
             main,
             Random(seed),  # noqa: S311 - that it can be foretold is what it is for
             virtual_s_max,
-            clock=trio.testing.MockClock(autojump_threshold=0),
+            clock=MockClock(autojump_threshold=0),
             instruments=instruments,
         )
     except BaseException as error:
