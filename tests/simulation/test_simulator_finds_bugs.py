@@ -64,10 +64,10 @@ def the_call_of_a_dead_worker_is_forgotten(patch: Patch) -> None:
 def freed_workers_get_nothing(patch: Patch) -> None:
     changed = Worker.seat_changed
 
-    def keep_quiet(self: Worker) -> None:
+    def keep_quiet(self: Worker, now: float) -> None:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(PoolCore, "dispatch", lambda core, now=None: None)
-            changed(self)
+            changed(self, now)
 
     patch.setattr(Worker, "seat_changed", keep_quiet)
 
@@ -187,7 +187,7 @@ def errors_are_not_counted(patch: Patch) -> None:
 def closing_waits_for_running_calls(patch: Patch) -> None:
     def close(self: Worker) -> None:
         self.seat.drain()
-        self.seat_changed()
+        self.seat_changed(self._core.now())
 
     patch.setattr(Worker, "close", close)
 
