@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from snakepit.options import Stop as Stop
     from snakepit.pool import Pool as Pool
     from snakepit.pool import PoolStats as PoolStats
+    from snakepit.pool import Results as Results
     from snakepit.pool import Stream as Stream
     from snakepit.pool import SyncPool as SyncPool
     from snakepit.pool import ToolSpec as ToolSpec
@@ -70,6 +71,7 @@ _HOMES = {
     "snakepit.pool": (
         "Pool",
         "PoolStats",
+        "Results",
         "Stream",
         "SyncPool",
         "ToolSpec",

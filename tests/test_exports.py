@@ -35,6 +35,7 @@ PUBLIC = [
     "ProtocolError",
     "Queue",
     "QueueTimeoutError",
+    "Results",
     "SerializationError",
     "SnakepitError",
     "Startup",

@@ -1,6 +1,7 @@
 """THE HOST: scheduler, workers, calls, streams, and the `Pool` that callers hold."""
 
 from snakepit.pool._core import PoolStats as PoolStats
+from snakepit.pool._map import Results as Results
 from snakepit.pool._open import open_pool as open_pool
 from snakepit.pool._open import run_pool as run_pool
 from snakepit.pool._pool import Pool as Pool

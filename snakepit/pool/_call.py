@@ -46,6 +46,7 @@ class PendingCall:
     result: tuple[Raw, Buffers] | None = None
     error: BaseException | None = None
     feed: Feed | None = None  # of a caller that wants to hear of its progress
+    on_settled: Callable[[PendingCall], None] | None = None  # of one who waits for many
     _changed: Signal | None = None  # somebody waits for it
 
     def __init__(

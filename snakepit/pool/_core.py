@@ -211,6 +211,8 @@ class PoolCore:
             if call.given_up and call.feed is not None:
                 call.feed.stop()
         call.wake()
+        if call.on_settled is not None:
+            call.on_settled(call)
 
     def ready(self, worker: Worker, tools: dict[str, ToolInfo]) -> None:
         """A worker may take calls."""

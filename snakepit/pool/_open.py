@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -29,6 +29,7 @@ from snakepit.options import (
     Stop,
 )
 from snakepit.pool._core import PoolCore
+from snakepit.pool._groups import raise_lone
 from snakepit.pool._pool import Pool, raise_start_error
 from snakepit.pool._settings import Settings, make_settings
 from snakepit.pool._slot import Slot
@@ -160,15 +161,3 @@ async def _min_ready(core: PoolCore) -> None:  # noqa: ASYNC910 - at once if non
     while sum(slot.is_ready for slot in core.slots) < core.settings.min_ready:
         raise_start_error(core)
         await core.progress.wait()
-
-
-def raise_lone(group: BaseExceptionGroup[BaseException]) -> NoReturn:
-    """Raise the one exception that our own nursery wrapped; keep a true group whole."""
-    if len(group.exceptions) != 1:
-        raise group
-    lone, context = group.exceptions[0], group.exceptions[0].__context__
-    try:
-        raise lone
-    finally:
-        lone.__context__ = context
-        del lone, context

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar, TypeVarTuple, cast
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, TypeVar, TypeVarTuple, cast
 
 import anyio
 import anyio.lowlevel
@@ -18,12 +18,13 @@ from snakepit.errors import (
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore, PoolStats
 from snakepit.pool._functions import pickle_call, unpickle_outcome
+from snakepit.pool._map import Results, open_map
 from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._settings import check_timeout
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stream import Stream
 from snakepit.process import fork_generation
-from snakepit.protocol import decode_value, encode_params
+from snakepit.protocol import ToolInfo, decode_value, encode_params
 from snakepit.worker._functions import RUN_SYNC
 
 T = TypeVar("T")
@@ -152,6 +153,48 @@ class Pool:
                 self._core.give_up(call)
                 await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
 
+    def map(
+        self,
+        tool: str,
+        iterable_of_params: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        /,
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["cancel", "return"] = "cancel",
+        timeout: float | None = None,
+    ) -> AbstractAsyncContextManager[Results]:
+        """Call one tool for each item: `async with pool.map(...) as results: async for ...`.
+
+        The input is taken item by item, by one task of the block, as there is room; it may be
+        endless. A reader that does not read slows it down. Leaving the block early, in whatever way,
+        stops the calls that still run, as cancelling `execute` does, and closes the input, if it
+        is a generator or has an `aclose`, before the block is left.
+
+        Args:
+            tool: the tool's name.
+            iterable_of_params: the arguments of one call after the other, each as for `execute`.
+            limit: how many items may be under way at most, from when they leave the input until their
+                results are read; None: ten for each worker.
+            ordered: results in the order of the input, else as they come.
+            on_error: "cancel": the first error stops the other calls, and is raised where the next
+                result is awaited once they have stopped. "return": a call's exception is given in the
+                place of its result; only the input's own errors and the pool's end are raised.
+            timeout: seconds for each call, as for `execute`. A call is made when a worker is free, or
+                has calls of less than 1 ms alone, so its time is not spent behind others of this map.
+
+        Raises: as `execute`, where the next result is awaited; what the input raises there, too; what
+            is wrong with the tool's name or an option (ConfigError, TypeError) on entering.
+        """
+        return self._map(
+            tool,
+            iterable_of_params,
+            limit=limit,
+            ordered=ordered,
+            on_error=on_error,
+            timeout=timeout,
+        )
+
     async def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run any importable or picklable function in a worker, like `trio.to_thread.run_sync`.
 
@@ -204,6 +247,37 @@ class Pool:
             raise_start_error(core)
             await core.progress.wait()
 
+    @asynccontextmanager
+    async def _map(
+        self,
+        tool: str,
+        params: object,
+        *,
+        timeout: float | None,
+        idempotent: bool | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[Results]:
+        self._check_caller()
+        self._check_call(tool, timeout=timeout, streaming=False)
+
+        def start(item: Any) -> PendingCall:
+            return self._submit(tool, item, timeout=timeout, idempotent=idempotent)
+
+        async with open_map(self._core, start, params, **options) as results:
+            yield results
+
+    def _check_call(self, tool: str, *, timeout: float | None, streaming: bool) -> ToolInfo | None:
+        if timeout is not None:
+            check_timeout("timeout", timeout)
+        self._core.refuse_if_shut()
+        info = self._core.find_tool(tool)
+        if info is not None and info.streaming != streaming:
+            hint = (
+                "streams; call it with stream" if info.streaming else "does not stream; use execute"
+            )
+            raise InvalidParamsError(tool, f"this tool {hint}(...)")
+        return info
+
     def _submit(
         self,
         tool: str,
@@ -214,15 +288,7 @@ class Pool:
         window: int = 0,
         attended: bool = False,
     ) -> PendingCall:
-        if timeout is not None:
-            check_timeout("timeout", timeout)
-        self._core.refuse_if_shut()
-        info = self._core.find_tool(tool)
-        if info is not None and info.streaming != (window > 0):
-            hint = (
-                "streams; call it with stream" if info.streaming else "does not stream; use execute"
-            )
-            raise InvalidParamsError(tool, f"this tool {hint}(...)")
+        info = self._check_call(tool, timeout=timeout, streaming=window > 0)
         body, buffers = encode_params(_as_dict(tool, params))
         return self._core.submit(
             tool,

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from types import ModuleType
-from typing import Any, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, Literal, TypeAlias, TypeVar, TypeVarTuple
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from snakepit.errors import PoolClosedError
 from snakepit.pool._core import PoolStats
+from snakepit.pool._inputs import open_input_in_threads
 from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool, ToolSpec
 from snakepit.pool._progress import OnProgress, check_on_progress
 from snakepit.pool._slot import WorkerInfo
-from snakepit.pool._stream import Stream
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -108,7 +116,36 @@ class SyncPool:
         self._check_open()
         opening = self._pool.stream(tool, params, timeout=timeout, window=window)
         with self._portal.wrap_async_context_manager(opening) as stream:
-            yield self._chunks(stream)
+            yield self._each(stream)
+
+    @contextmanager
+    def map(
+        self,
+        tool: str,
+        iterable_of_params: Iterable[Mapping[str, Any]],
+        /,
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["cancel", "return"] = "cancel",
+        timeout: float | None = None,
+    ) -> Generator[Iterator[Any]]:
+        """Call one tool for each item: `with pool.map(...) as results: for result in results`.
+
+        As `Pool.map`. The input runs in threads, one item at a time, so it may block, and use this
+        pool; leaving the block waits for the item that is being made.
+        """
+        self._check_open()
+        opening = self._pool.map(
+            tool,
+            open_input_in_threads(iterable_of_params),
+            limit=limit,
+            ordered=ordered,
+            on_error=on_error,
+            timeout=timeout,
+        )
+        with self._portal.wrap_async_context_manager(opening) as results:
+            yield self._each(results)
 
     def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run any importable or picklable function in a worker; see `Pool.run_sync`."""
@@ -137,14 +174,14 @@ class SyncPool:
         if self._closed:
             raise PoolClosedError("this pool was closed when its block was left")
 
-    def _chunks(self, stream: Stream) -> Iterator[Any]:
+    def _each(self, items: AsyncIterator[Any]) -> Iterator[Any]:
         end = object()
 
         async def following() -> Any:
-            return await anext(stream, end)
+            return await anext(items, end)
 
-        while (chunk := self._wait(following)) is not end:
-            yield chunk
+        while (item := self._wait(following)) is not end:
+            yield item
 
     def _wait(
         self, function: Callable[[], Coroutine[Any, Any, T]], updates: Updates | None = None

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,56 @@ def test_a_stream_left_early_has_closed_its_generator(pool: SyncPool, tmp_path: 
         assert [next(numbers), next(numbers)] == [5, 6]
         assert not closed.exists()
     assert closed.read_text() == "closed"
+
+
+def test_map_takes_an_endless_input_in_threads_and_closes_it(pool: SyncPool) -> None:
+    """The input may block, and use the pool; leaving early closes it."""
+    taken = closed = 0
+
+    def items() -> Iterator[dict[str, Any]]:
+        nonlocal taken, closed
+        try:
+            while True:
+                assert threading.get_ident() != caller
+                taken += 1
+                yield {"number": pool.execute("double", {"number": taken})}
+        finally:
+            closed += 1
+
+    caller = threading.get_ident()
+    with pool.map("double", items(), limit=3) as results:
+        assert [next(results) for _ in range(10)] == [4 * number for number in range(1, 11)]
+        assert taken <= 13
+    assert closed == 1
+    with pool.map("double", [{"number": 1}] * 3, ordered=False, timeout=20) as results:
+        assert list(results) == [2, 2, 2]
+
+
+def test_errors_of_map_reach_blocking_code_as_themselves(pool: SyncPool) -> None:
+    def failing() -> Iterator[Any]:
+        yield {"number": 1}
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"), pool.map("double", failing()) as results:
+        list(results)
+    with pool.map("double", failing(), on_error="return") as results:
+        assert next(results) == 2
+        with pytest.raises(LookupError, match="mine"):
+            next(results)
+    with pytest.raises(FileNotFoundError), pool.map("fail", [{}]) as results:
+        next(results)
+    with pytest.raises(ZeroDivisionError), pool.map("sleep", [{}] * 5):
+        raise ZeroDivisionError
+
+
+def test_map_over_what_blocking_code_cannot_iterate_is_refused(pool: SyncPool) -> None:
+    async def waiting() -> AsyncIterator[Any]:
+        yield {}
+
+    wrong: Any
+    for wrong in (waiting(), {"number": 1}, None):
+        with pytest.raises(TypeError, match="map"), pool.map("double", wrong):
+            pytest.fail("the block was entered")
 
 
 def test_progress_is_shown_in_the_calling_thread_which_may_use_the_pool(pool: SyncPool) -> None:
