@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from snakepit._progress_bar import progress as progress
     from snakepit.errors import CallTimeoutError as CallTimeoutError
     from snakepit.errors import ConfigError as ConfigError
     from snakepit.errors import InvalidParamsError as InvalidParamsError
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from snakepit.worker import tool as tool
 
 _HOMES = {
+    "snakepit._progress_bar": ("progress",),
     "snakepit.errors": (
         "CallTimeoutError",
         "ConfigError",

@@ -53,6 +53,7 @@ PUBLIC = [
     "context",
     "open_pool",
     "open_pool_sync",
+    "progress",
     "run_pool",
     "tool",
 ]
@@ -109,6 +110,7 @@ FLOORS = {
     "process": 2,
     "options": 2,
     "_loops": 2,
+    "_progress_bar": 1,
     "transports": 3,
     "launchers": 4,
     "resilience": 4,
