@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from snakepit.options import Queue as Queue
     from snakepit.options import Startup as Startup
     from snakepit.options import Stop as Stop
+    from snakepit.pool import BoundPool as BoundPool
     from snakepit.pool import Pool as Pool
     from snakepit.pool import PoolStats as PoolStats
     from snakepit.pool import Results as Results
@@ -71,6 +72,7 @@ _HOMES = {
     ),
     "snakepit.options": ("CrashBarrier", "Queue", "Startup", "Stop"),
     "snakepit.pool": (
+        "BoundPool",
         "Pool",
         "PoolStats",
         "Results",

@@ -20,6 +20,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 PUBLIC = [
     "Adapter",
+    "BoundPool",
     "CallContext",
     "CallTimeoutError",
     "Channel",

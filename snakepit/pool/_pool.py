@@ -23,6 +23,8 @@ from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._settings import check_timeout
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stream import Stream
+from snakepit.pool._typed import TypedCalls
+from snakepit.pool._views import BoundPool
 from snakepit.process import fork_generation
 from snakepit.protocol import ToolInfo, decode_value, encode_params
 from snakepit.worker._functions import RUN_SYNC
@@ -43,7 +45,7 @@ class ToolSpec:
     streaming: bool
 
 
-class Pool:
+class Pool(TypedCalls):
     """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
 
     It belongs to the event loop that opened it.
@@ -123,7 +125,7 @@ class Pool:
         *,
         timeout: float | None = None,
         window: int = 16,
-    ) -> AsyncGenerator[Stream]:
+    ) -> AsyncGenerator[Stream[Any]]:
         """Call a streaming tool: `async with pool.stream(...) as chunks: async for chunk in chunks`.
 
         At most `window` chunks are unread at any time, wherever they are. Leaving the block early,
@@ -144,7 +146,7 @@ class Pool:
         self._check_caller()
         _check_window(window)
         call = self._submit(tool, params, timeout=timeout, window=window)
-        stream = Stream(call)
+        stream: Stream[Any] = Stream(call)
         try:
             yield stream
         finally:
@@ -217,6 +219,21 @@ class Pool:
         value: T = unpickle_outcome(decode_value(*await self._finish(call)))
         return value
 
+    def bind(
+        self,
+        *,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> BoundPool:
+        """A view of this pool whose `call`, `call_stream`, `execute`, `stream` and `map` have these options.
+
+        `on_progress` is for `call` and `execute` alone. Each option is as for `execute`.
+
+        Raises: ConfigError, TypeError: an option is wrong.
+        """
+        return BoundPool(self, timeout=timeout, idempotent=idempotent, on_progress=on_progress)
+
     def tools(self) -> dict[str, ToolSpec]:
         """The tools of the workers, by name; empty before any worker was ready."""
         return {
@@ -265,6 +282,14 @@ class Pool:
 
         async with open_map(self._core, start, params, **options) as results:
             yield results
+
+    async def _execute(self, tool: str, params: Mapping[str, Any]) -> Any:
+        return await self.execute(tool, params)
+
+    def _stream(
+        self, tool: str, params: Mapping[str, Any]
+    ) -> AbstractAsyncContextManager[Stream[Any]]:
+        return self.stream(tool, params)
 
     def _check_call(self, tool: str, *, timeout: float | None, streaming: bool) -> ToolInfo | None:
         if timeout is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
 
 
-class Stream(AsyncIterator[Any]):
+T = TypeVar("T")
+
+
+class Stream(AsyncIterator[T]):
     """The items, in the order in which the tool yielded them.
 
     At most `window` items are ever unread, in this process, on the way and in the worker's
@@ -27,10 +30,10 @@ class Stream(AsyncIterator[Any]):
         self._reading = anyio.ResourceGuard("reading")
         self._closed = False
 
-    def __aiter__(self) -> Stream:
+    def __aiter__(self) -> Stream[T]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> T:
         """The next item. Always a checkpoint; cancelling loses no item.
 
         Raises: what the call failed with, after the items that came before it; CallTimeoutError at
@@ -50,7 +53,7 @@ class Stream(AsyncIterator[Any]):
                 if call.items:
                     item = call.items.popleft()
                     self._give_credit()
-                    return decode_value(item.body, item.buffers)
+                    return cast("T", decode_value(item.body, item.buffers))
                 if call.settled:
                     call.outcome_of_stream()
                     raise StopAsyncIteration

@@ -23,6 +23,7 @@ from snakepit import (
     Queue,
     ToolError,
     ToolNotFoundError,
+    WorkerDiedError,
     open_pool,
 )
 
@@ -298,6 +299,18 @@ async def test_a_timeout_is_that_of_one_call(tmp_path: Path) -> None:
                 await anext(results)
         assert (caught.value.tool, caught.value.timeout) == ("wait", 0.3)
         assert sorted(lines(tmp_path / "stopped")) == ["0", "1"]
+
+
+async def test_a_worker_that_dies_fails_its_call_unless_it_is_idempotent(tmp_path: Path) -> None:
+    async with tools_pool(Mapped) as pool:
+        log = {"log": str(tmp_path / "one")}
+        with pytest.raises(WorkerDiedError):
+            async with pool.map("die_once", [log]) as results:
+                await anext(results)
+        log = {"log": str(tmp_path / "other")}
+        async with pool.bind(idempotent=True).map("die_once", [log]) as results:
+            assert await anext(results) == pids(pool)[0]
+        assert len(lines(tmp_path / "other")) == 2
 
 
 @pytest.mark.parametrize("kind", ["plain", "waiting"])
