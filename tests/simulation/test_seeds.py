@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,9 @@ def measured(*, enabled: bool) -> Generator[None]:
     try:
         yield
     finally:
-        coverage.start()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is told that snakepit is imported already
+            coverage.start()
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
