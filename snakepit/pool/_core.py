@@ -270,7 +270,9 @@ class PoolCore:
             call.reached_worker = True
         self.scheduler.put_back(calls)
         for call in calls:
-            if call.wait_until is not None and call.wait_until <= now:
+            if call.wait_until is None:
+                self._limit_wait(call, now)  # it has not waited before
+            elif call.wait_until <= now:
                 self._waited_too_long(call)
 
     def slot_given_up(self, certificate: str) -> None:

@@ -23,7 +23,7 @@ from snakepit import (
     open_pool,
     tool,
 )
-from snakepit.testing import crash
+from snakepit.testing import Delay, Faults, MemoryTransport, crash
 
 DAY_S = 86_400.0
 REAL_S_MAX = 20.0  # for what takes a fraction of a second on an unloaded machine
@@ -206,3 +206,26 @@ async def test_opening_many_workers_in_batches_waits_on_the_mock_clock() -> None
         await pool.ready()
         assert anyio.current_time() - began > 20, "30 batches of 8, 0.75 s apart"
     assert time.perf_counter() - real < REAL_S_MAX
+
+
+@virtual_time
+async def test_a_call_that_never_reached_its_worker_waits_no_longer_than_others() -> None:
+    """It began at once, on a worker that was gone; from then on `Queue.timeout` counts."""
+    transport = MemoryTransport(faults=Faults({"Ready": [None, Delay(60)]}))
+    async with (
+        open_pool(Day, size=1, transport=transport, queue=Queue(timeout=3)) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        await pool.ready()
+        worker = pool._core.slots[0].worker
+        worker._channel._peer_gone = True  # type: ignore[union-attr] # nobody has noticed yet
+
+        async def notice() -> None:
+            await anyio.sleep(5)
+            worker.condemn("died")
+
+        tasks.start_soon(notice)
+        start = anyio.current_time()
+        with pytest.raises(QueueTimeoutError):
+            await pool.execute("nap", {"seconds": 1})
+        assert anyio.current_time() - start == pytest.approx(8, abs=0.1)
