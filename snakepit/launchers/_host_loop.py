@@ -6,6 +6,7 @@ so while any tool or hook runs in one the clock is held; counted over all worker
 
 from __future__ import annotations
 
+import asyncio
 import math
 from _thread import get_ident
 from collections.abc import Callable
@@ -23,19 +24,20 @@ class StillClock:
         self._clock = clock if hasattr(clock, "autojump_threshold") else None
         self._holds = 0
         self._threshold = math.inf
+        self._rate = 0.0
 
     def hold(self) -> None:
-        """From now on it does not jump; `release` must follow."""
+        """From now on it neither jumps nor runs; `release` must follow."""
         self._holds += 1
         if self._holds == 1 and self._clock is not None:
-            self._threshold = self._clock.autojump_threshold
-            self._clock.autojump_threshold = math.inf
+            self._threshold, self._rate = self._clock.autojump_threshold, self._clock.rate
+            self._clock.autojump_threshold, self._clock.rate = math.inf, 0.0
 
     def release(self) -> None:
-        """As far as this holder is concerned it may jump again."""
+        """As far as this holder is concerned it may go on."""
         self._holds -= 1
         if self._holds == 0 and self._clock is not None:
-            self._clock.autojump_threshold = self._threshold
+            self._clock.autojump_threshold, self._clock.rate = self._threshold, self._rate
 
 
 _clock_of_loop: anyio.lowlevel.RunVar[StillClock] = anyio.lowlevel.RunVar("snakepit_still_clock")
@@ -49,6 +51,12 @@ class HostLoop:
         self.is_trio: bool = isinstance(native, trio.lowlevel.TrioToken)
         self._soon: Callable[..., object] = (
             native.run_sync_soon if self.is_trio else native.call_soon_threadsafe
+        )
+        # Of the loop, also for other threads: virtual where that is.
+        self.now: Callable[[], float] = (
+            trio.lowlevel.current_clock().current_time
+            if self.is_trio
+            else asyncio.get_running_loop().time
         )
         self._thread_id = get_ident()
         try:

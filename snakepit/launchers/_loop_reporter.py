@@ -15,9 +15,9 @@ class LoopReporter(Reporter):
     """As its base; `serve` has to run."""
 
     def __init__(self, wire: Sender, interrupt: Interrupt, loop: HostLoop) -> None:
-        super().__init__(wire, interrupt)
+        super().__init__(wire, interrupt, loop.now)  # so one seed stays one run
         self._loop = loop
-        self._waiting: list[Job] = []
+        self._waiting: list[tuple[Job, float]] = []
         self._posted = anyio.Event()
 
     async def serve(self) -> None:
@@ -25,16 +25,16 @@ class LoopReporter(Reporter):
         while True:
             await self._posted.wait()
             self._posted = anyio.Event()
-            await anyio.sleep(INTERVAL_S)
+            await anyio.sleep_until(self._waiting[0][1])
             waiting, self._waiting = self._waiting, []
-            for job in waiting:
+            for job, _ in waiting:
                 if not self._send(job, wait=False):  # its own thread is at it
-                    self._post(job)
+                    self._post(job, self._now() + INTERVAL_S)
 
-    def _send_late(self, job: Job, at: float) -> None:  # noqa: ARG002 - here each waits as long
+    def _send_late(self, job: Job, at: float) -> None:
         job.report_at = SOON
-        self._loop.call(self._post, job)
+        self._loop.call(self._post, job, at)
 
-    def _post(self, job: Job) -> None:
-        self._waiting.append(job)
+    def _post(self, job: Job, at: float) -> None:
+        self._waiting.append((job, at))
         self._posted.set()

@@ -74,8 +74,12 @@ class ToolThread:
     async def end(self) -> None:  # noqa: ASYNC910 - at once if there is none
         """Let the thread end, and wait until it has. It begins anew with the next `run`."""
         if self._thread is not None:
+            self._loop.clock.hold()
             self._errands.put(None)
-            await shielded(self._until_gone)
+            try:
+                await shielded(self._until_gone)
+            finally:
+                self._loop.clock.release()
             self._thread = None
 
     async def _until_gone(self) -> None:  # noqa: ASYNC910 - as above

@@ -4,6 +4,10 @@ A caller that reads its answer itself saves a task switch and a turn of the even
 of a round trip. So the worker's task keeps off the channel while calls come one by one: it
 sleeps, and takes over whenever something is to be read that no caller reads (a stream, calls sent
 ahead, a call that is being cancelled, the worker's end), or when nobody has called for a while.
+
+A caller that reads hears nothing but the worker. So it reads only while its call cannot be settled
+in another way than by a word of the worker's, or by the end of the link: it is the first of its
+worker's calls, and written in full, so that nobody can withdraw it.
 """
 
 from __future__ import annotations

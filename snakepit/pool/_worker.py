@@ -80,7 +80,8 @@ class Worker:
         assert self._channel is not None
         call.worker = self
         call.reached_worker = self._channel.send_nowait(call.message(now))
-        if not call.attended:
+        # What waits may be withdrawn, and is then settled without a word that could be read.
+        if not call.attended or self._channel.is_sending:
             self._need_reading()
 
     def queue(self, call: PendingCall, now: float) -> None:
@@ -93,8 +94,10 @@ class Worker:
 
     def flush(self) -> None:
         """Write what was queued."""
-        if self._channel is not None:
-            self._channel.flush_nowait()
+        assert self._channel is not None
+        self._channel.flush_nowait()
+        if self._channel.is_sending:  # as above
+            self._need_reading()
 
     def tell(self, message: ToWorker) -> None:
         """Send any other message, unless the link is gone."""

@@ -26,6 +26,11 @@ class Channel(ABC):
         Returns False if the worker is known to be gone: it will never see the message.
         """
 
+    @property
+    def is_sending(self) -> bool:
+        """Does anything wait to be sent, so that it could still be withdrawn?"""
+        return False
+
     def queue_nowait(self, message: ToWorker) -> bool:
         """As `send_nowait`, but `flush_nowait` follows at once: messages may share a write."""
         return self.send_nowait(message)

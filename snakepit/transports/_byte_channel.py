@@ -88,6 +88,10 @@ class ByteChannel(Channel):
             self._poked.set()
         return not self._peer_gone
 
+    @property
+    def is_sending(self) -> bool:
+        return bool(self._outbox)
+
     def queue_nowait(self, message: ToWorker) -> bool:
         if self._closed or self._peer_gone:
             return False

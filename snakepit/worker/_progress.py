@@ -17,6 +17,7 @@ import sys
 import time
 from _queue import SimpleQueue
 from _thread import allocate_lock
+from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
@@ -39,8 +40,10 @@ class Reporter:
     before it takes the latest. So none is left behind, whoever comes when.
     """
 
-    def __init__(self, wire: Sender, interrupt: Interrupt) -> None:
-        self._wire, self._interrupt = wire, interrupt
+    def __init__(
+        self, wire: Sender, interrupt: Interrupt, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wire, self._interrupt, self._now = wire, interrupt, now
         self._late: SimpleQueue[tuple[Job, float]] = SimpleQueue()
         self._starting = allocate_lock()  # never let go: one thread is enough
 
@@ -57,7 +60,7 @@ class Reporter:
         at = job.report_at
         if at == SOON:
             return
-        if time.monotonic() < at:
+        if self._now() < at:
             self._interrupt.masked(self._send_late, job, at)
         else:
             self._interrupt.masked(self._send_now, job)
@@ -69,7 +72,7 @@ class Reporter:
 
     def _send_now(self, job: Job) -> None:
         if not self._send(job, wait=False):
-            self._send_late(job, time.monotonic() + INTERVAL_S)
+            self._send_late(job, self._now() + INTERVAL_S)
 
     def _send_late(self, job: Job, at: float) -> None:
         """Have the thread send what there is then."""
@@ -88,7 +91,7 @@ class Reporter:
     def _serve_next(self) -> None:
         # A frame of its own for each call: an idle worker keeps nothing of the last one.
         job, at = self._late.get()
-        time.sleep(max(0.0, at - time.monotonic()))
+        time.sleep(max(0.0, at - self._now()))
         self._send(job)
 
     def _send(self, job: Job, *, wait: bool = True, is_last: bool = False) -> bool:
@@ -97,7 +100,7 @@ class Reporter:
         def take() -> Progress | None:
             if job.over is not is_last:
                 return None  # behind its outcome there is nothing
-            job.report_at = time.monotonic() + INTERVAL_S
+            job.report_at = self._now() + INTERVAL_S
             update = job.report
             if update is job.reported or update is None:
                 return None

@@ -81,6 +81,7 @@ class Reader:
         """The main thread is busy from now on, with this call or with a hook."""
         self._busy_with = what
         if self._resting:
+            self._resting = False
             self._bell.put(None)
 
     def end(self) -> None:

@@ -14,9 +14,9 @@ import trio
 from _backends import asyncio_only, trio_only
 from _leaks import is_alive
 from adapters import AsyncTools
-from pool_kit import BRISK, PATIENT, lines, pids, tools_pool, until
+from pool_kit import BRISK, PATIENCE_S, PATIENT, lines, pids, tools_pool, until
 
-from snakepit import CallTimeoutError, Pool, QueueTimeoutError, Stop
+from snakepit import Adapter, CallTimeoutError, Pool, QueueTimeoutError, Stop, open_pool, tool
 from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S
 
 SILENCE_S = 0.08  # eight beats of the tools that beat
@@ -516,3 +516,22 @@ async def test_a_call_cancelled_at_each_of_its_checkpoints_leaves_the_pool_whole
         assert len(lines(log)) == size
         assert [await pool.execute("pid")] == before
         assert pool._core.scheduler.queued() == []
+
+
+class Slowly(Adapter):
+    @tool
+    def size(self, data: bytes) -> int:
+        return len(data)
+
+
+@pytest.mark.parametrize("transport", ["stdio", "memory"])
+async def test_a_lone_call_whose_time_is_up_while_it_is_written_returns(transport: str) -> None:
+    """Nobody answers a call that was withdrawn: its caller must not wait for a word about it."""
+    data = bytes(2**26)
+    with anyio.fail_after(PATIENCE_S):
+        async with open_pool(Slowly, size=1, transport=transport, stop=PATIENT) as pool:
+            assert await pool.execute("size", {"data": b"1"}) == 1  # from now on callers read
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(TimeoutError):
+                await pool.execute("size", {"data": data}, timeout=0.002)
+            assert await pool.execute("size", {"data": b"12"}) == 2

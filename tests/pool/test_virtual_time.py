@@ -9,6 +9,8 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from _backends import virtual_time
 
 from snakepit import (
@@ -20,6 +22,7 @@ from snakepit import (
     Startup,
     Stop,
     WorkerDiedError,
+    context,
     open_pool,
     tool,
 )
@@ -229,3 +232,62 @@ async def test_a_call_that_never_reached_its_worker_waits_no_longer_than_others(
         with pytest.raises(QueueTimeoutError):
             await pool.execute("nap", {"seconds": 1})
         assert anyio.current_time() - start == pytest.approx(8, abs=0.1)
+
+
+class Sync(Adapter):
+    @tool
+    def nothing(self) -> None: ...
+
+    @tool
+    def die(self) -> None:
+        crash()
+
+
+@virtual_time
+async def test_the_clock_stands_still_while_the_thread_of_a_worker_ends() -> None:
+    """At the pool's end, and when a worker dies: neither takes any time of the loop's."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep, DAY_S)
+        start = anyio.current_time()
+        for _ in range(10):
+            async with open_pool(Sync, size=2, transport="memory") as pool:
+                await pool.execute("nothing")
+                with pytest.raises(WorkerDiedError):
+                    await pool.execute("die")
+                await pool.execute("nothing")
+        assert anyio.current_time() == start
+        tasks.cancel_scope.cancel()
+
+
+def test_a_clock_with_a_rate_stands_still_too() -> None:
+    async def main() -> float:
+        async with open_pool(Day, size=1, transport="memory") as pool:
+            start = anyio.current_time()
+            await pool.execute("work", {"real_seconds": 0.2})
+            return anyio.current_time() - start
+
+    # A thousand seconds a second: what is left is the loop's own work.
+    assert trio.run(main, clock=trio.testing.MockClock(rate=1000)) < 100
+
+
+class Teller(Adapter):
+    @tool
+    async def tell(self, count: int, pause: float) -> None:
+        for number in range(count):
+            context().progress(number)
+            time.sleep(0.002)  # of the real clock, which must not matter
+            await anyio.sleep(pause)
+
+
+@virtual_time
+async def test_progress_comes_by_the_clock_of_the_loop() -> None:
+    """So one seed stays one run, however slow the machine is."""
+    seen: list[tuple[float, float]] = []
+    async with open_pool(Teller, size=1, transport="memory") as pool:
+        start = anyio.current_time()
+
+        def note(done: float, _total: float | None, _message: str | None) -> None:
+            seen.append((round(anyio.current_time() - start, 4), done))
+
+        await pool.execute("tell", {"count": 9, "pause": 0.005}, on_progress=note)
+    assert seen == [(0.0, 0), (0.02, 4), (0.04, 8)]

@@ -27,6 +27,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="the first one; a random one if not given")
     parser.add_argument("--runs", type=int, default=0, help="how many; 0: until Ctrl+C")
     options = parser.parse_args()
+    if options.runs < 0:
+        parser.error("--runs: how many, or 0 for as many as you like")
     seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed
     logging.disable(logging.CRITICAL)  # workers die here by the thousand, and say so
     print(f"seed {seed}", flush=True)
