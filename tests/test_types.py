@@ -50,20 +50,25 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def named(files: dict[Path, set[int]]) -> dict[str, set[int]]:
+    return {path.name: lines for path, lines in files.items()}
+
+
 def test_mypy_infers_what_is_stated(files: dict[Path, set[int]]) -> None:
     command = [sys.executable, "-m", "mypy", "--no-error-summary", "--show-absolute-path"]
     ran = run(*command, *map(str, files))
-    found: dict[Path, set[int]] = {path: set() for path in files}
+    # By their names: mypy remembers a file it has seen before with the folder that it was in then.
+    found: dict[str, set[int]] = {path.name: set() for path in files}
     for path, number in re.findall(r"^(.+?):(\d+): error:", ran.stdout, re.MULTILINE):
-        found[Path(path)].add(int(number))
-    assert found == files, ran.stdout + ran.stderr
+        found[Path(path).name].add(int(number))
+    assert found == named(files), ran.stdout + ran.stderr
 
 
 def test_pyright_infers_what_is_stated(files: dict[Path, set[int]]) -> None:
     ran = run("pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, files))
     report = json.loads(ran.stdout)
-    found: dict[Path, set[int]] = {path: set() for path in files}
+    found: dict[str, set[int]] = {path.name: set() for path in files}
     for one in report["generalDiagnostics"]:
         if one["severity"] == "error":
-            found[Path(one["file"])].add(one["range"]["start"]["line"] + 1)
-    assert found == files, ran.stdout
+            found[Path(one["file"]).name].add(one["range"]["start"]["line"] + 1)
+    assert found == named(files), ran.stdout
