@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import itertools
 import pickle
 import sys
 from collections.abc import Callable
@@ -14,17 +16,30 @@ from snakepit.worker._target import IMPORTED_MAIN, MAIN
 REMOTE_TRACEBACK = "in a worker of the pool:\n"
 
 
-def pickle_call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
+def refuse_async(function: object) -> None:
+    """Raise TypeError at an async function, whose call would bring no value."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{function!r} is async; only plain functions can be sent, an async one can be a tool"
+        )
+
+
+def pickle_call(
+    function: Callable[..., Any], arguments: tuple[Any, ...], *, as_is: bool = False
+) -> dict[str, Any]:
     """The params of the hidden tool. Functions that pickle refuses go by cloudpickle if it is there.
 
-    Raises SerializationError.
+    With `as_is` a SystemExit and its like come back as themselves too, not as ToolErrors.
+
+    Raises SerializationError; TypeError at an async function.
     """
+    refuse_async(function)
     importable = _importable_main()
     try:
         pickled = pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL)
         uses_main = b"__main__" in pickled
         if not uses_main or importable:
-            return {"pickled": pickled, "uses_main": uses_main}
+            return {"pickled": pickled, "uses_main": uses_main, "as_is": as_is}
         problem = (
             "it lives in __main__, which a worker cannot import from a REPL or -c: "
             "put it in a module or a file"
@@ -41,11 +56,22 @@ def pickle_call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dic
         pickled = cloudpickle.dumps((function, arguments))
     except Exception as error:
         raise SerializationError(f"{function!r} cannot travel: {error}") from error
-    return {"pickled": pickled, "uses_main": False}
+    return {"pickled": pickled, "uses_main": False, "as_is": as_is}
 
 
 def unpickle_outcome(outcome: tuple[str, bytes, str]) -> Any:
-    """The function's value, or raises what it raised, with the worker's traceback as a note."""
+    """The function's value, or raises what it raised."""
+    value, error = read_outcome(outcome)
+    if error is not None:
+        raise error
+    return value
+
+
+def read_outcome(outcome: tuple[str, bytes, str]) -> tuple[Any, BaseException | None]:
+    """The function's value, or what it raised, with the worker's traceback as a note.
+
+    Raises SerializationError if neither can be had.
+    """
     kind, pickled, text = outcome
     if kind == "unpicklable":
         raise SerializationError(f"what the function returned cannot be pickled: {text}")
@@ -53,10 +79,13 @@ def unpickle_outcome(outcome: tuple[str, bytes, str]) -> Any:
         value = _Unpickler(io.BytesIO(pickled)).load()
     except Exception as error:
         raise SerializationError(f"what came back cannot be rebuilt here: {error}") from error
-    if kind == "raised":
-        value.add_note(REMOTE_TRACEBACK + text)
-        raise value
-    return value
+    if kind == "returned":
+        return value, None
+    errors: list[BaseException] = value
+    for above, cause in itertools.pairwise(errors):
+        above.__cause__ = cause
+    errors[0].add_note(REMOTE_TRACEBACK + text)
+    return None, errors[0]
 
 
 class _Unpickler(pickle.Unpickler):

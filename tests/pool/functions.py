@@ -103,3 +103,72 @@ class Counter:
     @classmethod
     def make(cls, start: int) -> Counter:
         return cls(start)
+
+
+def capture(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
+
+
+def hold(started: str, release: str, value: Any = None) -> Any:
+    """Keep a worker until somebody makes the file `release`."""
+    Path(started).touch()
+    while not os.path.exists(release):
+        time.sleep(0.005)
+    return value
+
+
+def note(path: str, text: str = "ran") -> str:
+    """Leave a line behind: this has run."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text + "\n")
+    return text
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)  # the host's own may be wrapped, and is no function that travels
+
+
+class Something:
+    """One may ask whether it is still there."""
+
+    def touch(self) -> None:
+        pass
+
+
+def something(_: object) -> Something:
+    return Something()
+
+
+class Falsey(Exception):
+    def __bool__(self) -> bool:
+        return False
+
+
+def fail_with_causes(depth: int) -> None:
+    try:
+        if depth:
+            fail_with_causes(depth - 1)
+        raise KeyError(0)
+    except (KeyError, Custom) as error:
+        raise Custom("level", depth) from error
+
+
+def fail_with_an_unpicklable_cause() -> None:
+    raise Custom("outer", 1) from Unpicklable("inner")
+
+
+async def an_async_one() -> int:
+    return 1
+
+
+async def an_async_stream() -> Any:
+    yield 1
+
+
+class AsyncCallable:
+    async def __call__(self) -> int:
+        return 1
+
+
+def count_to(number: int) -> Any:
+    yield from range(number)

@@ -34,6 +34,8 @@ async def test_functions_of_all_kinds_run_in_a_worker() -> None:
         assert await pool.run_sync(Counter, 7) == Counter(7)
         assert await pool.run_sync(functools.partial(operator.sub, 10), 3) == 7
         assert await pool.run_sync(str.upper, "a") == "A"
+        by_name = functools.partial(functions.capture, func=1, args=2)
+        assert await pool.run_sync(by_name, 3) == ((3,), {"func": 1, "args": 2})
 
 
 async def test_a_pool_with_an_adapter_runs_functions_too() -> None:
@@ -95,6 +97,51 @@ async def test_the_cause_of_an_exception_is_in_its_note() -> None:
     assert caught.value.number == 3
     assert "KeyError: 'inner'" in caught.value.__notes__[0]
     assert "direct cause" in caught.value.__notes__[0]
+
+
+async def test_the_causes_of_an_exception_come_with_it() -> None:
+    """As far as pickle carries them; what it leaves out is in the note."""
+    async with tools_pool(None) as pool:
+        with pytest.raises(functions.Custom) as caught:
+            await pool.run_sync(functions.fail_with_causes, 2)
+        error: BaseException | None = caught.value
+        chain = []
+        while error is not None:
+            chain.append((type(error), error.args))
+            error = error.__cause__
+        assert chain == [*((functions.Custom, ("level", at)) for at in (2, 1, 0)), (KeyError, (0,))]
+        with pytest.raises(functions.Custom) as caught:
+            await pool.run_sync(functions.fail_with_an_unpicklable_cause)
+        assert caught.value.__cause__ is None
+        assert "Unpicklable: inner" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [functions.an_async_one, functools.partial(functions.an_async_one), functions.an_async_stream],
+)
+async def test_an_async_function_is_refused_before_anything_is_sent(function: Any) -> None:
+    async with tools_pool(None) as pool:
+        with pytest.raises(TypeError, match="is async; only plain functions"):
+            await pool.run_sync(function)
+        assert pool.stats().requests == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        (functions.AsyncCallable(), "it is a coroutine; an async function can be a tool"),
+        (functools.partial(functions.count_to, 3), "it is a generator; return a list"),
+    ],
+)
+async def test_a_value_that_is_still_to_be_run_says_so(
+    function: Any, hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the worker does not complain that nobody has awaited it."""
+    async with tools_pool(None) as pool:
+        with caplog.at_level("INFO"), pytest.raises(SerializationError, match=hint):
+            await pool.run_sync(function)
+    assert "never awaited" not in caplog.text
 
 
 @pytest.mark.parametrize(
