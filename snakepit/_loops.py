@@ -63,6 +63,13 @@ class Loop(ABC):
     def readable(self, fd: int) -> Readable:
         """To wait for this descriptor."""
 
+    @abstractmethod
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have the loop call a function that does not raise. From any thread, and any code.
+
+        Raises: RuntimeError: the loop has ended.
+        """
+
 
 def this_loop() -> Loop:
     """The loop that runs the calling task. Raises as anyio does if there is none."""
@@ -82,6 +89,7 @@ class TrioLoop(Loop):
     def __init__(self) -> None:
         self.now = trio.lowlevel.current_clock().current_time
         self._root = trio.lowlevel.current_root_task()
+        self._token = trio.lowlevel.current_trio_token()
 
     def is_here(self) -> bool:
         here = trio.lowlevel.in_trio_task()  # and not in a host's callback, in guest mode
@@ -89,6 +97,9 @@ class TrioLoop(Loop):
 
     def readable(self, fd: int) -> Readable:
         return _TrioReadable(fd)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        self._token.run_sync_soon(function)
 
 
 class _TrioReadable(Readable):
@@ -120,6 +131,9 @@ class AsyncioLoop(Loop):
 
     def readable(self, fd: int) -> Readable:
         return _AsyncioReadable(self._loop, fd)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(function)
 
 
 class _AsyncioReadable(Readable):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Raw
 
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from snakepit.protocol import ToolInfo
 
 PREFETCH_BODY_BYTES_MAX = 2**16
+
+
+class Follower(Protocol):
+    """Who follows a call that no task waits for."""
+
+    def begins(self) -> bool:
+        """It is about to be sent to a worker; False: it is not wanted any more."""
+
+    def settled(self, call: PendingCall) -> None:
+        """It is over."""
 
 
 class PendingCall:
@@ -47,6 +57,7 @@ class PendingCall:
     error: BaseException | None = None
     feed: Feed | None = None  # of a caller that wants to hear of its progress
     on_settled: Callable[[PendingCall], None] | None = None  # of one who waits for many
+    follower: Follower | None = None  # asked before it is sent
     _changed: Signal | None = None  # somebody waits for it
 
     def __init__(

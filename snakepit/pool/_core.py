@@ -29,7 +29,7 @@ from snakepit.errors import (
     ToolNotFoundError,
     WorkerDiedError,
 )
-from snakepit.pool._call import PendingCall
+from snakepit.pool._call import Follower, PendingCall
 from snakepit.pool._deadlines import Deadlines
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Seat
@@ -121,14 +121,12 @@ class PoolCore:
         idempotent: bool | None = None,
         window: int = 0,
         attended: bool = False,
+        follower: Follower | None = None,
     ) -> PendingCall:
         """Take a call in, if `refuse_if_shut` does not; it begins at once where a worker is free."""
         if self.scheduler.is_full():
             self.saturated += 1
-            raise PoolSaturatedError(
-                f"pool {self.settings.name!r}: {self.scheduler.waiting} calls wait already "
-                f"(Queue.max_size={self.settings.queue.max_size})"
-            )
+            raise self.saturated_error(self.scheduler.waiting)
         now = self.now()
         if timeout is None and info is not None:
             timeout = info.timeout_s
@@ -152,8 +150,11 @@ class PoolCore:
         if call.expires_at is not None:
             call.alarms = (self.deadlines.at(call.expires_at, lambda: self._expire(call)),)
         call.attended = attended
+        if follower is not None:  # it may change its mind until the call begins
+            call.follower, call.on_settled = follower, follower.settled
+            call.prefetchable = False
         self.requests += 1
-        seat = self.scheduler.lease_idle(call, now)
+        seat = None if follower is not None else self.scheduler.lease_idle(call, now)
         if seat is not None:
             self._worker_of[seat].send(call, now)
             return call
@@ -186,8 +187,15 @@ class PoolCore:
             now = self.now()
         served: dict[Worker, None] = {}
         while (pair := scheduler.next(now)) is not None:
-            worker = self._worker_of[pair[0]]
-            worker.queue(pair[1], now)
+            seat, call = pair
+            if call.follower is not None and not call.follower.begins():
+                seat.settle(call.id, now, ran=False)
+                scheduler.update(seat, now)
+                call.given_up = True
+                self.settle(call)
+                continue
+            worker = self._worker_of[seat]
+            worker.queue(call, now)
             served[worker] = None
         for worker in served:
             worker.flush()
@@ -312,6 +320,13 @@ class PoolCore:
     def closed_error(self) -> PoolClosedError:
         """The error of calls that the closing of the pool ends."""
         return PoolClosedError(f"pool {self.settings.name!r} is closed")
+
+    def saturated_error(self, waiting: int) -> PoolSaturatedError:
+        """The error of a call that finds so many others waiting."""
+        return PoolSaturatedError(
+            f"pool {self.settings.name!r}: {waiting} calls wait already "
+            f"(Queue.max_size={self.settings.queue.max_size})"
+        )
 
     def refuse_if_shut(self) -> None:
         """Raise if no call can be taken any more."""

@@ -8,12 +8,24 @@ import itertools
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snakepit.errors import SerializationError
 from snakepit.worker._target import IMPORTED_MAIN, MAIN
 
+if TYPE_CHECKING:
+    from snakepit.pool._settings import Settings
+
 REMOTE_TRACEBACK = "in a worker of the pool:\n"
+
+
+def refuse_strangers(settings: Settings) -> None:
+    """Raise PermissionError if the pool's workers are not our own, or are not Python."""
+    if not settings.spawns_python:
+        raise PermissionError(
+            "functions travel as pickles, so this works only on pools that start their own Python "
+            "workers; this one was opened with a command"
+        )
 
 
 def refuse_async(function: object) -> None:

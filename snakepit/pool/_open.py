@@ -29,6 +29,7 @@ from snakepit.options import (
     Stop,
 )
 from snakepit.pool._core import PoolCore
+from snakepit.pool._desk import Desk
 from snakepit.pool._groups import raise_lone
 from snakepit.pool._pool import Pool, raise_start_error
 from snakepit.pool._settings import Settings, make_settings
@@ -116,10 +117,10 @@ async def open_pool(
     core.slots = [Slot(core, number) for number in range(1, settings.size + 1)]
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_run_slots, core, settings)
+            tasks.start_soon(_run_slots, core, settings, desk := Desk(core))
             try:
                 await _min_ready(core)
-                yield Pool(core)
+                yield Pool(core, desk)
             finally:
                 core.close()
     except BaseExceptionGroup as group:
@@ -144,12 +145,13 @@ async def run_pool(
 
 
 @enable_ki_protection
-async def _run_slots(core: PoolCore, settings: Settings) -> None:
+async def _run_slots(core: PoolCore, settings: Settings, desk: Desk) -> None:
     """Everything that runs for the pool; ends once all slots have."""
     startup = settings.startup
     with anyio.CancelScope(shield=True):
         async with anyio.create_task_group() as service:
             service.start_soon(core.deadlines.watch, name=f"{settings.name}: deadlines")
+            service.start_soon(desk.serve, name=f"{settings.name}: futures")
             async with anyio.create_task_group() as slots:
                 for number, slot in enumerate(core.slots):
                     delay = number // startup.batch_size * startup.batch_delay

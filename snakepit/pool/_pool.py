@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, TypeVarTuple, cast
 
@@ -10,14 +11,12 @@ import anyio
 import anyio.lowlevel
 from attrs import frozen
 
-from snakepit.errors import (
-    ConfigError,
-    InvalidParamsError,
-    PoolBrokenError,
-)
+from snakepit.errors import ConfigError, InvalidParamsError, PoolBrokenError
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore, PoolStats
-from snakepit.pool._functions import pickle_call, unpickle_outcome
+from snakepit.pool._desk import Desk
+from snakepit.pool._executor import PoolExecutor
+from snakepit.pool._functions import pickle_call, refuse_strangers, unpickle_outcome
 from snakepit.pool._map import Results, open_map
 from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._settings import check_timeout
@@ -51,8 +50,9 @@ class Pool(TypedCalls):
     It belongs to the event loop that opened it.
     """
 
-    def __init__(self, core: PoolCore) -> None:
+    def __init__(self, core: PoolCore, desk: Desk) -> None:
         self._core = core
+        self._desk = desk
         self._loop = core.loop
         self._fork_generation = fork_generation()
 
@@ -202,17 +202,16 @@ class Pool(TypedCalls):
         """Run any importable or picklable function in a worker, like `trio.to_thread.run_sync`.
 
         Function, arguments and value are pickled; cloudpickle helps where it is installed. Always
-        a checkpoint. Cancelling stops the function as it stops a tool.
+        a checkpoint. Cancelling stops the function as it stops a tool. Arguments by name go into a
+        `functools.partial`.
 
-        Raises: what the function raised, with the worker's traceback as a note; SerializationError:
-            something cannot be pickled; PermissionError: this pool did not start its workers itself.
+        Raises: what the function raised, with its causes and the worker's traceback as a note; a
+            ToolError where pickle cannot carry that, or it is no Exception. SerializationError:
+            something cannot be pickled. TypeError: the function is async. PermissionError: this
+            pool did not start its workers itself.
         """
         self._check_caller()
-        if not self._core.settings.spawns_python:
-            raise PermissionError(
-                "run_sync sends pickles, so it works only on pools that start their own Python "
-                "workers; this one was opened with a command"
-            )
+        refuse_strangers(self._core.settings)
         await self._loop.checkpoint_if_cancelled()
         self._core.refuse_if_shut()
         body, buffers = encode_params(pickle_call(func, args))
@@ -234,6 +233,21 @@ class Pool(TypedCalls):
         Raises: ConfigError, TypeError: an option is wrong.
         """
         return BoundPool(self, timeout=timeout, idempotent=idempotent, on_progress=on_progress)
+
+    def as_executor(self) -> Executor:
+        """The pool as a `concurrent.futures.Executor`, for code that wants one. From any thread.
+
+        Functions run as by `run_sync`; what is no Exception arrives as itself, too. A future runs,
+        and can no longer be cancelled, from when its call is sent to a free worker. Callbacks run on
+        the pool's loop. There `result`, `map` and `shutdown` raise RuntimeError in place of a wait
+        that could never end; `wait` and `as_completed` cannot tell: call them in other threads.
+
+        `map` takes `buffersize` on every Python. Shutting the executor down leaves the pool open.
+
+        Raises: PermissionError: as `run_sync`.
+        """
+        refuse_strangers(self._core.settings)
+        return PoolExecutor(self._desk)
 
     def tools(self) -> dict[str, ToolSpec]:
         """The tools of the workers, by name; empty before any worker was ready."""

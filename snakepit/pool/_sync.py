@@ -13,7 +13,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from types import ModuleType
@@ -150,6 +150,14 @@ class SyncPool:
     def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run any importable or picklable function in a worker; see `Pool.run_sync`."""
         return self._wait(lambda: self._pool.run_sync(func, *args))
+
+    def as_executor(self) -> Executor:
+        """The pool as a `concurrent.futures.Executor`; see `Pool.as_executor`.
+
+        Callbacks of futures run in the thread of the pool's loop.
+        """
+        self._check_open()
+        return self._pool.as_executor()
 
     def ready(self) -> None:
         """Wait until all workers are ready; see `Pool.ready`."""
