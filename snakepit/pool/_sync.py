@@ -14,7 +14,7 @@ from collections.abc import (
     Mapping,
 )
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Literal, TypeAlias, TypeVar, TypeVarTuple
@@ -29,6 +29,7 @@ from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool, ToolSpec
 from snakepit.pool._progress import OnProgress, check_on_progress
 from snakepit.pool._slot import WorkerInfo
+from snakepit.process import fork_generation
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -216,6 +217,9 @@ class SyncPool:
         return value
 
 
+_blocks: dict[SyncPool, ExitStack] = {}  # that have not been left
+
+
 @contextmanager
 def open_pool_sync(
     adapter: str | type | ModuleType | None = None,
@@ -233,12 +237,30 @@ def open_pool_sync(
 
     Raises: as `open_pool`.
     """
-    with (
-        start_blocking_portal(backend) as portal,
-        portal.wrap_async_context_manager(open_pool(adapter, **options)) as pool,
-    ):
-        sync_pool = SyncPool(pool, portal)
+    with ExitStack() as block:
+        portal = block.enter_context(start_blocking_portal(backend))
+        opening = portal.wrap_async_context_manager(open_pool(adapter, **options))
+        pool = SyncPool(block.enter_context(opening), portal)
+        _blocks[pool] = block
         try:
-            yield sync_pool
+            yield pool
         finally:
-            sync_pool._closed = True
+            del _blocks[pool]
+            pool._closed = True
+
+
+def _leave_at_exit() -> None:
+    """Leave what never was: the interpreter would wait for the threads of the loops for ever."""
+    for pool, block in list(_blocks.items()):
+        if pool._pool._fork_generation != fork_generation():
+            continue
+        try:
+            for executor in list(pool._pool._desk.executors):
+                executor.shutdown()  # no program ends before the futures of its executors
+        finally:
+            pool._closed = True
+            block.close()
+
+
+# As `concurrent.futures` does it. `atexit` comes too late, after the threads have been joined.
+threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]

@@ -905,6 +905,38 @@ def test_functions_of_a_guarded_script_work(tmp_path: Path) -> None:
     assert (result.stdout, result.returncode) == (expected, 0), result.stderr
 
 
+NEVER_LEFT = """
+import os, sys, threading, time, snakepit
+
+def late(path, text):
+    time.sleep(0.5)
+    open(path, "a").write(text)
+
+if __name__ == "__main__":
+    block = snakepit.open_pool_sync(size=1, backend="{backend}")
+    pool = block.__enter__()
+    for text in "abc":
+        pool.as_executor().submit(late, "{path}", text)
+    if os.fork() == 0:
+        threading._shutdown()  # as multiprocessing does before its os._exit
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), pool.workers()[0].pid)
+"""
+
+
+def test_a_program_ends_with_its_futures_done_although_it_never_left_the_pool(
+    backend: str, tmp_path: Path
+) -> None:
+    """It does not hang, nor does a forked child; no worker is left."""
+    path = tmp_path / "late"
+    result = run_script(tmp_path, NEVER_LEFT.format(backend=backend, path=path))
+    assert (result.stderr, result.returncode) == ("", 0)
+    child, pid = result.stdout.split()
+    assert child == "7"
+    assert path.read_text() == "abc"
+    assert not os.path.exists(f"/proc/{pid}")
+
+
 INTERRUPTED = """
 import signal, sys, time, snakepit
 
