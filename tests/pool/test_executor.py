@@ -336,23 +336,27 @@ def test_a_callback_that_raises_harms_nobody(
 
 
 def test_a_callback_that_waits_for_another_future_is_told_that_it_cannot(
-    executor: Executor, held: Held
+    executor: Executor, tmp_path: Path
 ) -> None:
     """It runs in the loop's thread: the wait would never end."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    one, other = (Held(executor, folder, count=1) for folder in folders)
     raised: list[BaseException] = []
 
     def wait(_: object) -> None:
         try:
-            other.result()
+            other.futures[0].result()
         except RuntimeError as error:
             raised.append(error)
 
-    other = executor.submit(functions.double, 2)
-    held.futures[0].add_done_callback(wait)
-    held.release()
-    assert other.result(PATIENCE_S) == 4
+    one.futures[0].add_done_callback(wait)
+    one.release()
     until(lambda: raised)
     assert "would wait for itself for ever" in str(raised[0])
+    other.release()
+    assert other.futures[0].result(PATIENCE_S) == 0
 
 
 # -- wait and as_completed -------------------------------------------------------------------
@@ -501,19 +505,17 @@ def test_map_times_out_from_the_call_on_and_cancels_the_rest(
     assert lines(log) == []
 
 
-def test_a_map_left_early_cancels_what_waits(
-    executor: Executor, held: Held, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    results: Any = executor.map(functions.note, [str(log)] * 5)
-    with pytest.raises(TimeoutError):
-        next(executor.map(abs, [1], timeout=0))
-    results = iter(results)
-    threading.Timer(0.1, held.release).start()
-    assert next(results) == "ran"
+def test_a_map_left_early_cancels_what_waits(executor: Executor, tmp_path: Path) -> None:
+    started = [tmp_path / f"started {number}" for number in range(5)]
+    now, later = tmp_path / "now", tmp_path / "later"
+    now.touch()
+    ways = [str(now), *[str(later)] * 4]  # two workers: the last two calls cannot begin
+    results: Any = executor.map(functions.hold, map(str, started), ways, range(5))
+    assert next(results) == 0
     results.close()
+    later.touch()
     executor.shutdown()
-    assert 1 <= len(lines(log)) < 5
+    assert [path.exists() for path in started[3:]] == [False, False]
 
 
 def test_input_that_raises_leaves_nothing_of_a_map_behind(
@@ -601,7 +603,7 @@ def test_shutdown_may_cancel_what_waits_and_lets_finish_what_runs(
 def test_what_a_free_worker_could_have_had_is_not_cancelled_by_shutdown(pool: SyncPool) -> None:
     """However soon it comes: the first calls of a burst run."""
     executor = pool.as_executor()
-    futures = [executor.submit(functions.nap, 0.05) for _ in range(20)]
+    futures = [executor.submit(functions.nap, 0.2) for _ in range(20)]
     executor.shutdown(cancel_futures=True)
     assert all(future.done() for future in futures)
     assert 2 <= sum(not future.cancelled() for future in futures) < 20
@@ -665,7 +667,7 @@ def test_submits_that_race_with_shutdown_are_refused_or_done(pool: SyncPool) -> 
         threads = [threading.Thread(target=submit) for _ in range(3)]
         for thread in threads:
             thread.start()
-        time.sleep(0.005)
+        until(lambda futures=futures: futures)
         executor.shutdown()
         for thread in threads:
             thread.join()
@@ -787,6 +789,7 @@ def test_submits_that_race_with_the_end_of_the_pool_end(backend: str) -> None:
         threads = [threading.Thread(target=submit, args=(pool.as_executor(),)) for _ in range(3)]
         for thread in threads:
             thread.start()
+        until(lambda: futures)
         time.sleep(0.05)
     for thread in threads:
         thread.join(PATIENCE_S)
