@@ -225,6 +225,8 @@ LIMIT = re.compile(r"[A-Z][A-Z_]*_(MAX|MIN|BYTES)")
 OWN_AFFAIRS = {
     "SEGMENTS_SHOWN_MAX",
     "SEGMENT_CHARS_MAX",
+    "FLOATS_MIN",
+    "FLOAT_BYTES",
     "CHUNK_BYTES",
     "PIPE_BYTES",
 }  # nobody else sees them
