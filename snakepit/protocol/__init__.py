@@ -17,6 +17,7 @@ from ._messages import Call as Call
 from ._messages import Cancel as Cancel
 from ._messages import Credit as Credit
 from ._messages import End as End
+from ._messages import EndSession as EndSession
 from ._messages import ErrorData as ErrorData
 from ._messages import Failure as Failure
 from ._messages import Goodbye as Goodbye
@@ -63,6 +64,7 @@ __all__ = [
     "Cancel",
     "Credit",
     "End",
+    "EndSession",
     "ErrorData",
     "Failure",
     "Frame",

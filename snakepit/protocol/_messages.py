@@ -64,7 +64,10 @@ class Start(Struct, array_like=True, tag=1):
 
 
 class Call(Struct, array_like=True, tag=2):
-    """Host → worker: run a tool. `window` 0 asks for one value, more for a stream of items."""
+    """Host → worker: run a tool. `window` 0 asks for one value, more for a stream of items.
+
+    `session`: the id of the session that the call belongs to.
+    """
 
     id: int
     tool: str
@@ -72,6 +75,7 @@ class Call(Struct, array_like=True, tag=2):
     buffers: Buffers = ()
     timeout_s: float | None = None
     window: int = 0
+    session: str | None = None
 
 
 class Cancel(Struct, array_like=True, tag=3):
@@ -97,6 +101,12 @@ class Shutdown(Struct, array_like=True, tag=6):
     """Host → worker: run `cleanup`, say Goodbye, exit, all within `grace_s`."""
 
     grace_s: float
+
+
+class EndSession(Struct, array_like=True, tag=7):
+    """Host → worker: once the calls before this are over, forget what is kept for the session."""
+
+    session: str
 
 
 class Part(Struct, array_like=True, tag=16):
@@ -179,7 +189,7 @@ class Progress(Struct, array_like=True, tag=41):
     message: str | None = None
 
 
-ToWorker: TypeAlias = Start | Call | Cancel | Credit | Recall | Shutdown | Part
+ToWorker: TypeAlias = Start | Call | Cancel | Credit | Recall | Shutdown | EndSession | Part
 ToHost: TypeAlias = (
     Hello | Ready | Result | Failure | Item | End | Settled | Returned | Goodbye | Progress | Part
 )

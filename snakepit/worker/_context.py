@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snakepit.errors import ToolCancelled
 
@@ -20,16 +20,29 @@ class CallContext:
 
     `call_id`: the number of the call on this worker. `tool`: the tool's name. `deadline`: when
     the caller stops waiting, on the clock of `time.monotonic()` in this process, or None; advice,
-    since only the host decides that time is up.
+    since only the host decides that time is up. `session_id`: of the session that the call belongs
+    to, or None.
     """
 
-    __slots__ = ("_job", "_reporter", "call_id", "deadline", "tool")
+    __slots__ = ("_job", "_reporter", "_state", "call_id", "deadline", "session_id", "tool")
 
-    def __init__(self, job: Job, reporter: Reporter) -> None:
-        self._job, self._reporter = job, reporter
+    def __init__(self, job: Job, reporter: Reporter, state: dict[Any, Any] | None = None) -> None:
+        self._job, self._reporter, self._state = job, reporter, state
+        self.session_id: str | None = job.message.session
         self.call_id: int = job.id
         self.tool: str = job.tool
         self.deadline: float | None = job.deadline
+
+    @property
+    def session(self) -> dict[Any, Any]:
+        """What this worker keeps for this session: put there whatever its next calls shall find.
+
+        It is dropped when the session ends, and never travels. A call without a session has a dict of
+        its own, which ends with it; so a tool need not ask whether there is a session.
+        """
+        if self._state is None:
+            self._state = {}
+        return self._state
 
     @property
     def cancelled(self) -> bool:

@@ -32,6 +32,7 @@ from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
 from snakepit.worker._progress import Reporter
 from snakepit.worker._service import Sender
+from snakepit.worker._sessions import SessionStates
 from snakepit.worker._toolbox import Tool, find
 
 _KINDS = (
@@ -58,6 +59,7 @@ class Execution:
         self._interrupt = interrupt
         self._tools = tools
         self._reporter = reporter or Reporter(wire, interrupt)
+        self.sessions = SessionStates()
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
         """The tool and its checked arguments; None if the call has already been answered.
@@ -67,8 +69,9 @@ class Execution:
         if job.cancelled:
             self.settle(job, ran=False)
             return None
-        current_context.set(CallContext(job, self._reporter))
         message = job.message
+        state = None if message.session is None else self.sessions.of(message.session)
+        current_context.set(CallContext(job, self._reporter, state))
         try:
             tool = find(self._tools, message.tool)
             if tool.streaming != (message.window > 0):

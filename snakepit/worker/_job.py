@@ -44,6 +44,9 @@ class Job:
         if message.window:
             self.credits = SimpleQueue()
 
+    def skipped(self) -> None:
+        """Its turn has come and it is not run: somebody else has answered it."""
+
     @property
     def tool(self) -> str:
         """The name of the tool."""

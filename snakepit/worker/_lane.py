@@ -1,7 +1,7 @@
 """Lanes: where the tools of a worker run. A lane owns the main thread.
 
-Calls are handed over with `submit`, and their end is asked for with `cancel` and `stop`; these
-three may be called from any thread and from signal handlers. `run` is the main thread's: it
+Calls are handed over with `submit`, and their end is asked for with `cancel` and `stop`; these, and
+`end_session`, may be called from any thread and from signal handlers. `run` is the main thread's: it
 initialises the adapter, says Ready, runs one call after the other, and cleans up.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from snakepit.worker._reader import HOOK
+from snakepit.worker._sessions import EndOfSession
 
 if TYPE_CHECKING:
     from snakepit.worker._execution import Execution
@@ -35,7 +36,11 @@ class Lane(ABC):
 
     @abstractmethod
     def submit(self, job: Job) -> None:
-        """Queue a job; it is already in `waiting`."""
+        """Queue a job; if it is a call it is already in `waiting`."""
+
+    def end_session(self, session: str) -> None:
+        """Drop what is kept for the session, once it is its turn among the calls."""
+        self.submit(EndOfSession(self._execution.sessions, session))
 
     def cancel(self, job: Job) -> None:
         """Begin the cooperative end of the running job; `job.cancelled` is already set."""
@@ -111,5 +116,9 @@ class MainLane(Lane):
                 self._execution.run(job, *prepared)
             self._execution.release()
             self.running = None
+            reader.end()
+        else:
+            reader.begin(HOOK)
+            job.skipped()
             reader.end()
         return True

@@ -151,6 +151,8 @@ class LoopLane(Lane):
         if self._take(job):
             await self._execute(job)
             self.running = None
+        else:
+            job.skipped()
         return True
 
     async def _execute(self, job: Job) -> None:

@@ -16,6 +16,7 @@ from snakepit.protocol import (
     Call,
     Cancel,
     Credit,
+    EndSession,
     Recall,
     Returned,
     Settled,
@@ -102,6 +103,8 @@ class Service:
             self._wire.send(
                 Returned(tuple(i for i in message.ids if lane.waiting.pop(i, None) is not None))
             )
+        elif isinstance(message, EndSession):
+            lane.end_session(message.session)
         elif isinstance(message, Shutdown):
             lane.stop()
         else:

@@ -68,7 +68,8 @@ async def test_a_foreign_worker_tells_its_tools() -> None:
     async with foreign_pool() as pool:
         tools = pool.tools()
         assert list(tools) == [
-            "echo", "add", "big", "pid", "count", "work", "fail", "sleep", "spin", "crash",
+            "echo", "add", "big", "pid", "count", "work", "remember", "fail", "sleep", "spin",
+            "crash",
         ]  # fmt: skip
         assert tools["add"].description == "a + b"
         assert tools["add"].parameters == {"type": "object"}
@@ -365,6 +366,26 @@ def test_cancel_of_calls_that_run_wait_or_are_over_is_answered_once() -> None:
         assert host.hear() == ("Result", 3, 3)
 
 
+def test_a_session_keeps_its_state_until_its_end_which_comes_in_the_order_of_calls() -> None:
+    """A call that waits when the end comes still belongs to the old session."""
+
+    def remember(number: int, session: str | None = "a") -> p.Call:
+        body, buffers = p.encode_params({"it": number})
+        return p.Call(number, "remember", body, buffers, session=session)
+
+    with conversation() as host:
+        host.say(remember(1), remember(2, "b"), remember(3), remember(4, None))
+        assert [host.hear()[2] for _ in range(4)] == [[1], [2], [1, 3], [4]]
+        host.say(call(5, "count", window=1, until=10))
+        assert host.hear() == ("Item", 5, 0)
+        host.say(remember(6), p.EndSession("a"), remember(7), p.EndSession("never seen"))
+        host.say(p.Cancel(5))
+        assert host.hear() == ("Settled", 5, True)
+        assert [host.hear()[2] for _ in range(2)] == [[1, 3, 6], [7]]
+        host.say(remember(8, "b"))
+        assert host.hear() == ("Result", 8, [2, 8])
+
+
 def test_items_wait_for_credit_and_the_end_does_not() -> None:
     with conversation() as host:
         host.say(call(1, "count", window=2, until=3), call(2, "echo", value="behind"))
@@ -427,11 +448,11 @@ def test_a_breach_by_the_host_ends_the_worker_with_a_word_on_stderr(breach: str)
 
 
 def test_left_out_and_appended_fields_are_taken() -> None:
-    """[2, 1, "pid"] is a whole call, and an eighth field is none of a worker's business."""
+    """[2, 1, "pid"] is a whole call, and a ninth field is none of a worker's business."""
     with conversation() as host:
         host.write(p.frame(b"\x93\x02\x01\xa3pid"))
         assert host.hear() == ("Failure", 1, "params"), "a body of nil is no map"
         host.write(p.frame(b"\x94\x02\x02\xa3pid\x80"))
         assert host.hear() == ("Result", 2, host.process.pid)
-        host.write(p.frame(b"\x99\x02\x03\xa3pid\x80\x90\xc0\x00\xa3new\xc0"))
+        host.write(p.frame(b"\x9a\x02\x03\xa3pid\x80\x90\xc0\x00\xc0\xa3new\xc0"))
         assert host.hear() == ("Result", 3, host.process.pid)

@@ -594,6 +594,26 @@ def test_recall_and_cancel_are_heard_between_two_calls_that_await_nothing() -> N
         assert {host.hear(), host.hear()} == {("Result", 2, None), ("Returned", (3,))}
 
 
+def test_a_session_keeps_its_state_until_its_end_which_comes_in_the_order_of_calls() -> None:
+    """A call that waits when the end comes still belongs to the old session."""
+
+    def remember(number: int, session: str | None = "a") -> p.Call:
+        body, buffers = p.encode_params({"value": number})
+        return p.Call(number, "remember", body, buffers, session=session)
+
+    with conversation() as host:
+        host.say(remember(1), remember(2, "b"), remember(3), remember(4, None))
+        assert [host.hear()[2] for _ in range(4)] == [[1], [2], [1, 3], [4]]
+        host.say(call(5, "watch", window=1))
+        assert host.hear() == ("Item", 5, "watching")
+        host.say(remember(6), p.EndSession("a"), remember(7), p.EndSession("never seen"))
+        host.say(p.Cancel(5))
+        assert host.hear() == ("Settled", 5, True)
+        assert [host.hear()[2] for _ in range(2)] == [[1, 3, 6], [7]]
+        host.say(remember(8, "b"), remember(9, None))
+        assert [host.hear()[2] for _ in range(2)] == [[2, 8], [9]]
+
+
 def test_cancel_of_calls_that_run_wait_or_are_over_is_answered_once() -> None:
     with conversation() as host:
         occupy(host)
@@ -727,7 +747,7 @@ def test_left_out_and_appended_fields_and_integers_of_any_width_are_taken() -> N
         assert host.hear() == ("Failure", 1, "params"), "a body of nil is no map"
         host.write(p.frame(b"\x94\x02\x02\xa3pid\x80"))
         assert host.hear() == ("Result", 2, host.process.pid)
-        host.write(p.frame(b"\x99\x02\x03\xa3pid\x80\x90\xc0\x00\xa3new\xc0"))
+        host.write(p.frame(b"\x9a\x02\x03\xa3pid\x80\x90\xc0\x00\xc0\xa3new\xc0"))
         assert host.hear() == ("Result", 3, host.process.pid)
         wide = b"\xcf" + (2**53 - 1).to_bytes(8, "big")
         window = b"\xcf" + (1).to_bytes(8, "big")

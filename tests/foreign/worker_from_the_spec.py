@@ -77,10 +77,8 @@ def unpack(data, at: int = 0):
     if code in NUMBERS:
         return struct.unpack_from(NUMBERS[code], data, at)[0], at + struct.calcsize(NUMBERS[code])
     if code < 0xC0:
-        kind, size = (
-            ("map", "array", "str", "str")[(code >> 4) - 8],
-            code & (31 if code & 32 else 15),
-        )
+        kind = ("map", "array", "str", "str")[(code >> 4) - 8]
+        size = code & (31 if code & 32 else 15)
     elif code in SIZED:
         kind, width = SIZED[code]
         size, at = int.from_bytes(data[at : at + width], "big"), at + width
@@ -91,9 +89,9 @@ def unpack(data, at: int = 0):
         for _ in range(size * (2 if kind == "map" else 1)):
             member, at = unpack(data, at)
             members.append(member)
-        return (
-            dict(zip(members[::2], members[1::2], strict=True)) if kind == "map" else members
-        ), at
+        if kind == "map":
+            return dict(zip(members[::2], members[1::2], strict=True)), at
+        return members, at
     if kind == "ext":
         return Ext(data[at], bytes(data[at + 1 : at + 1 + size])), at + 1 + size
     raw = bytes(data[at : at + size])
@@ -156,11 +154,12 @@ class Wire:
 
 
 class Call:
-    def __init__(self, wire: Wire, fields: list) -> None:
-        defaults = [0, "", None, [], None, 0]
-        self.id, self.tool, self.body, numbers, _timeout, self.window = (
+    def __init__(self, wire: Wire, sessions: dict, fields: list) -> None:
+        defaults = [0, "", None, [], None, 0, None]
+        self.id, self.tool, self.body, numbers, _timeout, self.window, session = (
             fields + defaults[len(fields) :]
-        )[:6]
+        )[:7]
+        self.told = [] if session is None else sessions.setdefault(session, [])
         self.buffers = [wire.transfers.pop(number) for number in numbers]
         if isinstance(self.body, Ext) and self.body.code == 127:
             self.body = unpack(self.buffers.pop())[0]
@@ -192,6 +191,7 @@ TOOLS: dict = {  # name: function, description, does it stream
     "pid": (lambda _call: os.getpid(), "The id of this process", False),
     "count": (count, "The numbers from 0", True),
     "work": (work, "Tell each step", False),
+    "remember": (lambda call, it: call.told.append(it) or call.told, "All it was told", False),
     "fail": (fail, "Raise ValueError", False),
     "sleep": (lambda call, seconds: call.cancelled.wait(seconds), "Until cancelled", False),
     "spin": (lambda _call, seconds: time.sleep(seconds), "Deaf to Cancel", False),
@@ -204,7 +204,7 @@ class Worker:
         self.wire, self.changed = wire, threading.Condition()
         self.waiting: deque[Call] = deque()
         self.running: Call | None = None
-        self.stopping = False
+        self.stopping, self.sessions = False, {}
 
     def serve(self) -> None:
         self.wire.send(32, 1, os.getpid(), "from the spec")
@@ -271,7 +271,7 @@ class Worker:
     def handle(self, tag: int, *fields) -> None:
         known = [call for call in (self.running, *self.waiting) if call and call.id == fields[0]]
         if tag == 2:
-            self.waiting.append(Call(self.wire, list(fields)))
+            self.waiting.append(Call(self.wire, self.sessions, list(fields)))
         elif tag == 3 and self.take_back(fields[:1]):
             self.wire.send(38, fields[0], False)
         elif tag == 3 and known:
@@ -283,6 +283,8 @@ class Worker:
             self.wire.send(39, self.take_back(fields[0]))
         elif tag == 6:
             self.stopping = True
+        elif tag == 7:  # calls that wait have theirs already
+            self.sessions.pop(fields[0], None)
         elif tag not in (3, 4):
             raise ValueError(f"unknown message {tag}")
 

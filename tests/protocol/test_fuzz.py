@@ -83,6 +83,8 @@ def seeds() -> list[bytes]:
         p.Part(1, memoryview(b"abc")),
         p.Hello(1, 2),
         p.Progress(1, 2, 3.5, "text"),
+        p.Call(1, "tool", bodies[0], session="user_42"),
+        p.EndSession("user_42"),
     ]
     payloads = [*map(bytes, bodies), *map(p.encode_message, [*messages, *others])]
     return payloads + [p.frame(payload) for payload in payloads]

@@ -20,10 +20,12 @@ TO_WORKER = [
     p.Start("w1", "pkg:Class", BODY, (), "trio", 0.5, ("/x",), "/main.py", "app"),
     p.Call(1, "predict", BODY, (3, 4), 1.5, 16),
     p.Call(2, "plain"),
+    p.Call(3, "in a session", session="user_42"),
     p.Cancel(1),
     p.Credit(1, 8),
     p.Recall((1, 2)),
     p.Shutdown(2.0),
+    p.EndSession("user_42"),
 ]
 TO_HOST = [
     p.Hello(p.PROTOCOL_VERSION, 123, "python 3.11"),

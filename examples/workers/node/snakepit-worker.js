@@ -8,7 +8,7 @@ import { ExtData } from "@msgpack/msgpack";
 import { listen, send, sendValue, take } from "./wire.js";
 import { CannotTravelError, understand, unpack } from "./values.js";
 
-const [START, CALL, CANCEL, CREDIT, RECALL, SHUTDOWN] = [1, 2, 3, 4, 5, 6];
+const [START, CALL, CANCEL, CREDIT, RECALL, SHUTDOWN, END_SESSION] = [1, 2, 3, 4, 5, 6, 7];
 const [HELLO, READY, RESULT, FAILURE, ITEM, END, SETTLED, RETURNED, GOODBYE, PROGRESS] = [
   32, 33, 34, 35, 36, 37, 38, 39, 40, 41,
 ];
@@ -22,8 +22,9 @@ const FAREWELL_MS = 800; // for the running call, and for cleanup, once the host
 
 /** A call by the host. `signal` is aborted when the host cancels it. */
 class Call {
-  constructor(id, tool, body, numbers, timeoutS, window) {
-    Object.assign(this, { id, tool, body, timeoutS, credit: Number(window) });
+  constructor(id, tool, body, numbers, timeoutS, window, sessionId = null) {
+    Object.assign(this, { id, tool, body, timeoutS, credit: Number(window), sessionId });
+    this.session = stateOf(sessionId);
     this.buffers = numbers.map(take);
     if (body instanceof ExtData && body.type === 127) this.body = unpack(this.buffers.pop());
     this.isStream = window > 0;
@@ -73,6 +74,15 @@ class Call {
   }
 }
 
+/** What tools keep for a session, until the host ends it; a call without one has its own. */
+const sessions = new Map();
+
+function stateOf(sessionId) {
+  if (sessionId === null) return new Map();
+  if (!sessions.has(sessionId)) sessions.set(sessionId, new Map());
+  return sessions.get(sessionId);
+}
+
 let tools, hooks;
 let running = null; // the one call that has begun
 const waiting = []; // those that have not
@@ -94,8 +104,8 @@ function handle([tag, ...fields]) {
     case START:
       return begin(fields);
     case CALL: {
-      const [, , body = null, buffers = [], timeoutS = null, window = 0] = fields;
-      waiting.push(new Call(Number(id), second, body, buffers, timeoutS, window));
+      const [, , body = null, buffers = [], timeoutS = null, window = 0, session] = fields;
+      waiting.push(new Call(Number(id), second, body, buffers, timeoutS, window, session));
       return void run();
     }
     case CANCEL:
@@ -107,6 +117,8 @@ function handle([tag, ...fields]) {
       return known?.wake();
     case RECALL:
       return send(RETURNED, takeBack(id));
+    case END_SESSION:
+      return void sessions.delete(id); // calls that wait have its state already
     case SHUTDOWN:
       return void shutdown();
     default:
@@ -184,8 +196,9 @@ async function outcome(call) {
     kind = "params";
     const params = check(tool, given, call);
     kind = "tool";
-    const { id, signal, timeoutS } = call;
-    const result = tool.run(params, { id, signal, timeoutS, progress: call.report.bind(call) });
+    const { id, signal, timeoutS, sessionId, session } = call;
+    const progress = call.report.bind(call);
+    const result = tool.run(params, { id, signal, timeoutS, sessionId, session, progress });
     if (call.isStream) {
       for await (const item of result) {
         if (!(await call.mayYield())) break; // which runs the generator's `finally`

@@ -3,7 +3,8 @@
 // `run(params, context)` is a function, async or not; a generator, async or not, is a stream.
 // `parameters`: name → JSON Schema; one without `default` is required; `type` is checked.
 // `context`: `id`; `signal`, aborted when the host cancels the call; `timeoutS`, the time it has;
-// `progress(done, total, message)` tells the caller how far it is.
+// `progress(done, total, message)` tells the caller how far it is; `sessionId`, or null, and
+// `session`, a Map in which the next calls of the session find what this one puts there.
 
 import { spawnSync } from "node:child_process";
 import { setTimeout as delay } from "node:timers/promises";
@@ -65,6 +66,15 @@ export const tools = {
         if (ms > 0) await delay(ms, null, { signal });
       }
       return steps;
+    },
+  },
+
+  remember: {
+    description: "All that this session was told",
+    parameters: { value: {} },
+    run({ value }, { session }) {
+      session.set("told", [...(session.get("told") ?? []), value]);
+      return session.get("told");
     },
   },
 
