@@ -14,6 +14,8 @@ class FakeCall:
     def __init__(self, number: int, *, prefetchable: bool = True) -> None:
         self.id = number
         self.prefetchable = prefetchable
+        self.pin: Seat[FakeCall] | None = None
+        self.hint: Seat[FakeCall] | None = None
 
     def __repr__(self) -> str:
         return f"call {self.id}{'' if self.prefetchable else ' (not prefetchable)'}"

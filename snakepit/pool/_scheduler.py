@@ -4,6 +4,10 @@ Calls wait in one line. An idle worker gets the first of them; while more wait t
 idle workers, a worker whose calls are short is handed a few ahead, so that it never idles for
 the length of a round trip. A short call must not wait behind a long one: once a running call
 turns out long, or another worker falls idle, the calls behind it are asked back.
+
+A call that only one worker may run is *pinned*: it waits in that worker's own line. When the
+worker has time, the older of the two that are first, in its own line and in the common one, is
+next. So neither line starves the other, and a long line for one worker holds up nobody elsewhere.
 """
 
 from __future__ import annotations
@@ -36,12 +40,17 @@ class Scheduler(Generic[C]):
         self._order = itertools.count()
         self._room: OrderedDict[Seat[C], None] = OrderedDict()
         self._loaded: OrderedDict[Seat[C], None] = OrderedDict()  # have calls to ask back
+        self._stuck: OrderedDict[Seat[C], None] = OrderedDict()  # the same, none for others
+        self._pinned: OrderedDict[int, C] = OrderedDict()  # all that wait for one worker
+        self._homeless: OrderedDict[int, C] = OrderedDict()  # those that wait for any to be there
+        self._wanted: OrderedDict[Seat[C], None] = OrderedDict()  # idle, with a line of their own
+        self._wanted_room: OrderedDict[Seat[C], None] = OrderedDict()  # the same, with room
         self._prefetched = 0
 
     @property
     def waiting(self) -> int:
         """Calls that no worker has begun."""
-        return len(self._queue) + self._prefetched
+        return len(self._queue) + len(self._pinned) + self._prefetched
 
     @property
     def prefetched(self) -> int:
@@ -54,17 +63,26 @@ class Scheduler(Generic[C]):
         return bool(self._loaded)
 
     def queued(self) -> list[C]:
-        """The calls in line, the next one first."""
-        return list(self._queue.values())
+        """The calls that wait here: the common line, the next one first, then the pinned ones."""
+        return [*self._queue.values(), *self._pinned.values()]
 
     @property
     def idle(self) -> int:
         """Workers that could begin a call now."""
-        return len(self._idle) + len(self._tainted)
+        return len(self._idle) + len(self._tainted) + len(self._wanted)
+
+    def longest_idle(self) -> Seat[C] | None:
+        """Of the workers that could begin a call now the one that had none for longest."""
+        return next(iter(self._idle), None)
 
     def is_full(self) -> bool:
         """Would one more call have to wait, with no place to wait in?"""
         return self._queue_max is not None and not self.idle and self.waiting >= self._queue_max
+
+    def is_full_for(self, seat: Seat[C] | None) -> bool:
+        """The same for a call that is pinned there; None: to one that is not there yet."""
+        waits = seat is None or seat.phase is not Phase.READY
+        return self._queue_max is not None and waits and self.waiting >= self._queue_max
 
     def submit(self, call: C) -> bool:
         """Put the call at the end of the line; True if it is the first one there."""
@@ -81,25 +99,78 @@ class Scheduler(Generic[C]):
         self.update(seat, now)
         return seat
 
+    def pin(self, call: C, seat: Seat[C] | None, now: float) -> None:
+        """Put the call at the end of this worker's own line; None: keep it until one is there."""
+        self._pinned[call.id] = call
+        if seat is None:
+            self._homeless[call.id] = call
+            return
+        call.pin = seat
+        seat.line[call.id] = call
+        if len(seat.line) == 1:
+            self.update(seat, now)
+
+    def take_homeless(self) -> list[C]:
+        """The calls that wait for any worker to be there; they are to be pinned now."""
+        calls = list(self._homeless.values())
+        self._homeless.clear()
+        for call in calls:
+            del self._pinned[call.id]
+        return calls
+
+    def abandon(self, seat: Seat[C]) -> list[C]:
+        """Empty the own line of a worker that is gone and return what was in it."""
+        calls = list(seat.line.values())
+        seat.line.clear()
+        for call in calls:
+            del self._pinned[call.id]
+        return calls
+
     def put_back(self, calls: Iterable[C]) -> None:
-        """Put calls that came back unrun at the head of the line, in their order."""
+        """Put calls that came back unrun at the head of their line, in their order.
+
+        Those who came from one worker; `update` of its seat has to follow.
+        """
         for call in reversed(list(calls)):
-            self._queue[call.id] = call
-            self._queue.move_to_end(call.id, last=False)
+            line = self._queue
+            if call.pin is not None:
+                line = call.pin.line
+                self._pinned[call.id] = call
+            line[call.id] = call
+            line.move_to_end(call.id, last=False)
 
     def withdraw(self, call: C) -> bool:
-        """Take the call out of the line; False if it is not in it."""
-        return self._queue.pop(call.id, None) is not None
+        """Take the call out of its line; False if it is not in one."""
+        if self._queue.pop(call.id, None) is not None:
+            return True
+        if not self._pinned or self._pinned.pop(call.id, None) is None:
+            return False
+        if call.pin is None:
+            del self._homeless[call.id]
+        else:
+            del call.pin.line[call.id]
+            self._shortened(call.pin)
+        return True
 
     def clear(self) -> list[C]:
-        """Empty the line and return what was in it."""
-        calls = list(self._queue.values())
-        self._queue.clear()
+        """Empty all lines and return what was in them."""
+        calls = self.queued()
+        for call in self._pinned.values():
+            if call.pin is not None and call.pin.line:
+                call.pin.line.clear()
+                self._shortened(call.pin)
+        for line in (self._queue, self._pinned, self._homeless):
+            line.clear()
         return calls
+
+    def _shortened(self, seat: Seat[C]) -> None:
+        """Calls have left its own line otherwise than for the worker: with none it is like others."""
+        if not seat.line:
+            self.update(seat, 0.0)  # a taint that is over by now ends when it is next looked at
 
     def has_work(self) -> bool:
         """Could `next`, `steal` or `overdue` have anything to say?"""
-        return bool(self._queue or self._prefetched)
+        return bool(self._queue or self._prefetched or self._pinned)
 
     def update(self, seat: Seat[C], now: float) -> None:
         """The seat has changed: file it anew. To be called after every change of a seat."""
@@ -108,52 +179,86 @@ class Scheduler(Generic[C]):
             seat.shelf = None
         phase = seat.phase
         if phase is Phase.READY:
-            if seat.tainted_until > now:
+            if seat.line:
+                self._wanted[seat] = None
+                seat.shelf = self._wanted
+            elif seat.tainted_until > now:
                 self._file_tainted(seat)
             else:
                 self._idle[seat] = None
                 seat.shelf = self._idle
         elif self._prefetch and seat.has_room():
-            self._room[seat] = None
-            seat.shelf = self._room
+            shelf = self._wanted_room if seat.line else self._room
+            shelf[seat] = None
+            seat.shelf = shelf
         if seat.counted or len(seat.calls) > 1:
             self._count(seat)
 
     def _count(self, seat: Seat[C]) -> None:
         self._loaded.pop(seat, None)
+        if self._stuck:
+            self._stuck.pop(seat, None)
         ahead = seat.prefetched_count
         self._prefetched += ahead - seat.counted
         seat.counted = ahead
         if ahead and not seat.recalled:
-            self._loaded[seat] = None
+            stuck = seat.pinned_count and not seat.prefetched_for_others()
+            (self._stuck if stuck else self._loaded)[seat] = None
 
     def next(self, now: float) -> tuple[Seat[C], C] | None:
         """Lease the first waiting call to the best seat and return both; None if none can go."""
-        if not self._queue:
-            return None
-        seat = self._pick(now)
-        if seat is None:
-            return None
-        _, call = self._queue.popitem(last=False)
+        if self._queue:
+            seat = self._pick(now)
+            if seat is not None:
+                _, call = self._queue.popitem(last=False)
+                return self._lease(seat, call, now)
+        return self._next_pinned(now) if self._pinned else None
+
+    def _lease(self, seat: Seat[C], call: C, now: float) -> tuple[Seat[C], C]:
         seat.lease(call, now)
         self.update(seat, now)
         return seat, call
 
+    def _next_pinned(self, now: float) -> tuple[Seat[C], C] | None:
+        """For the workers with a line of their own: the first of it, or of the common one.
+
+        The common one has found no other worker. A busy worker that cannot be sent the older one
+        ahead is looked at again when its running call ends, so that each look is followed by one.
+        """
+        while self._wanted or self._wanted_room:
+            seat = next(iter(self._wanted or self._wanted_room))
+            call = self._older(seat)
+            idles = seat.phase is Phase.READY
+            if idles or (call.prefetchable and now - seat.head_since < OVERDUE_S):
+                line = seat.line if call.pin is seat else self._queue
+                del line[call.id]
+                self._pinned.pop(call.id, None)
+                return self._lease(seat, call, now)
+            del self._wanted_room[seat]
+        return None
+
+    def _older(self, seat: Seat[C]) -> C:
+        """The older of the first call in the seat's own line and the first one in the common line."""
+        own = next(iter(seat.line.values()))
+        common = next(iter(self._queue.values()), own)
+        return own if own.id <= common.id else common
+
     def steal(self) -> tuple[Seat[C], tuple[int, ...]] | None:
-        """With an idle worker and nobody in line: whose prefetched calls to ask back."""
+        """With an idle worker and nobody in the common line: whose prefetched calls to ask back."""
         if self._queue or not self.idle or not self._loaded:
             return None
         seat = next(iter(self._loaded))
-        return seat, self._recall(seat)
+        return seat, self._recall(seat, for_others=True)
 
     def overdue(self, now: float) -> list[tuple[Seat[C], tuple[int, ...]]]:
         """Whose prefetched calls to ask back because the running one turned out long."""
-        late = [seat for seat in self._loaded if now - seat.head_since >= OVERDUE_S]
+        loaded = (*self._loaded, *self._stuck)
+        late = [seat for seat in loaded if now - seat.head_since >= OVERDUE_S]
         return [(seat, self._recall(seat)) for seat in late]
 
-    def _recall(self, seat: Seat[C]) -> tuple[int, ...]:
-        ids = seat.recall()
-        for shelf in (self._loaded, self._room):
+    def _recall(self, seat: Seat[C], *, for_others: bool = False) -> tuple[int, ...]:
+        ids = seat.recall(for_others=for_others)
+        for shelf in (self._loaded, self._stuck, self._room, self._wanted_room):
             shelf.pop(seat, None)
         return ids
 
@@ -177,12 +282,18 @@ class Scheduler(Generic[C]):
     def _pick(self, now: float) -> Seat[C] | None:
         if self._taint_ends:
             self._end_taints(now)
+        call = next(iter(self._queue.values()))
+        hint = call.hint
+        if hint is not None and (hint in self._idle or hint in self._tainted):
+            return hint
         if self._idle:
             return next(reversed(self._idle))  # the one used last: its caches are warm
         if self._tainted:
             return next(iter(self._tainted))
         # A call that may take long to decode, or streams, waits for an idle worker.
-        if next(iter(self._queue.values())).prefetchable:
+        if call.prefetchable:
+            if hint is not None and hint in self._room and now - hint.head_since < OVERDUE_S:
+                return hint
             while self._room:
                 seat = next(iter(self._room))
                 if now - seat.head_since < OVERDUE_S:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import Enum
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 PREFETCH_MAX: Final = 4
 PREFETCH_AVERAGE_MAX_S: Final = 0.001
@@ -21,10 +21,16 @@ DURATION_NOTED_MAX_S: Final = 3 * PREFETCH_AVERAGE_MAX_S  # one long call is not
 
 
 class HasId(Protocol):
-    """A call, as far as this file is concerned."""
+    """A call, as far as this file is concerned.
+
+    Ids grow in the order in which calls come. `pin`: the one worker that may run it. `hint`: the
+    worker that should run it if it idles.
+    """
 
     id: int
     prefetchable: bool
+    pin: Seat[Any] | None
+    hint: Seat[Any] | None
 
 
 C = TypeVar("C", bound=HasId)
@@ -46,10 +52,11 @@ class Seat(Generic[C]):
 
     `calls`: sent and not settled, in the order of sending; the first is the one that runs, the
     others are prefetched. `recalled`: those of them that were asked back. `average_s`: the moving
-    average of recent calls' durations.
+    average of recent calls' durations. `line`: calls that wait for this worker and no other.
     """
 
-    def __init__(self, *, tainted_until: float = 0.0) -> None:
+    def __init__(self, *, tainted_until: float = 0.0, name: str = "") -> None:
+        self.name: str = name
         self.phase: Phase = Phase.STARTING
         self.calls: dict[int, C] = {}
         self.recalled: set[int] = set()
@@ -57,7 +64,9 @@ class Seat(Generic[C]):
         self.average_s: float = float("inf")
         self.finished_count: int = 0
         self.tainted_until: float = tainted_until
+        self.line: OrderedDict[int, C] = OrderedDict()
         self._alone: int = 0  # calls here that no other may be sent behind
+        self.pinned_count: int = 0  # calls here that no other worker may run
         # The scheduler's own notes: where it has filed this seat, and how many calls it counted.
         self.shelf: OrderedDict[Seat[C], None] | None = None
         self.counted: int = 0
@@ -90,6 +99,8 @@ class Seat(Generic[C]):
             self.head_since = now
         self.calls[call.id] = call
         self._alone += not call.prefetchable
+        if call.pin is not None:
+            self.pinned_count += 1
         self.phase = Phase.LEASED
 
     def settle(self, call_id: int, now: float, *, ran: bool = True) -> C | None:
@@ -103,6 +114,8 @@ class Seat(Generic[C]):
             self.head_since = now
         del self.calls[call_id]
         self._alone -= not call.prefetchable
+        if call.pin is not None:
+            self.pinned_count -= 1
         if self.recalled:
             self.recalled.discard(call_id)
         self.finished_count += ran
@@ -110,9 +123,14 @@ class Seat(Generic[C]):
             self.phase = Phase.READY
         return call
 
-    def recall(self) -> tuple[int, ...]:
-        """The prefetched calls that are to be asked back now."""
+    def prefetched_for_others(self) -> tuple[int, ...]:
+        """The prefetched calls that another worker may run as well."""
         ids = tuple(list(self.calls)[1:])
+        return tuple(i for i in ids if self.calls[i].pin is None) if self.pinned_count else ids
+
+    def recall(self, *, for_others: bool = False) -> tuple[int, ...]:
+        """The prefetched calls that are to be asked back now: all, or those for other workers."""
+        ids = self.prefetched_for_others() if for_others else tuple(list(self.calls)[1:])
         asked = tuple(i for i in ids if i not in self.recalled)
         self.recalled.update(asked)
         return asked
@@ -137,7 +155,7 @@ class Seat(Generic[C]):
         left = list(self.calls.values())
         self.calls.clear()
         self.recalled.clear()
-        self._alone = 0
+        self._alone = self.pinned_count = 0
         return left
 
     def _note(self, duration_s: float) -> None:

@@ -39,6 +39,7 @@ class ModelSeat:
         self.seat = seat
         self.phase = Phase.STARTING
         self.calls: list[FakeCall] = []
+        self.line: list[FakeCall] = []  # pinned here
         self.asked: list[list[int]] = []  # recalls on their way, not answered
         self.recalled: set[int] = set()
         self.head_since = 0.0
@@ -47,6 +48,10 @@ class ModelSeat:
     @property
     def prefetched(self) -> list[FakeCall]:
         return self.calls[1:]
+
+    @property
+    def movable(self) -> list[FakeCall]:
+        return [call for call in self.prefetched if call.pin is None]
 
     def may_prefetch(self, now: float) -> bool:
         return (
@@ -71,6 +76,10 @@ class ModelSeat:
             self.phase = Phase.READY
 
 
+def serves(model: ModelSeat) -> bool:
+    return model.phase in LIVE
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """A pool's life, a step at a time; after each the waiting calls are handed out."""
 
@@ -86,10 +95,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now = 100.0
         self.calls: list[FakeCall] = []
         self.line: list[FakeCall] = []
+        self.homeless: list[FakeCall] = []
         self.seats: list[ModelSeat] = []
         self.done: list[FakeCall] = []
         self.put_back: set[int] = set()
-        self.begun: list[int] = []  # ids in the order of leasing, never put back
+        self.begun: list[FakeCall] = []  # in the order of leasing, never put back
         for _ in range(warm):
             model = ModelSeat(ready_seat(average_s=SHORT_S))
             model.phase, model.average_s = Phase.READY, SHORT_S
@@ -108,14 +118,45 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.submit(call)
         self.dispatch()
 
+    @rule(pick=st.integers(0), count=st.integers(1, 3))
+    @precondition(lambda self: self.seats)
+    def submit_with_a_hint(self, pick: int, count: int) -> None:
+        """Calls that would rather run on one worker."""
+        for _ in range(count):
+            call = FakeCall(len(self.calls) + 1)
+            call.hint = self.pick(pick, lambda model: True).seat
+            self.calls.append(call)
+            self.line.append(call)
+            self.scheduler.submit(call)
+        self.dispatch()
+
+    @rule(
+        prefetchable=st.sampled_from([True, True, True, False]),
+        pick=st.integers(0),
+        count=st.integers(1, 7),
+    )
+    def submit_pinned(self, prefetchable: bool, pick: int, count: int) -> None:
+        """Calls that one worker alone may run; without any ready one they wait for that."""
+        home = self.pick(pick, serves) if self.any_seat(*LIVE) else None
+        full = self.queue_max is not None and self.waiting() >= self.queue_max
+        must_wait = home is None or home.phase is not Phase.READY
+        assert self.scheduler.is_full_for(home and home.seat) is (full and must_wait)
+        for _ in range(count):
+            call = FakeCall(len(self.calls) + 1, prefetchable=prefetchable)
+            self.calls.append(call)
+            (self.homeless if home is None else home.line).append(call)
+            self.scheduler.pin(call, home and home.seat, self.now)
+        self.dispatch()
+
     @rule(pick=st.integers(0))
     @precondition(lambda self: self.calls)
     def withdraw(self, pick: int) -> None:
-        """A call that waits leaves the line; one that is elsewhere cannot."""
+        """A call that waits leaves its line; one that is elsewhere cannot."""
         call = self.calls[pick % len(self.calls)]
-        assert self.scheduler.withdraw(call) is (call in self.line)
-        if call in self.line:
-            self.line.remove(call)
+        lines = [line for line in self.lines() if call in line]
+        assert self.scheduler.withdraw(call) is bool(lines)
+        for line in lines:
+            line.remove(call)
             self.done.append(call)
 
     @rule(tainted_s=st.sampled_from([0.0, 0.0, 0.002, 1.0, 5.0]))
@@ -131,6 +172,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         model = self.pick(pick, lambda model: model.phase is Phase.STARTING)
         model.seat.ready()
         model.phase = Phase.READY
+        assert self.scheduler.take_homeless() == self.homeless
+        for call in self.homeless:
+            self.scheduler.pin(call, model.seat, self.now)
+        model.line, self.homeless = self.homeless, []
         self.file(model)
 
     @rule(pick=st.integers(0), took_s=st.sampled_from([0.0, 0.0002, 0.0004, 0.0009, 0.0009, 0.003]))
@@ -183,13 +228,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.file(model)
 
     def die(self, model: ModelSeat) -> None:
-        """The first call may have run and is over; the others go back to the line."""
+        """The first call may have run and is over, as are the pinned ones; the others go back."""
         left = model.seat.gone()
         assert left == model.calls
-        self.done += left[:1]
         self.scheduler.update(model.seat, self.now)
+        assert self.scheduler.abandon(model.seat) == model.line
         self.seats.remove(model)
-        self.return_to_line(left[1:])
+        back = [call for call in left[1:] if call.pin is None]
+        self.done += [call for call in left if call not in back] + model.line
+        self.return_to_line(back)
         self.dispatch()
 
     @rule(seconds=st.sampled_from([0.0005, 0.001, OVERDUE_S, 0.003, 1.0, 6.0]))
@@ -213,13 +260,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.overdue(self.now) == []
 
     @rule()
-    @precondition(lambda self: len(self.line) > 12)
+    @precondition(lambda self: self.waiting() > 12)
     def clear(self) -> None:
-        assert self.scheduler.clear() == self.line
-        self.done += self.line
-        self.line.clear()
+        cleared = self.scheduler.clear()
+        assert cleared[: len(self.line)] == self.line
+        assert sorted(map(id, cleared)) == sorted(
+            id(call) for line in self.lines() for call in line
+        )
+        self.done += cleared
+        for line in self.lines():
+            line.clear()
 
     # -- how the pool acts on it ---------------------------------------------------------------
+
+    def lines(self) -> list[list[FakeCall]]:
+        return [self.line, self.homeless, *(model.line for model in self.seats)]
+
+    def waiting(self) -> int:
+        prefetched = sum(len(model.prefetched) for model in self.seats)
+        return sum(map(len, self.lines())) + prefetched
 
     def any_seat(self, *phases: Phase) -> bool:
         return any(model.phase in phases for model in self.seats)
@@ -236,7 +295,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def return_to_line(self, back: list[FakeCall]) -> None:
         self.scheduler.put_back(back)
-        self.line[:0] = back
+        self.line[:0] = [call for call in back if call.pin is None]
+        for model in self.seats:
+            model.line[:0] = [call for call in back if call.pin is model.seat]
         self.put_back.update(call.id for call in back)
 
     def file(self, model: ModelSeat) -> None:
@@ -246,30 +307,33 @@ class SchedulerMachine(RuleBasedStateMachine):
     def dispatch(self) -> None:
         while (pair := self.scheduler.next(self.now)) is not None:
             self.check_choice(*pair)
-        candidates = [m for m in self.seats if m.prefetched and not m.recalled]
+        candidates = [m for m in self.seats if m.movable and not m.recalled]
         stolen = self.scheduler.steal()
         if self.line or not self.any_seat(Phase.READY) or not candidates:
             assert stolen is None
         else:
             assert stolen is not None
-            assert stolen[0] in [model.seat for model in candidates]
+            (model,) = [model for model in candidates if model.seat is stolen[0]]
+            assert stolen[1] == tuple(call.id for call in model.movable)
             self.note_recall(*stolen)
         self.check_nothing_waits_without_need()
 
     def note_recall(self, seat: Seat[FakeCall], ids: tuple[int, ...]) -> None:
         (model,) = [model for model in self.seats if model.seat is seat]
-        assert ids == tuple(call.id for call in model.prefetched)
         model.recalled.update(ids)
         model.asked.append(list(ids))
 
     def check_choice(self, seat: Seat[FakeCall], call: FakeCall) -> None:
         """The first in line, on an idle worker, a tainted one last; else behind short calls."""
-        assert call is self.line.pop(0)
         (model,) = [model for model in self.seats if model.seat is seat]
-        idle = [model for model in self.seats if model.phase is Phase.READY]
-        untainted = [model for model in idle if model.seat.tainted_until <= self.now]
-        if idle:
-            assert model in (untainted or idle)
+        if call.pin is None:
+            assert call is self.line.pop(0)
+            self.check_choice_from_the_common_line(model, call)
+        else:
+            assert call.pin is seat
+            assert call is model.line.pop(0)
+            assert all(call.id < other.id for other in self.line[:1]), "an older one waits"
+        if model.phase is Phase.READY:
             model.head_since = self.now
         else:
             assert self.prefetch
@@ -278,14 +342,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         model.calls.append(call)
         model.phase = Phase.LEASED
         if call.id not in self.put_back:
-            self.begun.append(call.id)
+            self.begun.append(call)
+
+    def check_choice_from_the_common_line(self, model: ModelSeat, call: FakeCall) -> None:
+        """A worker with a line of its own comes last, and only for what is older than that line."""
+        idle = [model for model in self.seats if model.phase is Phase.READY and not model.line]
+        untainted = [model for model in idle if model.seat.tainted_until <= self.now]
+        hinted = [model for model in idle if model.seat is call.hint]
+        if idle:
+            assert model in (hinted or untainted or idle)
+        elif model.line:
+            assert call.id < model.line[0].id
+            assert not (call.prefetchable and self.room())
+
+    def room(self) -> list[ModelSeat]:
+        """Who may be sent a call ahead, and has no line of its own."""
+        return [m for m in self.seats if self.prefetch and m.may_prefetch(self.now) and not m.line]
 
     def check_nothing_waits_without_need(self) -> None:
+        assert not any(model.line for model in self.seats if model.phase is Phase.READY)
+        assert not (self.homeless and self.any_seat(*LIVE))
         if not self.line:
             return
         assert not self.any_seat(Phase.READY)
-        if self.prefetch and self.line[0].prefetchable:
-            assert not any(model.may_prefetch(self.now) for model in self.seats)
+        if self.line[0].prefetchable:
+            assert not self.room()
 
     # -- what holds after every step -----------------------------------------------------------
 
@@ -298,24 +379,38 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_line_and_the_seats_are_as_in_the_model(self) -> None:
-        assert self.scheduler.queued() == self.line
+        queued = self.scheduler.queued()
+        assert queued[: len(self.line)] == self.line
+        assert len(queued) == sum(map(len, self.lines()))
         for model in self.seats:
             seat = model.seat
             assert seat.phase is model.phase
             assert list(seat.calls.values()) == model.calls
+            assert list(seat.line.values()) == model.line
             assert seat.recalled == model.recalled
+            assert seat.pinned_count == sum(call.pin is not None for call in model.calls)
             assert seat.average_s == pytest.approx(model.average_s)
 
     @invariant()
     def calls_that_never_came_back_begin_in_the_order_of_their_coming(self) -> None:
-        begun = [number for number in self.begun if number not in self.put_back]
-        assert begun == sorted(begun)
+        """In the common line, and in each worker's own."""
+        begun = [call for call in self.begun if call.id not in self.put_back]
+        for pin in {call.pin for call in begun}:
+            numbers = [call.id for call in begun if call.pin is pin]
+            assert numbers == sorted(numbers)
+
+    @invariant()
+    def pinned_calls_of_a_worker_begin_in_the_order_of_their_coming(self) -> None:
+        """Even those that came back: what is running or sent ahead, and then its line."""
+        for model in self.seats:
+            numbers = [call.id for call in model.calls + model.line if call.pin is not None]
+            assert numbers == sorted(numbers)
 
     @invariant()
     def the_counts_are_exact(self) -> None:
         prefetched = sum(len(model.prefetched) for model in self.seats)
         idle = sum(model.phase is Phase.READY for model in self.seats)
-        waiting = len(self.line) + prefetched
+        waiting = self.waiting()
         assert self.scheduler.prefetched == prefetched
         assert self.scheduler.waiting == waiting
         assert self.scheduler.idle == idle
