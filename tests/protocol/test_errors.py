@@ -28,6 +28,9 @@ EXAMPLES = [
     errors.QueueTimeoutError("predict", 1.5),
     errors.PoolSaturatedError("full"),
     errors.PoolClosedError("closed"),
+    errors.SessionLostError("user_42", "w1"),
+    errors.SessionBusyError("user_42", "is open already"),
+    errors.SessionNotFoundError("user_42", "was ended"),
 ]
 
 
