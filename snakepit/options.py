@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from attrs import Attribute, field, frozen
 
 from snakepit.errors import ConfigError
 
-__all__ = ["CrashBarrier", "Queue", "Startup", "Stop"]
+__all__ = ["CrashBarrier", "Queue", "Sessions", "Startup", "Stop"]
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -59,6 +60,31 @@ def one_of(*choices: str) -> Validator:
     return validate
 
 
+def is_duration(value: Any) -> bool:
+    """Is it a time above 0, in seconds or as a `timedelta`?"""
+    if isinstance(value, timedelta):
+        return value > timedelta()
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    return good and bool(0 < value <= sys.float_info.max)
+
+
+DURATION: Final = "a finite number of seconds above 0, a timedelta above 0, or None"
+
+
+def duration(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    """Accept a time above 0, in seconds or as a `timedelta`; or None."""
+    if value is not None and not is_duration(value):
+        raise ConfigError(f"{type(instance).__name__}.{attribute.name}", value, DURATION)
+
+
+def duration_s(value: float | timedelta | None) -> float | None:
+    """The time in seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+AFFINITIES: Final = ("hint", "strict_queue", "strict_fail_fast")
+
+
 @frozen(kw_only=True)
 class Startup:
     """How workers are started.
@@ -89,6 +115,22 @@ class Queue:
 
 
 Queue.SERVICE = Queue(max_size=1000, timeout=5.0)
+
+
+@frozen(kw_only=True)
+class Sessions:
+    """The sessions of a pool.
+
+    `affinity`: of those that `execute(session=...)` makes on demand. "hint": a call runs on the
+    session's worker if that idles, else on any other, and the session moves there. "strict_queue":
+    it waits for the session's worker. "strict_fail_fast": it raises SessionBusyError if that worker
+    does not idle. `ttl`: they end when nobody has used them for so long, seconds or `timedelta`; None:
+    they do not. `max`: how many sessions may be open, those of blocks included.
+    """
+
+    affinity: str = field(default="hint", validator=one_of(*AFFINITIES))
+    ttl: float | timedelta | None = field(default=3600.0, validator=duration)
+    max: int = field(default=10_000, validator=whole(least=1))
 
 
 @frozen(kw_only=True)
@@ -125,4 +167,5 @@ class CrashBarrier:
 DEFAULT_STARTUP: Final = Startup()
 DEFAULT_QUEUE: Final = Queue()
 DEFAULT_STOP: Final = Stop()
+DEFAULT_SESSIONS: Final = Sessions()
 DEFAULT_CRASH_BARRIER: Final = CrashBarrier()

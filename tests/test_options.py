@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from typing import Any
 
@@ -9,11 +10,12 @@ import attrs
 import numpy as np
 import pytest
 
-from snakepit import ConfigError, CrashBarrier, Queue, Startup, Stop
+from snakepit import ConfigError, CrashBarrier, Queue, Sessions, Startup, Stop
 
 DEFAULTS: dict[type, dict[str, Any]] = {
     Startup: {"timeout": 10, "init_timeout": 300, "batch_size": 8, "batch_delay": 0.75},
     Queue: {"max_size": None, "timeout": None},
+    Sessions: {"affinity": "hint", "ttl": 3600, "max": 10_000},
     Stop: {"cancel_grace": 1, "term_grace": 2, "drain_timeout": 6},
     CrashBarrier: {
         "max_restarts": 5,
@@ -30,6 +32,8 @@ FROM_0 = "a finite number of at least 0"
 WHOLE_0 = "a whole number of at least 0"
 WHOLE_1 = "a whole number of at least 1"
 WORDS = "'idempotent' or 'never'"
+AFFINITY = "'hint' or 'strict_queue' or 'strict_fail_fast'"
+DURATION = "a finite number of seconds above 0, a timedelta above 0, or None"
 ALLOWED = {
     (Startup, "timeout"): ABOVE_0,
     (Startup, "init_timeout"): ABOVE_0,
@@ -37,6 +41,9 @@ ALLOWED = {
     (Startup, "batch_delay"): FROM_0,
     (Queue, "max_size"): WHOLE_0 + ", or None",
     (Queue, "timeout"): ABOVE_0 + ", or None",
+    (Sessions, "affinity"): AFFINITY,
+    (Sessions, "ttl"): DURATION,
+    (Sessions, "max"): WHOLE_1,
     (Stop, "cancel_grace"): FROM_0,
     (Stop, "term_grace"): FROM_0,
     (Stop, "drain_timeout"): FROM_0,
@@ -55,6 +62,8 @@ WRONG: dict[str, list[Any]] = {
     WHOLE_0: [*NO_NUMBERS, None, 1.0, 0.5],
     WHOLE_0 + ", or None": [*NO_NUMBERS, 1.0, 0.5],
     WHOLE_1: [*NO_NUMBERS, None, 0, 1.0, 1.5],
+    AFFINITY: [*STRANGE, None, 1, "Hint", "strict", "hint "],
+    DURATION: [*NO_NUMBERS, 0, 10**400, dt.timedelta(0), dt.timedelta(-1)],
     WORDS: [*STRANGE, None, 1, "Never", "always", "idempotent ", np.array(["never", "never"])],
 }
 RIGHT: dict[str, list[Any]] = {
@@ -64,6 +73,8 @@ RIGHT: dict[str, list[Any]] = {
     WHOLE_0: [0, 1, 10**6],
     WHOLE_0 + ", or None": [None, 0, 1, 10**6],
     WHOLE_1: [1, 10**6],
+    AFFINITY: ["hint", "strict_queue", "strict_fail_fast"],
+    DURATION: [None, 1, 0.5, dt.timedelta(microseconds=1), dt.timedelta(days=400)],
     WORDS: ["idempotent", "never"],
 }
 CASES = [pytest.param(*case, id=f"{case[0].__name__}.{case[1]}") for case in ALLOWED]
