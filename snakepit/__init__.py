@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from snakepit.errors import ProtocolError as ProtocolError
     from snakepit.errors import QueueTimeoutError as QueueTimeoutError
     from snakepit.errors import SerializationError as SerializationError
+    from snakepit.errors import SessionBusyError as SessionBusyError
+    from snakepit.errors import SessionLostError as SessionLostError
+    from snakepit.errors import SessionNotFoundError as SessionNotFoundError
     from snakepit.errors import SnakepitError as SnakepitError
     from snakepit.errors import ToolCancelled as ToolCancelled
     from snakepit.errors import ToolError as ToolError
@@ -30,14 +33,17 @@ if TYPE_CHECKING:
     from snakepit.errors import WorkerStartError as WorkerStartError
     from snakepit.options import CrashBarrier as CrashBarrier
     from snakepit.options import Queue as Queue
+    from snakepit.options import Sessions as Sessions
     from snakepit.options import Startup as Startup
     from snakepit.options import Stop as Stop
     from snakepit.pool import BoundPool as BoundPool
     from snakepit.pool import Pool as Pool
     from snakepit.pool import PoolStats as PoolStats
     from snakepit.pool import Results as Results
+    from snakepit.pool import Session as Session
     from snakepit.pool import Stream as Stream
     from snakepit.pool import SyncPool as SyncPool
+    from snakepit.pool import SyncSession as SyncSession
     from snakepit.pool import ToolSpec as ToolSpec
     from snakepit.pool import WorkerInfo as WorkerInfo
     from snakepit.pool import open_pool as open_pool
@@ -63,6 +69,9 @@ _HOMES = {
         "ProtocolError",
         "QueueTimeoutError",
         "SerializationError",
+        "SessionBusyError",
+        "SessionLostError",
+        "SessionNotFoundError",
         "SnakepitError",
         "ToolCancelled",
         "ToolError",
@@ -70,14 +79,16 @@ _HOMES = {
         "WorkerDiedError",
         "WorkerStartError",
     ),
-    "snakepit.options": ("CrashBarrier", "Queue", "Startup", "Stop"),
+    "snakepit.options": ("CrashBarrier", "Queue", "Sessions", "Startup", "Stop"),
     "snakepit.pool": (
         "BoundPool",
         "Pool",
         "PoolStats",
         "Results",
+        "Session",
         "Stream",
         "SyncPool",
+        "SyncSession",
         "ToolSpec",
         "WorkerInfo",
         "open_pool",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from snakepit._loops import Signal
     from snakepit.pool._deadlines import Alarm
     from snakepit.pool._progress import Feed
+    from snakepit.pool._seat import Seat
+    from snakepit.pool._sessions import SessionRecord
     from snakepit.pool._worker import Worker
     from snakepit.protocol import ToolInfo
 
@@ -55,6 +57,9 @@ class PendingCall:
     settled = False
     result: tuple[Raw, Buffers] | None = None
     error: BaseException | None = None
+    session: SessionRecord | None = None
+    pin: Seat[PendingCall] | None = None  # no other worker may run it
+    hint: Seat[PendingCall] | None = None  # this one should
     feed: Feed | None = None  # of a caller that wants to hear of its progress
     on_settled: Callable[[PendingCall], None] | None = None  # of one who waits for many
     follower: Follower | None = None  # asked before it is sent
@@ -95,7 +100,8 @@ class PendingCall:
     def message(self, now: float) -> Call:
         """The message that starts this call; remembered in `sent`."""
         left = None if self.expires_at is None else max(0.0, self.expires_at - now)
-        self.sent = Call(self.id, self.tool, self.body, self.buffers, left, self.window)
+        session = None if self.session is None else self.session.id
+        self.sent = Call(self.id, self.tool, self.body, self.buffers, left, self.window, session)
         return self.sent
 
     def wake(self) -> None:

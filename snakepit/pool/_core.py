@@ -7,64 +7,40 @@ edges: a message is handed to a channel, an event is set.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
-from attrs import frozen
 from msgspec import Raw
 from trio.lowlevel import enable_ki_protection
 
 from snakepit._loops import Loop, this_loop
 from snakepit.errors import (
     CallTimeoutError,
-    InvalidParamsError,
     PoolBrokenError,
     PoolClosedError,
     PoolSaturatedError,
     QueueTimeoutError,
-    ToolNotFoundError,
     WorkerDiedError,
 )
 from snakepit.pool._call import Follower, PendingCall
 from snakepit.pool._deadlines import Deadlines
 from snakepit.pool._scheduler import Scheduler
-from snakepit.pool._seat import OVERDUE_S, Seat
-from snakepit.pool._settings import is_utf8
-from snakepit.protocol import Buffers, ToolInfo
+from snakepit.pool._seat import OVERDUE_S, Phase, Seat
+from snakepit.pool._sessions import SessionTable
+from snakepit.pool._stats import PoolStats, stats_of
+from snakepit.protocol import Buffers, EndSession, ToolInfo
 
 if TYPE_CHECKING:
+    from snakepit.pool._sessions import SessionRecord
     from snakepit.pool._settings import Settings
     from snakepit.pool._slot import Slot
     from snakepit.pool._worker import Worker
 
-TOOL_NAME_MAX = 1000  # characters: with its name and all a call has to fit a frame
-
 _log = logging.getLogger("snakepit.pool")
 _call_numbers = itertools.count(1)
-
-
-@frozen
-class PoolStats:
-    """Counters of a pool since it was opened, and its state now.
-
-    `requests`: calls accepted. `errors`: calls that ended with an error or were given up.
-    `queued`: calls waiting now. `queue_timeouts`, `saturated`: calls refused. `workers`: ready now;
-    `busy` of them have a call, `available` have none. `restarts`: workers started after a death.
-    """
-
-    requests: int
-    errors: int
-    queued: int
-    queue_timeouts: int
-    saturated: int
-    workers: int
-    available: int
-    busy: int
-    restarts: int
 
 
 class PoolCore:
@@ -89,25 +65,12 @@ class PoolCore:
         self.saturated: int = 0
         self.restarts: int = 0
         self._worker_of: dict[Seat[PendingCall], Worker] = {}
+        self.sessions: SessionTable = SessionTable(
+            settings.sessions, self.scheduler, self.deadlines, self.now, self._forget_session
+        )
         self._pipeline_check = False
 
     # -- what callers do ---------------------------------------------------------------------
-
-    def find_tool(self, name: str) -> ToolInfo | None:
-        """What is known of the tool; None before any worker was ready.
-
-        Raises ToolNotFoundError, and InvalidParamsError for what cannot be a tool's name.
-        """
-        if not isinstance(name, str):
-            raise InvalidParamsError(repr(name), "a tool is named by a string")
-        if self.tools is None:
-            if not is_utf8(name) or len(name) > TOOL_NAME_MAX:
-                raise ToolNotFoundError(name)
-            return None
-        info = self.tools.get(name)
-        if info is None:
-            raise ToolNotFoundError(name, tuple(difflib.get_close_matches(name, self.tools)))
-        return info
 
     @enable_ki_protection
     def submit(
@@ -122,9 +85,11 @@ class PoolCore:
         window: int = 0,
         attended: bool = False,
         follower: Follower | None = None,
+        session: str | SessionRecord | None = None,
     ) -> PendingCall:
         """Take a call in, if `refuse_if_shut` does not; it begins at once where a worker is free."""
-        if self.scheduler.is_full():
+        place = None if session is None else self._place(session)
+        if place is None and self.scheduler.is_full():
             self.saturated += 1
             raise self.saturated_error(self.scheduler.waiting)
         now = self.now()
@@ -154,13 +119,16 @@ class PoolCore:
             call.follower, call.on_settled = follower, follower.settled
             call.prefetchable = False
         self.requests += 1
-        seat = None if follower is not None else self.scheduler.lease_idle(call, now)
-        if seat is not None:
-            self._worker_of[seat].send(call, now)
-            return call
-        first = self.scheduler.submit(call)
-        if first:  # else those before it wait, and so does it
+        if place is not None:
+            self.sessions.begin(call, *place, now)
             self.dispatch(now)
+        else:
+            seat = None if follower is not None else self.scheduler.lease_idle(call, now)
+            if seat is not None:
+                self._worker_of[seat].send(call, now)
+                return call
+            if self.scheduler.submit(call):  # else those before it wait, and so does it
+                self.dispatch(now)
         self._limit_wait(call, now)
         return call
 
@@ -175,6 +143,15 @@ class PoolCore:
         else:
             assert call.worker is not None
             call.worker.cancel(call)
+
+    @enable_ki_protection
+    def stop_session(self, record: SessionRecord, why: str) -> list[PendingCall]:
+        """Take no more calls in this session and stop those that it has; returns these."""
+        record.over = why
+        calls = list(record.calls.values())
+        for call in calls:
+            self.give_up(call, record.over_error())
+        return calls
 
     # -- what workers do ---------------------------------------------------------------------
 
@@ -195,6 +172,8 @@ class PoolCore:
                 self.settle(call)
                 continue
             worker = self._worker_of[seat]
+            if call.session is not None:
+                self.sessions.sent(call, seat)
             worker.queue(call, now)
             served[worker] = None
         for worker in served:
@@ -211,6 +190,8 @@ class PoolCore:
         """The call is over; its caller may go on."""
         assert not call.settled
         call.settled = True
+        if call.session is not None:
+            self.sessions.settled(call, None if call.worker is None else call.worker.seat)
         call.worker = None
         for alarm in call.alarms:
             self.deadlines.cancel(alarm)
@@ -232,6 +213,7 @@ class PoolCore:
                 slot.start_error = None
         worker.seat.ready()
         self.scheduler.update(worker.seat, now)
+        self.sessions.worker_ready(worker.seat, now)
         self.dispatch(now)
         if first:
             for call in self.scheduler.queued():
@@ -248,6 +230,8 @@ class PoolCore:
         left = worker.seat.gone()
         self.scheduler.update(worker.seat, now)
         self._worker_of.pop(worker.seat, None)
+        for call in self.sessions.worker_gone(worker.seat, now):
+            self._settle_as_lost(call)
         again: list[PendingCall] = []
         for position, call in enumerate(left):
             may_have_run = call.reached_worker and (position == 0 or not worker.heard_out)
@@ -260,6 +244,8 @@ class PoolCore:
             elif may_have_run and not call.retries_left:
                 call.error = WorkerDiedError(*death.args)
                 self.settle(call)
+            elif call.pin is not None:
+                self._settle_as_lost(call)
             else:
                 if may_have_run:
                     call.retries_left -= 1
@@ -339,19 +325,26 @@ class PoolCore:
 
     def stats(self) -> PoolStats:
         """The counters as they are now."""
-        seats = [slot.worker.seat for slot in self.slots if slot.is_ready]
-        busy = sum(bool(seat.calls) for seat in seats)
-        return PoolStats(
-            requests=self.requests,
-            errors=self.errors,
-            queued=self.scheduler.waiting,
-            queue_timeouts=self.queue_timeouts,
-            saturated=self.saturated,
-            workers=len(seats),
-            available=len(seats) - busy,
-            busy=busy,
-            restarts=self.restarts,
-        )
+        return stats_of(self)
+
+    def _place(
+        self, session: str | SessionRecord
+    ) -> tuple[SessionRecord, Seat[PendingCall] | None]:
+        try:
+            return self.sessions.place(session)
+        except PoolSaturatedError:
+            self.saturated += 1
+            raise
+
+    def _settle_as_lost(self, call: PendingCall) -> None:
+        assert call.session is not None
+        call.error = call.session.lost_error()
+        self.settle(call)
+
+    def _forget_session(self, seat: Seat[PendingCall], session_id: str) -> None:
+        """Tell the worker, unless it is on its way out: it takes everything along."""
+        if seat.phase in (Phase.READY, Phase.LEASED):
+            self._worker_of[seat].tell(EndSession(session_id))
 
     def _drop_queue(self) -> None:
         for call in self.scheduler.clear():

@@ -21,10 +21,12 @@ from trio.lowlevel import enable_ki_protection
 from snakepit.options import (
     DEFAULT_CRASH_BARRIER,
     DEFAULT_QUEUE,
+    DEFAULT_SESSIONS,
     DEFAULT_STARTUP,
     DEFAULT_STOP,
     CrashBarrier,
     Queue,
+    Sessions,
     Startup,
     Stop,
 )
@@ -57,6 +59,7 @@ async def open_pool(
     queue: Queue = DEFAULT_QUEUE,
     call_timeout: float | None = None,
     stop: Stop = DEFAULT_STOP,
+    sessions: Sessions = DEFAULT_SESSIONS,
     crash_barrier: CrashBarrier = DEFAULT_CRASH_BARRIER,
 ) -> AsyncGenerator[Pool]:
     """Open a pool of worker processes; every one of them is gone when the block is left.
@@ -82,6 +85,7 @@ async def open_pool(
         startup: how workers are started; see `Startup`.
         queue: how long, and with how many, a call may wait; see `Queue`.
         stop: the bounds of the stop ladder; see `Stop`.
+        sessions: how many there may be, and of what kind those on demand are; see `Sessions`.
         crash_barrier: what follows on a worker's death; see `CrashBarrier`.
         call_timeout: default `timeout` of calls, in seconds.
 
@@ -111,6 +115,7 @@ async def open_pool(
         queue=queue,
         call_timeout=call_timeout,
         stop=stop,
+        sessions=sessions,
         crash_barrier=crash_barrier,
     )
     core = PoolCore(settings)

@@ -9,19 +9,21 @@ from typing import Any, Literal, TypeVar, TypeVarTuple, cast
 
 import anyio
 import anyio.lowlevel
-from attrs import frozen
 
 from snakepit.errors import ConfigError, InvalidParamsError, PoolBrokenError
 from snakepit.pool._call import PendingCall
-from snakepit.pool._core import PoolCore, PoolStats
+from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
 from snakepit.pool._executor import PoolExecutor
 from snakepit.pool._functions import pickle_call, refuse_strangers, unpickle_outcome
 from snakepit.pool._map import Results, open_map
 from snakepit.pool._progress import OnProgress, check_on_progress, listen
+from snakepit.pool._session import Session, SessionCalls, session_named
 from snakepit.pool._settings import check_timeout
 from snakepit.pool._slot import WorkerInfo
+from snakepit.pool._stats import PoolStats
 from snakepit.pool._stream import Stream
+from snakepit.pool._tools import ToolSpec, as_params, find_tool, specs_of
 from snakepit.pool._typed import TypedCalls
 from snakepit.pool._views import BoundPool
 from snakepit.process import fork_generation
@@ -34,17 +36,7 @@ Ts = TypeVarTuple("Ts")
 WINDOW_MAX = 2**16
 
 
-@frozen
-class ToolSpec:
-    """A tool as `pool.tools()` shows it. `parameters` is a JSON Schema of its params object."""
-
-    name: str
-    description: str
-    parameters: dict[str, Any]
-    streaming: bool
-
-
-class Pool(TypedCalls):
+class Pool(TypedCalls, SessionCalls):
     """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
 
     It belongs to the event loop that opened it.
@@ -71,6 +63,7 @@ class Pool(TypedCalls):
         params: Mapping[str, Any] | None = None,
         /,
         *,
+        session: str | Session | None = None,
         timeout: float | None = None,
         idempotent: bool | None = None,
         on_progress: OnProgress | None = None,
@@ -85,6 +78,8 @@ class Pool(TypedCalls):
         Args:
             tool: the tool's name.
             params: its arguments by name. They may be changed once this has returned.
+            session: the id of a session, or what `session` yielded. One that is not open is made, as
+                `Sessions` says, and lasts for its `ttl` after the last use, or until `end_session`.
             timeout: seconds for the whole call, waiting included; None: the tool's own, else
                 `call_timeout`.
             idempotent: may it run twice? None: as its tool declares.
@@ -100,6 +95,7 @@ class Pool(TypedCalls):
             ToolNotFoundError, InvalidParamsError, SerializationError: the call is at fault.
             CallTimeoutError, QueueTimeoutError: time was up while it ran, or before it began.
             WorkerDiedError: the worker died, or had to be ended, during the call.
+            SessionLostError, SessionBusyError, SessionNotFoundError: see `session`.
             PoolSaturatedError, PoolClosedError, PoolBrokenError: refused.
             TypeError: `on_progress` cannot be called.
 
@@ -110,7 +106,12 @@ class Pool(TypedCalls):
             check_on_progress(on_progress)
         await self._loop.checkpoint_if_cancelled()  # a cancelled scope sends nothing
         call = self._submit(
-            tool, params, timeout=timeout, idempotent=idempotent, attended=on_progress is None
+            tool,
+            params,
+            session=session,
+            timeout=timeout,
+            idempotent=idempotent,
+            attended=on_progress is None,
         )
         if on_progress is not None:
             await listen(self._core, call, on_progress)
@@ -124,6 +125,7 @@ class Pool(TypedCalls):
         params: Mapping[str, Any] | None = None,
         /,
         *,
+        session: str | Session | None = None,
         timeout: float | None = None,
         window: int = 16,
     ) -> AsyncGenerator[Stream[Any]]:
@@ -137,6 +139,7 @@ class Pool(TypedCalls):
         Args:
             tool: the tool's name.
             params: its arguments by name.
+            session: as for `execute`.
             timeout: seconds from the call's start to its end, raised where the next chunk is
                 awaited, never into the body.
             window: how many chunks may be unread.
@@ -146,12 +149,14 @@ class Pool(TypedCalls):
         """
         self._check_caller()
         _check_window(window)
-        call = self._submit(tool, params, timeout=timeout, window=window)
+        call = self._submit(tool, params, session=session, timeout=timeout, window=window)
         stream: Stream[Any] = Stream(call)
         try:
             yield stream
         finally:
             stream.close()
+            if call.session is not None:
+                self._core.sessions.stream_left(call.session)
             if not call.settled:
                 self._core.give_up(call)
                 await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
@@ -166,6 +171,7 @@ class Pool(TypedCalls):
         ordered: bool = True,
         on_error: Literal["cancel", "return"] = "cancel",
         timeout: float | None = None,
+        session: str | Session | None = None,
     ) -> AbstractAsyncContextManager[Results]:
         """Call one tool for each item: `async with pool.map(...) as results: async for ...`.
 
@@ -183,7 +189,7 @@ class Pool(TypedCalls):
             on_error: "cancel": the first error stops the other calls, and is raised where the next
                 result is awaited once they have stopped. "return": a call's exception is given in the
                 place of its result; only the input's own errors and the pool's end are raised.
-            timeout: seconds for each call, as for `execute`. A call is made when a worker is free, or
+            timeout, session: of each call, as for `execute`. A call is made when a worker is free, or
                 has calls of less than 1 ms alone, so its time is not spent behind others of this map.
 
         Raises: as `execute`, where the next result is awaited; what the input raises there, too; what
@@ -196,6 +202,7 @@ class Pool(TypedCalls):
             ordered=ordered,
             on_error=on_error,
             timeout=timeout,
+            session=session,
         )
 
     async def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -223,6 +230,7 @@ class Pool(TypedCalls):
         self,
         *,
         timeout: float | None = None,
+        session: str | Session | None = None,
         idempotent: bool | None = None,
         on_progress: OnProgress | None = None,
     ) -> BoundPool:
@@ -232,7 +240,13 @@ class Pool(TypedCalls):
 
         Raises: ConfigError, TypeError: an option is wrong.
         """
-        return BoundPool(self, timeout=timeout, idempotent=idempotent, on_progress=on_progress)
+        return BoundPool(
+            self,
+            timeout=timeout,
+            session=session,
+            idempotent=idempotent,
+            on_progress=on_progress,
+        )
 
     def as_executor(self) -> Executor:
         """The pool as a `concurrent.futures.Executor`, for code that wants one. From any thread.
@@ -251,10 +265,7 @@ class Pool(TypedCalls):
 
     def tools(self) -> dict[str, ToolSpec]:
         """The tools of the workers, by name; empty before any worker was ready."""
-        return {
-            info.name: ToolSpec(info.name, info.description, info.parameters or {}, info.streaming)
-            for info in (self._core.tools or {}).values()
-        }
+        return specs_of(self._core.tools or {})
 
     def stats(self) -> PoolStats:
         """Counters since the pool was opened, and its state now."""
@@ -286,6 +297,7 @@ class Pool(TypedCalls):
         params: object,
         *,
         timeout: float | None,
+        session: str | Session | None = None,
         idempotent: bool | None = None,
         **options: Any,
     ) -> AsyncGenerator[Results]:
@@ -293,7 +305,7 @@ class Pool(TypedCalls):
         self._check_call(tool, timeout=timeout, streaming=False)
 
         def start(item: Any) -> PendingCall:
-            return self._submit(tool, item, timeout=timeout, idempotent=idempotent)
+            return self._submit(tool, item, session=session, timeout=timeout, idempotent=idempotent)
 
         async with open_map(self._core, start, params, **options) as results:
             yield results
@@ -310,7 +322,7 @@ class Pool(TypedCalls):
         if timeout is not None:
             check_timeout("timeout", timeout)
         self._core.refuse_if_shut()
-        info = self._core.find_tool(tool)
+        info = find_tool(self._core.tools, tool)
         if info is not None and info.streaming != streaming:
             hint = (
                 "streams; call it with stream" if info.streaming else "does not stream; use execute"
@@ -324,12 +336,13 @@ class Pool(TypedCalls):
         params: Mapping[str, Any] | None,
         *,
         timeout: float | None,
+        session: str | Session | None = None,
         idempotent: bool | None = None,
         window: int = 0,
         attended: bool = False,
     ) -> PendingCall:
         info = self._check_call(tool, timeout=timeout, streaming=window > 0)
-        body, buffers = encode_params(_as_dict(tool, params))
+        body, buffers = encode_params(as_params(tool, params))
         return self._core.submit(
             tool,
             body,
@@ -339,6 +352,7 @@ class Pool(TypedCalls):
             idempotent=idempotent,
             window=window,
             attended=attended,
+            session=None if session is None else session_named(self, session),
         )
 
     async def _finish(self, call: PendingCall) -> Any:
@@ -384,16 +398,3 @@ def _check_window(window: object) -> None:
     whole = isinstance(window, int) and not isinstance(window, bool)
     if not whole or not 1 <= cast("int", window) <= WINDOW_MAX:
         raise ConfigError("window", window, f"a whole number from 1 to {WINDOW_MAX}")
-
-
-def _as_dict(tool: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
-    if params is None:
-        return {}
-    if not isinstance(params, Mapping):
-        raise InvalidParamsError(
-            tool, f"params must map argument names to values, not be a {type(params).__name__}"
-        )
-    for name in params:
-        if not isinstance(name, str):
-            raise InvalidParamsError(tool, f"argument names are strings, not {name!r}")
-    return dict(params)

@@ -60,7 +60,7 @@ class Scheduler(Generic[C]):
     @property
     def may_recall(self) -> bool:
         """Were calls sent ahead that nobody has asked back yet?"""
-        return bool(self._loaded)
+        return bool(self._loaded or self._stuck)
 
     def queued(self) -> list[C]:
         """The calls that wait here: the common line, the next one first, then the pinned ones."""

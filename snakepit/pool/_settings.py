@@ -17,7 +17,7 @@ from msgspec import Raw
 import snakepit
 from snakepit.errors import ConfigError, SerializationError
 from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
-from snakepit.options import CrashBarrier, Queue, Startup, Stop
+from snakepit.options import CrashBarrier, Queue, Sessions, Startup, Stop
 from snakepit.protocol import Buffers, encode_value
 from snakepit.transports import MemoryTransport, StdioTransport, Transport
 from snakepit.worker._target import (
@@ -56,6 +56,7 @@ class Settings:
     queue: Queue
     call_timeout: float | None
     stop: Stop
+    sessions: Sessions
     crash_barrier: CrashBarrier
 
     @property
@@ -82,6 +83,7 @@ def make_settings(
     queue: Queue,
     call_timeout: float | None,
     stop: Stop,
+    sessions: Sessions,
     crash_barrier: CrashBarrier,
 ) -> Settings:
     """Check every argument. Raises ConfigError, and starts nothing."""
@@ -101,6 +103,7 @@ def make_settings(
         ("startup", startup, Startup),
         ("queue", queue, Queue),
         ("stop", stop, Stop),
+        ("sessions", sessions, Sessions),
         ("crash_barrier", crash_barrier, CrashBarrier),
     ):
         _check(isinstance(value, kind), option, value, f"a snakepit.{kind.__name__}(...)")
@@ -135,6 +138,7 @@ def make_settings(
         queue=queue,
         call_timeout=call_timeout,
         stop=stop,
+        sessions=sessions,
         crash_barrier=crash_barrier,
     )
 

@@ -27,7 +27,7 @@ class WorkerInfo:
 
     `state`: "starting", "ready", "leased", "draining", "stopping" or "gone". `started_at`: seconds
     since the epoch. `requests`: calls finished. `rss_mb`: resident memory of the process now, in MiB;
-    None where there is no process.
+    None where there is no process. `sessions`: how many live there.
     """
 
     id: str
@@ -36,6 +36,7 @@ class WorkerInfo:
     started_at: float
     requests: int
     rss_mb: float | None
+    sessions: int
 
 
 class StartingPlace:
@@ -78,6 +79,7 @@ class Slot:
             started_at=worker.started_at,
             requests=worker.seat.finished_count,
             rss_mb=None if pid is None else resident_mb(pid),
+            sessions=self._core.sessions.count_at(worker.seat),
         )
 
     @enable_ki_protection

@@ -14,7 +14,8 @@ from collections.abc import (
     Mapping,
 )
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from datetime import timedelta
 from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Literal, TypeAlias, TypeVar, TypeVarTuple
@@ -23,12 +24,14 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from snakepit.errors import PoolClosedError
-from snakepit.pool._core import PoolStats
 from snakepit.pool._inputs import open_input_in_threads
 from snakepit.pool._open import open_pool
-from snakepit.pool._pool import Pool, ToolSpec
+from snakepit.pool._pool import Pool
 from snakepit.pool._progress import OnProgress, check_on_progress
+from snakepit.pool._session import Session
 from snakepit.pool._slot import WorkerInfo
+from snakepit.pool._stats import PoolStats
+from snakepit.pool._tools import ToolSpec
 from snakepit.process import fork_generation
 
 T = TypeVar("T")
@@ -82,6 +85,7 @@ class SyncPool:
         params: Mapping[str, Any] | None = None,
         /,
         *,
+        session: str | SyncSession | None = None,
         timeout: float | None = None,
         idempotent: bool | None = None,
         on_progress: OnProgress | None = None,
@@ -96,6 +100,7 @@ class SyncPool:
             lambda: self._pool.execute(
                 tool,
                 params,
+                session=_session_of(session),
                 timeout=timeout,
                 idempotent=idempotent,
                 on_progress=None if updates is None else updates.hand_over,
@@ -110,12 +115,15 @@ class SyncPool:
         params: Mapping[str, Any] | None = None,
         /,
         *,
+        session: str | SyncSession | None = None,
         timeout: float | None = None,
         window: int = 16,
     ) -> Generator[Iterator[Any]]:
         """Call a streaming tool: `with pool.stream(...) as chunks: for chunk in chunks`."""
         self._check_open()
-        opening = self._pool.stream(tool, params, timeout=timeout, window=window)
+        opening = self._pool.stream(
+            tool, params, session=_session_of(session), timeout=timeout, window=window
+        )
         with self._portal.wrap_async_context_manager(opening) as stream:
             yield self._each(stream)
 
@@ -130,6 +138,7 @@ class SyncPool:
         ordered: bool = True,
         on_error: Literal["cancel", "return"] = "cancel",
         timeout: float | None = None,
+        session: str | SyncSession | None = None,
     ) -> Generator[Iterator[Any]]:
         """Call one tool for each item: `with pool.map(...) as results: for result in results`.
 
@@ -144,9 +153,28 @@ class SyncPool:
             ordered=ordered,
             on_error=on_error,
             timeout=timeout,
+            session=_session_of(session),
         )
         with self._portal.wrap_async_context_manager(opening) as results:
             yield self._each(results)
+
+    @contextmanager
+    def session(
+        self,
+        session_id: str | None = None,
+        *,
+        affinity: str = "strict_queue",
+        ttl: float | timedelta | None = None,
+    ) -> Generator[SyncSession]:
+        """Open a session: `with pool.session("user_42") as session`; see `Pool.session`."""
+        self._check_open()
+        opening = self._pool.session(session_id, affinity=affinity, ttl=ttl)
+        with self._portal.wrap_async_context_manager(opening) as session:
+            yield SyncSession(self, session)
+
+    def end_session(self, session_id: str) -> None:
+        """End a session that `execute(session=...)` has made; see `Pool.end_session`."""
+        self._wait(lambda: self._pool.end_session(session_id))
 
     def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run any importable or picklable function in a worker; see `Pool.run_sync`."""
@@ -215,6 +243,67 @@ class SyncPool:
             ended.wait()
             raise
         return value
+
+
+class SyncSession:
+    """A session for blocking code; each method does what its namesake of `Session` does."""
+
+    def __init__(self, pool: SyncPool, session: Session) -> None:
+        self._pool, self._session = pool, session
+
+    def __repr__(self) -> str:
+        return f"<snakepit.SyncSession of {self._session!r}>"
+
+    @property
+    def id(self) -> str:
+        """What tools see as `context().session_id`."""
+        return self._session.id
+
+    @property
+    def worker_id(self) -> str | None:
+        """The worker that it lives in; None before the first call."""
+        return self._session.worker_id
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A dict of the caller's own, on this side; it is never sent."""
+        return self._session.metadata
+
+    def execute(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """Run one tool in this session; see `SyncPool.execute`."""
+        return self._pool.execute(
+            tool,
+            params,
+            session=self,
+            timeout=timeout,
+            idempotent=idempotent,
+            on_progress=on_progress,
+        )
+
+    def stream(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        window: int = 16,
+    ) -> AbstractContextManager[Iterator[Any]]:
+        """Call a streaming tool in this session; see `SyncPool.stream`."""
+        return self._pool.stream(tool, params, session=self, timeout=timeout, window=window)
+
+
+def _session_of(session: str | SyncSession | None) -> str | Session | None:
+    return session._session if isinstance(session, SyncSession) else session
 
 
 _blocks: dict[SyncPool, ExitStack] = {}  # that have not been left

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from snakepit.errors import ConfigError
 from snakepit.pool._map import Results
 from snakepit.pool._progress import OnProgress, check_on_progress
+from snakepit.pool._session import Session, session_named
 from snakepit.pool._settings import check_timeout
 from snakepit.pool._stream import Stream
 from snakepit.pool._typed import TypedCalls
@@ -25,21 +26,25 @@ class BoundPool(TypedCalls):
         pool: Pool,
         *,
         timeout: float | None,
+        session: str | Session | None,
         idempotent: bool | None,
         on_progress: OnProgress | None,
     ) -> None:
+        if session is not None:
+            session_named(pool, session)
         if timeout is not None:
             check_timeout("timeout", timeout)
         if idempotent is not None and not isinstance(idempotent, bool):
             raise ConfigError("idempotent", idempotent, "True, False, or None")
         if on_progress is not None:
             check_on_progress(on_progress)
-        self._pool, self._timeout = pool, timeout
+        self._pool, self._timeout, self._session = pool, timeout, session
         self._idempotent, self._on_progress = idempotent, on_progress
 
     def __repr__(self) -> str:
         options = {
             "timeout": self._timeout,
+            "session": self._session,
             "idempotent": self._idempotent,
             "on_progress": self._on_progress,
         }
@@ -53,6 +58,7 @@ class BoundPool(TypedCalls):
         return await self._pool.execute(
             tool,
             params,
+            session=self._session,
             timeout=self._timeout,
             idempotent=self._idempotent,
             on_progress=self._on_progress,
@@ -66,7 +72,9 @@ class BoundPool(TypedCalls):
         Raises: TypeError: the view has an `on_progress`, which streams have not.
         """
         self._refuse_on_progress("stream")
-        return self._pool.stream(tool, params, timeout=self._timeout, window=window)
+        return self._pool.stream(
+            tool, params, session=self._session, timeout=self._timeout, window=window
+        )
 
     def map(
         self,
@@ -90,6 +98,7 @@ class BoundPool(TypedCalls):
             ordered=ordered,
             on_error=on_error,
             timeout=self._timeout,
+            session=self._session,
             idempotent=self._idempotent,
         )
 

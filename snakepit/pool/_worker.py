@@ -55,7 +55,7 @@ class Worker:
     def __init__(self, core: PoolCore, worker_id: str, *, tainted_until: float = 0.0) -> None:
         self._core = core
         self.id: str = worker_id
-        self.seat: Seat[PendingCall] = Seat(tainted_until=tainted_until)
+        self.seat: Seat[PendingCall] = Seat(tainted_until=tainted_until, name=worker_id)
         self.pid: int | None = None
         self.started_at: float = time.time()
         self.start_error: WorkerStartError | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -199,6 +200,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Some of what was asked for comes back; the rest has begun or ended meanwhile."""
         model = self.pick(pick, lambda model: bool(model.asked))
         asked = model.asked.pop(0)
+        if model.seat.pinned_count:  # where order counts: what comes back is what is last
+            returned = list(accumulate(returned, max))
         back = [
             call
             for call, comes in zip(list(model.calls), returned, strict=False)

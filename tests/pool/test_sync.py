@@ -18,6 +18,16 @@ from snakepit import Adapter, SyncPool, context, tool
 
 class Simple(Adapter):
     @tool
+    def remember(self, value: Any) -> list[Any]:
+        told: list[Any] = context().session.setdefault("told", [])
+        told.append(value)
+        return told
+
+    @tool
+    def recite(self) -> Iterator[Any]:
+        yield from context().session["told"]
+
+    @tool
     def double(self, number: int) -> int:
         return 2 * number
 
@@ -277,3 +287,25 @@ if __name__ == "__main__":
             print("interrupted")
             print("running" if os.path.exists(path) else "stopped")
 """
+
+
+def test_sessions_keep_their_state_for_blocking_code(pool: SyncPool) -> None:
+    """Blocks, and ids on demand; each does what its namesake does."""
+    with pool.session("user_42") as session:
+        assert (session.id, session.worker_id) == ("user_42", None)
+        assert session.execute("remember", {"value": 1}) == [1]
+        assert session.execute("remember", {"value": 2}) == [1, 2]
+        assert pool.execute("remember", {"value": 3}, session=session) == [1, 2, 3]
+        with session.stream("recite") as told:
+            assert list(told) == [1, 2, 3]
+        assert session.worker_id in [worker.id for worker in pool.workers()]
+        session.metadata["user"] = 42
+        assert session.metadata == {"user": 42}
+        assert "user_42" in repr(session)
+    with pytest.raises(snakepit.SessionNotFoundError):
+        session.execute("remember", {"value": 4})
+    assert pool.execute("remember", {"value": 5}, session="user_42") == [5]
+    with pool.stream("recite", session="user_42") as told:
+        assert list(told) == [5]
+    pool.end_session("user_42")
+    assert pool.execute("remember", {"value": 6}, session="user_42") == [6]
