@@ -38,6 +38,13 @@ class Words(Adapter):
         return counts
 
     @tool
+    def learn(self, word: str) -> list[str]:
+        """Keep a word for this session; the worker forgets it when the session ends."""
+        learnt: list[str] = context().session.setdefault("learnt", [])
+        learnt.append(word)
+        return learnt
+
+    @tool
     def spell(self, word: str) -> Iterator[str]:
         """Give the letters one by one: a generator streams."""
         yield from word

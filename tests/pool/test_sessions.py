@@ -124,6 +124,30 @@ async def test_an_id_joins_the_session_of_a_block_and_lives_in_its_worker() -> N
                 pass
 
 
+async def test_typed_calls_maps_and_views_belong_to_the_session_as_well() -> None:
+    async with tools_pool(Keeping, size=2) as pool:
+        async with pool.session("a") as session:
+            assert await session.call(Keeping.remember, 1) == [1]
+            async with session.call_stream(Keeping.recite, count=2) as numbers:
+                assert [number async for number in numbers] == [1, 2]
+            values = [{"value": value} for value in range(2, 30)]
+            async with session.map("remember", values) as results:
+                found = [told_now async for told_now in results]
+            assert found[-1] == list(range(1, 30))
+            assert list(map(len, found)) == list(range(2, 30))
+            assert await pool.bind(session=session).call(Keeping.whose) == "a"
+            assert await pool.bind(session="a").execute("whose") == "a"
+        view = pool.bind(session="on demand")
+        assert "session='on demand'" in repr(view)
+        async with view.stream("recite", {"count": 2}) as numbers:
+            assert [number async for number in numbers] == [1, 2]
+        async with view.map("whose", [{}]) as results:
+            assert [name async for name in results] == ["on demand"]
+        await pool.end_session("on demand")
+        with pytest.raises(ConfigError, match="session="):
+            pool.bind(session="")
+
+
 async def test_after_its_block_a_session_takes_no_calls() -> None:
     async with tools_pool(Keeping) as pool:
         async with pool.session("a") as session:
