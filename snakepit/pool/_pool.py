@@ -144,8 +144,7 @@ class Pool(TypedCalls, SessionCalls):
                 awaited, never into the body.
             window: how many chunks may be unread.
 
-        Raises: as `execute`, where the next chunk is awaited; what is wrong with the call itself
-            on entering.
+        Raises: as `execute`, where the next chunk is awaited; what is wrong with the call on entering.
         """
         self._check_caller()
         _check_window(window)
@@ -189,8 +188,9 @@ class Pool(TypedCalls, SessionCalls):
             on_error: "cancel": the first error stops the other calls, and is raised where the next
                 result is awaited once they have stopped. "return": a call's exception is given in the
                 place of its result; only the input's own errors and the pool's end are raised.
-            timeout, session: of each call, as for `execute`. A call is made when a worker is free, or
-                has calls of less than 1 ms alone, so its time is not spent behind others of this map.
+            timeout: of each call. It is made when a worker is free, or has calls of less than 1 ms
+                alone, so that its time is not spent behind others of this map.
+            session: as for `execute`.
 
         Raises: as `execute`, where the next result is awaited; what the input raises there, too; what
             is wrong with the tool's name or an option (ConfigError, TypeError) on entering.
