@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard snakepit tests examples benchmarks docs/conf.py)
 PYTEST_ARGS ?=
+# Tests wait for processes more than they compute: one run more than there are CPUs.
+JOBS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 BENCH_ARGS = $(if $(ONLY),--only $(ONLY)) $(if $(CONTENDERS),--contenders $(CONTENDERS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(UPDATE),--update) $(if $(STRICT),--strict)
 # Workers start by imports: without compiled modules every start would take several times as long.
@@ -47,7 +49,7 @@ test: check doctest unit  ## everything that must pass: static checks, doctests,
 unit: $(VENV)/.has-dev $(VENV)/.has-node
 	@echo "==> tests: unit and real processes, on trio and asyncio, workers measured"
 	@mkdir -p build && rm -f build/.coverage* build/skips.txt
-	@COVERAGE_FILE=build/.coverage $(BIN)/coverage run -m pytest -q --skips-file=build/skips.txt $(PYTEST_ARGS)
+	@COVERAGE_FILE=build/.coverage $(BIN)/coverage run -m pytest -q -n $(JOBS) --dist worksteal --skips-file=build/skips.txt $(PYTEST_ARGS)
 	@echo "==> coverage gate"
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage combine -q
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage report

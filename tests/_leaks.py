@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def _reap_adopted(pid: int) -> bool:
 
 
 def _held_by_a_stranger(path: str) -> bool:
-    """Whether a process outside our tree uses the file: another test run on this machine."""
+    """Whether a process outside our tree uses the file, or it bears its pid: another test run."""
     ours = {os.getpid()}
     strangers = []
     for process in psutil.process_iter(["pid", "ppid"]):
@@ -165,7 +166,10 @@ def _held_by_a_stranger(path: str) -> bool:
             ours.add(process.info["pid"])
         elif process.info["pid"] not in ours:
             strangers.append(process)
+    named = set(re.findall(r"\d+", path))
     for process in strangers:
+        if str(process.pid) in named:
+            return True
         try:
             if any(item.path == path for item in process.memory_maps()):
                 return True

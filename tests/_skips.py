@@ -52,7 +52,10 @@ def _lines() -> list[str]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.exitstatus == pytest.ExitCode.OK and not all(map(_is_allowed, _skips.values())):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if path := session.config.getoption("--skips-file"):
+    path = session.config.getoption("--skips-file")
+    if path and not hasattr(
+        session.config, "workerinput"
+    ):  # who shares the tests with others reports
         Path(path).write_text("\n".join(_lines()) + "\n", encoding="utf-8")
 
 
