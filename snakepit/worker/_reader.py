@@ -161,6 +161,8 @@ class Reader:
         """Read in the main thread's place; the baton is held, and let go of at the end."""
         while True:
             try:
+                if self._host_gone:  # the main thread has just read the end, or what is none
+                    return
                 while self.service.nag() and not poll.poll(NAG_INTERVAL_S * 1000):
                     pass
                 if not self._receive():

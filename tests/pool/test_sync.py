@@ -69,7 +69,7 @@ def test_blocking_code_calls_tools_and_functions(pool: SyncPool) -> None:
     pool.ready()
     assert pool.execute("double", {"number": 21}) == 42
     assert pool.run_sync(divmod, 7, 2) == (3, 1)
-    assert set(pool.tools()) == {"double", "fail", "count", "sleep", "steps"}
+    assert {"double", "fail", "count", "sleep", "steps"} < set(pool.tools())
     assert pool.stats().requests == 2
     assert {worker.state for worker in pool.workers()} == {"ready"}
 

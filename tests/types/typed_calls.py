@@ -115,7 +115,6 @@ async def errors(pool: Pool) -> None:
     pool.call_stream(Words.spell, 3)  # type: ignore[call-overload]
     pool.call_stream(lines)  # type: ignore[call-overload]
     pool.bind(timeout="3")  # type: ignore[arg-type]
-    pool.bind(session="s")  # type: ignore[call-arg]
     pool.map("count", [], on_error="raise")  # type: ignore[arg-type]
     pool.map("count", 3)  # type: ignore[arg-type]
 

@@ -215,6 +215,7 @@ def test_an_import_is_never_cut_short(worker: Worker, tmp_path: Path) -> None:
 # -- the right call ----------------------------------------------------------------------------
 
 
+@pytest.mark.unmeasured
 def test_a_cancel_that_meets_the_return_never_hits_the_next_call(worker: Worker) -> None:
     """2,000 cancels, aimed at the very end of the tool: the call after it is untouched."""
     cancel_at_the_return(worker, "spin", 2000)

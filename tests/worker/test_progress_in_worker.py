@@ -164,6 +164,7 @@ def test_a_cancelled_call_tells_nothing(worker: Worker) -> None:
     worker.assert_quiet(3 * INTERVAL_S)
 
 
+@pytest.mark.unmeasured
 def test_cancels_at_any_moment_of_telling_leave_the_wire_whole(worker: Worker) -> None:
     """200 tools that tell all the time, each interrupted somewhere."""
     for number in range(200):
