@@ -823,6 +823,7 @@ def test_a_full_queue_refuses_by_the_future(backend: str, tmp_path: Path) -> Non
         assert more.result(PATIENCE_S) == futures[1].result(PATIENCE_S)
 
 
+@pytest.mark.blocking_ok("it blocks the loop on purpose")
 def test_a_loop_that_is_blocked_keeps_no_more_than_the_queue_may_hold(
     backend: str, tmp_path: Path
 ) -> None:
