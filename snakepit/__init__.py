@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from snakepit.pool import open_pool as open_pool
     from snakepit.pool import open_pool_sync as open_pool_sync
     from snakepit.pool import run_pool as run_pool
+    from snakepit.scripts import run as run
     from snakepit.transports import Channel as Channel
     from snakepit.transports import Link as Link
     from snakepit.transports import Transport as Transport
@@ -95,6 +96,7 @@ _HOMES = {
         "open_pool_sync",
         "run_pool",
     ),
+    "snakepit.scripts": ("run",),
     "snakepit.transports": ("Channel", "Link", "Transport"),
     "snakepit.worker": ("Adapter", "CallContext", "context", "tool"),
 }

@@ -61,6 +61,7 @@ PUBLIC = [
     "open_pool",
     "open_pool_sync",
     "progress",
+    "run",
     "run_pool",
     "tool",
 ]
@@ -123,7 +124,8 @@ FLOORS = {
     "resilience": 4,
     "pool": 5,
     "testing": 6,
-    "__init__": 6,
+    "scripts": 6,
+    "__init__": 7,
 }
 WORKER_ROOMS = {"errors", "protocol", "worker"}
 # Third parties that the worker's side may name. The lazy ones serve where they are installed, and

@@ -11,3 +11,4 @@ from snakepit.process._stderr import StderrCollector as StderrCollector
 from snakepit.process._stoppable import ExitStatus as ExitStatus
 from snakepit.process._stoppable import Stoppable as Stoppable
 from snakepit.process._worker_process import WorkerProcess as WorkerProcess
+from snakepit.process._worker_process import kill_running as kill_running

@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -30,6 +31,7 @@ from snakepit.process._stoppable import ExitStatus, Stoppable
 DUMP_SIGNAL = signal.SIGQUIT
 
 _log = logging.getLogger("snakepit.process")
+_running: set[WorkerProcess] = set()
 
 
 class WorkerProcess(Stoppable):
@@ -42,6 +44,7 @@ class WorkerProcess(Stoppable):
         self.status: ExitStatus | None = None  # set when reaped
         self._generation = fork_generation()
         self._pidfd = _open_pidfd(popen.pid)
+        self._reaping = threading.Lock()  # until it is released, the pid is nobody else's
 
     @classmethod
     def start(
@@ -79,6 +82,7 @@ class WorkerProcess(Stoppable):
         return cls(popen, read_fd)
 
     def __enter__(self) -> Self:
+        _running.add(self)
         return self
 
     def __exit__(
@@ -88,6 +92,7 @@ class WorkerProcess(Stoppable):
         traceback: TracebackType | None,
     ) -> None:
         self.kill_and_reap()
+        _running.discard(self)
         close_fds(self.stderr_fd)
         if self._pidfd is not None:
             close_fds(self._pidfd)
@@ -137,7 +142,8 @@ class WorkerProcess(Stoppable):
             if not self.is_ours:
                 self.status = self._give_up()
             elif self._kill():
-                self.status = self._reap()
+                with self._reaping:
+                    self.status = self._reap()
             else:
                 _log.warning("process %d is left alone: no permission to kill it", self.pid)
                 self.status = self._give_up()
@@ -184,6 +190,20 @@ class WorkerProcess(Stoppable):
     def _wait_unreaped(self) -> None:
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+
+def kill_running() -> int:
+    """SIGKILL the groups of all workers of this process, and say how many these are. From any thread.
+
+    For when the loop of their owners may be stuck; where it turns, it sees them end and reaps them.
+    """
+    killed = 0
+    for process in list(_running):
+        with process._reaping:
+            if process.status is None and process.is_ours:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 def _open_pidfd(pid: int) -> int | None:
