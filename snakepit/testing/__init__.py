@@ -17,6 +17,8 @@ from snakepit.testing._cancel_points import cancel_at_every_checkpoint as cancel
 from snakepit.testing._check import Check as Check
 from snakepit.testing._check import run_checks as run_checks
 from snakepit.testing._crash import crash as crash
+from snakepit.testing._fake_adapter import FakeAdapter as FakeAdapter
+from snakepit.testing._fake_adapter import fake_adapter as fake_adapter
 from snakepit.testing._framing_checks import FRAMING_CHECKS as FRAMING_CHECKS
 from snakepit.testing._pair import BytePeer as BytePeer
 from snakepit.testing._pair import OpenBytePair as OpenBytePair

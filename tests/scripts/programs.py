@@ -133,10 +133,9 @@ async def goes_on_to_an_end_of_its_own() -> int:
 async def has_workers_that_do_not_go(log: str) -> None:
     """Closing by the ladder would take an hour."""
     stop = snakepit.Stop(cancel_grace=FOREVER_S, term_grace=FOREVER_S, drain_timeout=1)
-    async with the_pool(stop=stop) as pool:
-        async with pool.stream("sleep_on", {"log": log}) as chunks:
-            async for _ in chunks:
-                tell_pids(pool)
+    async with the_pool(stop=stop) as pool, pool.stream("sleep_on", {"log": log}) as chunks:
+        async for _ in chunks:
+            tell_pids(pool)
 
 
 async def does_not_end() -> None:

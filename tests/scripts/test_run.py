@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from _leaks import is_alive
 
@@ -287,7 +288,7 @@ def test_a_program_whose_stdout_nobody_reads_ends_with_an_error(loop: str) -> No
 
 
 async def nothing() -> None:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_a_coroutine_in_place_of_its_function_is_refused_with_what_to_write() ->
 
 
 async def give(value: Any) -> Any:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     return value
 
 
