@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.lowlevel
 import trio
+from sniffio import thread_local as sniffio
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -74,7 +75,7 @@ class Loop(ABC):
 def this_loop() -> Loop:
     """The loop that runs the calling task. Raises as anyio does if there is none."""
     token = anyio.lowlevel.current_token()
-    if trio.lowlevel.in_trio_run():
+    if sniffio.name == "trio":  # and not asyncio on top of trio, as trio-asyncio has it
         return TrioLoop()
     assert token is not None
     return AsyncioLoop()
@@ -92,7 +93,8 @@ class TrioLoop(Loop):
         self._token = trio.lowlevel.current_trio_token()
 
     def is_here(self) -> bool:
-        here = trio.lowlevel.in_trio_task()  # and not in a host's callback, in guest mode
+        # Not in a host's callback, in guest mode; nor in a task of asyncio's, under trio-asyncio.
+        here = trio.lowlevel.in_trio_task() and sniffio.name == "trio"
         return here and trio.lowlevel.current_root_task() is self._root
 
     def readable(self, fd: int) -> Readable:

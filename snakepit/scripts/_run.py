@@ -13,7 +13,7 @@ from typing import Any, TypeVarTuple
 import anyio
 from attrs import define
 
-from snakepit._loops import this_loop
+from snakepit._loops import TrioLoop, this_loop
 from snakepit.errors import ConfigError
 from snakepit.scripts._ending import Ending
 from snakepit.scripts._outcome import code_of_error, is_exit_code, tell
@@ -39,7 +39,7 @@ class Program:
         """Main, cancelled when the watchdog says so; all that it raises is kept."""
         self.began = True
         try:
-            if _is_trio():
+            if isinstance(this_loop(), TrioLoop):
                 await self._in_a_scope()
             else:
                 await self._in_a_task()
@@ -161,11 +161,6 @@ def _loop_runs_here() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _is_trio() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and trio.lowlevel.in_trio_run()
 
 
 _LIMIT = "a finite number of seconds"
