@@ -1,0 +1,1 @@
+"""Applications whose work is done by a pool: FastAPI on uvicorn, Quart on hypercorn."""
