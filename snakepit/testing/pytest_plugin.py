@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from snakepit import ConfigError, Pool, Transport, open_pool
+from snakepit.errors import ConfigError
+from snakepit.pool import Pool, open_pool
 from snakepit.testing import Faults, MemoryTransport
+from snakepit.transports import Transport
 
 OPTION = "--snakepit-transport"
 DEFAULT_TRANSPORT = "memory"

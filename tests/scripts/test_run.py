@@ -42,14 +42,14 @@ class Program:
         self.pids = [int(word) for word in self.read().split()]
         assert len(self.pids) == 1
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def insist(self, number: signal.Signals) -> None:
         """Send the signal three times. Signals that come too close to each other are one."""
         for _ in range(3):
             with suppress(subprocess.TimeoutExpired):
-                self.signal(number)
+                self.send(number)
                 self._process.wait(0.2)
 
     def end(self) -> tuple[int, str]:
@@ -139,7 +139,7 @@ def test_a_signal_cancels_main_which_cleans_up(loop: str, number: signal.Signals
     """No traceback; every tool has stopped and every worker is gone."""
     with running("waits", loop) as program:
         program.read_pids()
-        program.signal(number)
+        program.send(number)
         assert program.end() == (128 + number, "")
     assert program.printed == "cleaned up\n"
 
@@ -147,7 +147,7 @@ def test_a_signal_cancels_main_which_cleans_up(loop: str, number: signal.Signals
 def test_asyncio_is_cancelled_once_so_that_a_clean_up_may_await() -> None:
     with running("cleans_up_without_a_shield", "asyncio") as program:
         assert program.read() == "running"
-        program.signal(signal.SIGTERM)
+        program.send(signal.SIGTERM)
         assert program.end() == (143, "")
     assert program.printed == "cleaned up\n"
 
@@ -156,7 +156,7 @@ def test_asyncio_is_cancelled_once_so_that_a_clean_up_may_await() -> None:
 def test_a_main_that_comes_to_an_end_of_its_own_after_a_signal_counts(loop: str) -> None:
     with running("goes_on_to_an_end_of_its_own", loop) as program:
         program.read_pids()
-        program.signal(signal.SIGTERM)
+        program.send(signal.SIGTERM)
         assert program.end() == (5, "")
 
 
@@ -164,7 +164,7 @@ def test_a_main_that_comes_to_an_end_of_its_own_after_a_signal_counts(loop: str)
 def test_an_error_in_the_clean_up_is_an_error(loop: str) -> None:
     with running("fails_to_clean_up", loop) as program:
         program.read_pids()
-        program.signal(signal.SIGINT)
+        program.send(signal.SIGINT)
         code, stderr = program.end()
     assert code == 1
     assert stderr.splitlines()[-1].strip(" |") == "LookupError: the sky"
@@ -176,9 +176,9 @@ def test_a_second_signal_kills_the_workers_that_do_not_go(loop: str, tmp_path: P
     log = tmp_path / "log"
     with running("has_workers_that_do_not_go", loop, str(log)) as program:
         program.read_pids()
-        program.signal(signal.SIGTERM)
+        program.send(signal.SIGTERM)
         _wait_for(log)  # the tool has been asked: so main has been cancelled
-        program.signal(signal.SIGTERM)
+        program.send(signal.SIGTERM)
         code, stderr = program.end()
     assert code == 143
     assert "workers killed, for they did not close: 1" in stderr
@@ -189,7 +189,7 @@ def test_after_shutdown_timeout_the_workers_are_killed(loop: str, tmp_path: Path
     log = tmp_path / "log"
     with running("has_workers_that_do_not_go", loop, str(log), "shutdown_timeout=0.3") as program:
         program.read_pids()
-        program.signal(signal.SIGTERM)
+        program.send(signal.SIGTERM)
         code, stderr = program.end()
     assert code == 143
     assert log.read_text() == "no\n"
@@ -225,7 +225,7 @@ def test_after_cleanup_timeout_a_program_that_hangs_is_ended(loop: str) -> None:
     limits = ["shutdown_timeout=0.1", "cleanup_timeout=0.1"]
     with running("blocks_its_loop", loop, *limits) as program:
         program.read_pids()
-        program.signal(signal.SIGTERM)
+        program.send(signal.SIGTERM)
         code, stderr = program.end()
     assert code == 143
     assert "main did not end" in stderr

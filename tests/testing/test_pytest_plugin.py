@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CONFTEST = """
 import pytest
 pytest_plugins = ["snakepit.testing.pytest_plugin"]
@@ -195,3 +200,16 @@ def test_it_is_there_only_where_it_is_asked_for(pytester: pytest.Pytester) -> No
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*fixture 'snakepit_transport' not found*"])
+
+
+def test_the_examples_of_the_documentation_pass(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    examples = [block for block in BLOCK.findall(text) if "async def test_" in block]
+    assert len(examples) == 2
+    imports = "from examples.adapters.words import Words\nfrom snakepit.testing import Die\n"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for transport in ("memory", "stdio"):
+        result = run(project, imports + "\n".join(examples), f"--snakepit-transport={transport}")
+        result.assert_outcomes(passed=3)
