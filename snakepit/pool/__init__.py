@@ -9,7 +9,7 @@ from snakepit.pool._slot import WorkerInfo as WorkerInfo
 from snakepit.pool._stats import PoolStats as PoolStats
 from snakepit.pool._stream import Stream as Stream
 from snakepit.pool._sync import SyncPool as SyncPool
-from snakepit.pool._sync import SyncSession as SyncSession
 from snakepit.pool._sync import open_pool_sync as open_pool_sync
+from snakepit.pool._sync_session import SyncSession as SyncSession
 from snakepit.pool._tools import ToolSpec as ToolSpec
 from snakepit.pool._views import BoundPool as BoundPool

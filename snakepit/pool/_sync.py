@@ -28,9 +28,10 @@ from snakepit.pool._inputs import open_input_in_threads
 from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool
 from snakepit.pool._progress import OnProgress, check_on_progress
-from snakepit.pool._session import Session
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stats import PoolStats
+from snakepit.pool._sync_session import SyncSession, session_of
+from snakepit.pool._sync_typed import SyncTypedCalls
 from snakepit.pool._tools import ToolSpec
 from snakepit.process import fork_generation
 
@@ -65,7 +66,7 @@ class Updates:
                 self._portal.start_task_soon(shown.set)
 
 
-class SyncPool:
+class SyncPool(SyncTypedCalls):
     """A pool for blocking code; may be used from any number of threads.
 
     Each method does what its namesake of `Pool` does, and blocks for it. An exception that interrupts
@@ -100,7 +101,7 @@ class SyncPool:
             lambda: self._pool.execute(
                 tool,
                 params,
-                session=_session_of(session),
+                session=session_of(session),
                 timeout=timeout,
                 idempotent=idempotent,
                 on_progress=None if updates is None else updates.hand_over,
@@ -122,7 +123,7 @@ class SyncPool:
         """Call a streaming tool: `with pool.stream(...) as chunks: for chunk in chunks`."""
         self._check_open()
         opening = self._pool.stream(
-            tool, params, session=_session_of(session), timeout=timeout, window=window
+            tool, params, session=session_of(session), timeout=timeout, window=window
         )
         with self._portal.wrap_async_context_manager(opening) as stream:
             yield self._each(stream)
@@ -153,7 +154,7 @@ class SyncPool:
             ordered=ordered,
             on_error=on_error,
             timeout=timeout,
-            session=_session_of(session),
+            session=session_of(session),
         )
         with self._portal.wrap_async_context_manager(opening) as results:
             yield self._each(results)
@@ -207,6 +208,14 @@ class SyncPool:
         self._check_open()
         return self._portal.call(self._pool.workers)
 
+    def _execute(self, tool: str, params: Mapping[str, Any]) -> Any:
+        return self.execute(tool, params)
+
+    def _stream(
+        self, tool: str, params: Mapping[str, Any]
+    ) -> AbstractContextManager[Iterator[Any]]:
+        return self.stream(tool, params)
+
     def _check_open(self) -> None:
         if self._closed:
             raise PoolClosedError("this pool was closed when its block was left")
@@ -243,67 +252,6 @@ class SyncPool:
             ended.wait()
             raise
         return value
-
-
-class SyncSession:
-    """A session for blocking code; each method does what its namesake of `Session` does."""
-
-    def __init__(self, pool: SyncPool, session: Session) -> None:
-        self._pool, self._session = pool, session
-
-    def __repr__(self) -> str:
-        return f"<snakepit.SyncSession of {self._session!r}>"
-
-    @property
-    def id(self) -> str:
-        """What tools see as `context().session_id`."""
-        return self._session.id
-
-    @property
-    def worker_id(self) -> str | None:
-        """The worker that it lives in; None before the first call."""
-        return self._session.worker_id
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """A dict of the caller's own, on this side; it is never sent."""
-        return self._session.metadata
-
-    def execute(
-        self,
-        tool: str,
-        params: Mapping[str, Any] | None = None,
-        /,
-        *,
-        timeout: float | None = None,
-        idempotent: bool | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Any:
-        """Run one tool in this session; see `SyncPool.execute`."""
-        return self._pool.execute(
-            tool,
-            params,
-            session=self,
-            timeout=timeout,
-            idempotent=idempotent,
-            on_progress=on_progress,
-        )
-
-    def stream(
-        self,
-        tool: str,
-        params: Mapping[str, Any] | None = None,
-        /,
-        *,
-        timeout: float | None = None,
-        window: int = 16,
-    ) -> AbstractContextManager[Iterator[Any]]:
-        """Call a streaming tool in this session; see `SyncPool.stream`."""
-        return self._pool.stream(tool, params, session=self, timeout=timeout, window=window)
-
-
-def _session_of(session: str | SyncSession | None) -> str | Session | None:
-    return session._session if isinstance(session, SyncSession) else session
 
 
 _blocks: dict[SyncPool, ExitStack] = {}  # that have not been left

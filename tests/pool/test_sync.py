@@ -309,3 +309,21 @@ def test_sessions_keep_their_state_for_blocking_code(pool: SyncPool) -> None:
         assert list(told) == [5]
     pool.end_session("user_42")
     assert pool.execute("remember", {"value": 6}, session="user_42") == [6]
+
+
+def test_typed_calls_and_sessions_map_for_blocking_code(pool: SyncPool, tmp_path: Path) -> None:
+    assert pool.call(Simple.double, 4) == 8
+    assert pool.call(Simple.double, number=5) == 10
+    with pytest.raises(FileNotFoundError):
+        pool.call(Simple.fail)
+    with pytest.raises(TypeError, match="no tool"):
+        pool.call(len, "abc")
+    with pool.call_stream(Simple.count, 7, closed_path=str(tmp_path / "closed")) as numbers:
+        assert next(numbers) == 7
+    assert (tmp_path / "closed").exists()
+    with pool.session() as session:
+        assert session.call(Simple.remember, 1) == [1]
+        with session.map("remember", [{"value": 2}, {"value": 3}]) as told:
+            assert list(told) == [[1, 2], [1, 2, 3]]
+        with session.call_stream(Simple.recite) as items:
+            assert list(items) == [1, 2, 3]

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 from _backends import trio_only
 from _leaks import is_alive
 from _process_kit import STUBBORN, python, shell, started
 
 import snakepit
-from snakepit.process import ExitStatus, WorkerProcess, _worker_process, climb
+from snakepit.process import ExitStatus, WorkerProcess, _worker_process, climb, kill_running
 
 ROOT = Path(snakepit.__file__).parents[1]
 
@@ -193,6 +194,19 @@ async def test_signals_to_a_reaped_process_go_nowhere() -> None:
         child.process.kill_and_reap()
         child.process.send_signal(signal.SIGKILL)
         child.process.request_dump()
+
+
+async def test_all_that_run_are_killed_from_another_thread_and_their_owners_see_it() -> None:
+    """Those that have been reaped are not among them."""
+    with anyio.fail_after(10), shell(STUBBORN) as one, shell(STUBBORN) as two:
+        for child in (one, two):
+            await child.line()
+        two.process.kill_and_reap()
+        assert await anyio.to_thread.run_sync(kill_running) == 1
+        await one.process.wait_exit()
+        assert one.process.kill_and_reap() == ExitStatus(signal=signal.SIGKILL)
+        assert kill_running() == 0
+    assert kill_running() == 0
 
 
 async def test_a_stopped_process_is_killed_too() -> None:

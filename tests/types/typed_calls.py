@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any, assert_type
 
 import snakepit
-from snakepit import Adapter, BoundPool, Pool, Stream, tool
+from snakepit import Adapter, BoundPool, Pool, Stream, SyncPool, SyncSession, tool
 
 
 class Words(Adapter):
@@ -96,6 +96,20 @@ async def views(pool: Pool) -> None:
     assert_type(await bound.call(fetch, "a"), bytes)
     async with bound.call_stream(Words.spell, "a") as letters:
         assert_type(await anext(letters), str)
+
+
+def blocking(pool: SyncPool, session: SyncSession) -> None:
+    assert_type(pool.call(Words.count, "a"), int)
+    assert_type(pool.call(Words.later, "a"), list[str])
+    assert_type(pool.call(reverse, "a", times=2), str)
+    assert_type(pool.call(fetch, "a"), bytes)
+    assert_type(session.call(Words.say, "a", loud=True), str | None)
+    with pool.call_stream(Words.spell, word="a") as letters:
+        assert_type(next(letters), str)
+    with session.call_stream(Words.spell_async, "a") as letters_too:
+        assert_type(list(letters_too), list[bytes])
+    pool.call(Words.count)  # type: ignore[call-overload]
+    pool.call_stream(Words.count, "a")  # type: ignore[call-overload]
 
 
 async def errors(pool: Pool) -> None:
