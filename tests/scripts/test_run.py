@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,10 @@ class Program:
     def end(self) -> tuple[int, str]:
         """Its exit code and what it wrote to stderr; no worker is left by then."""
         self.printed, stderr = self._process.communicate(timeout=PATIENCE_S)
-        # Those that its death orphans end by themselves, a moment later.
-        assert not any(map(is_alive, self.pids))
+        if self.pids:
+            _wait_until(
+                lambda: not any(map(is_alive, self.pids))
+            )  # one that was killed takes a moment
         return self._process.returncode, stderr
 
 
@@ -177,7 +179,7 @@ def test_a_second_signal_kills_the_workers_that_do_not_go(loop: str, tmp_path: P
     with running("has_workers_that_do_not_go", loop, str(log)) as program:
         program.read_pids()
         program.send(signal.SIGTERM)
-        _wait_for(log)  # the tool has been asked: so main has been cancelled
+        _wait_until(log.exists)  # the tool has been asked: so main has been cancelled
         program.send(signal.SIGTERM)
         code, stderr = program.end()
     assert code == 143
@@ -192,7 +194,6 @@ def test_after_shutdown_timeout_the_workers_are_killed(loop: str, tmp_path: Path
         program.send(signal.SIGTERM)
         code, stderr = program.end()
     assert code == 143
-    assert log.read_text() == "no\n"
     assert "workers killed, for they did not close: 1" in stderr
 
 
@@ -345,10 +346,10 @@ def test_it_gives_the_handlers_back() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def _wait_for(path: Path) -> None:
+def _wait_until(condition: Callable[[], bool]) -> None:
     async def wait() -> None:
         with anyio.fail_after(PATIENCE_S / 2):
-            while not path.exists():
+            while not condition():
                 await anyio.sleep(0.005)
 
     anyio.run(wait)
