@@ -43,7 +43,11 @@ nitpick_ignore_regex = [
     (r"py:class", r"[A-Z][A-Za-z]?|[A-Z]\w*T|T_\w+|P|\.\.\.|Any|Self|optional"),
     # Private classes show through in signatures; what users need of them is told in words.
     (r"py:.*", r"(snakepit\.)?.*\._\w+.*"),
-    (r"py:class", r"Job|PendingCall|OnCancel|OnProgress|Reporter|PoolCore|Input|Desk"),
+    (
+        r"py:class",
+        r"Job|PendingCall|OnCancel|OnProgress|Reporter|PoolCore|Input|Desk|SessionRecord",
+    ),
+    (r"py:class", r"Abstract(Async)?ContextManager"),
 ]
 
 # Doctests are self-contained: each fence group may rely on these alone.

@@ -35,7 +35,7 @@ class CallContext:
 
     @property
     def session(self) -> dict[Any, Any]:
-        """What this worker keeps for this session: put there whatever its next calls shall find.
+        """What this worker keeps for this session; whatever its next calls shall find goes there.
 
         It is dropped when the session ends, and never travels. A call without a session has a dict of
         its own, which ends with it; so a tool need not ask whether there is a session.
