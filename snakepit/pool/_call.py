@@ -18,6 +18,7 @@ from snakepit.protocol import Buffers, Call, Item
 
 if TYPE_CHECKING:
     from snakepit._loops import Signal
+    from snakepit.pool._attending import Attendants, Nursery
     from snakepit.pool._deadlines import Alarm
     from snakepit.pool._progress import Feed
     from snakepit.pool._seat import Seat
@@ -63,6 +64,8 @@ class PendingCall:
     feed: Feed | None = None  # of a caller that wants to hear of its progress
     on_settled: Callable[[PendingCall], None] | None = None  # of one who waits for many
     follower: Follower | None = None  # asked before it is sent
+    nursery: Nursery | None = None  # for tasks that belong to it; see `_attending.py`
+    attendants: Attendants | None = None  # these tasks
     _changed: Signal | None = None  # somebody waits for it
 
     def __init__(

@@ -34,6 +34,7 @@ from snakepit.pool._stats import PoolStats, stats_of
 from snakepit.protocol import Buffers, EndSession, ToolInfo
 
 if TYPE_CHECKING:
+    from snakepit.pool._attending import Nursery
     from snakepit.pool._sessions import SessionRecord
     from snakepit.pool._settings import Settings
     from snakepit.pool._slot import Slot
@@ -69,6 +70,8 @@ class PoolCore:
             settings.sessions, self.scheduler, self.deadlines, self.now, self._forget_session
         )
         self._pipeline_check = False
+        self.nursery: Nursery | None = None  # for tasks of calls that have no task of their own
+        self.may_attend: bool = False  # any call may come to have such tasks
 
     # -- what callers do ---------------------------------------------------------------------
 
@@ -138,6 +141,8 @@ class PoolCore:
         if call.settled or call.given_up:
             return
         call.given_up, call.fate = True, fate
+        if call.attendants is not None:
+            call.attendants.cancel()
         if self.scheduler.withdraw(call):
             self.settle(call)
         else:
@@ -199,8 +204,10 @@ class PoolCore:
             self.errors += 1
             if call.given_up and call.feed is not None:
                 call.feed.stop()
+        if call.attendants is not None:
+            call.attendants.cancel()
         call.wake()
-        if call.on_settled is not None:
+        if call.on_settled is not None and not call.attendants:  # else the last of these does
             call.on_settled(call)
 
     def ready(self, worker: Worker, tools: dict[str, ToolInfo]) -> None:
@@ -250,6 +257,8 @@ class PoolCore:
                 if may_have_run:
                     call.retries_left -= 1
                     call.may_have_run = True
+                    if call.attendants is not None:
+                        call.attendants.cancel()
                 again.append(call)
         self.put_back(again, now)
         if self.closing.is_set():

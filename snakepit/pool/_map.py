@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.errors import ConfigError, PoolBrokenError, PoolClosedError
+from snakepit.pool._attending import Nursery
 from snakepit.pool._groups import raise_lone
 from snakepit.pool._inputs import Input, length_of, open_input
 from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S, PREFETCH_MAX
@@ -58,6 +59,7 @@ async def open_map(
     )
     try:
         async with anyio.create_task_group() as tasks:
+            results._nursery = Nursery(tasks)
             tasks.start_soon(results._run, name=f"{core.settings.name}: input of map")
             try:
                 yield results
@@ -90,6 +92,7 @@ class Results(AsyncIterator[Any]):
         self._line: deque[Entry] = deque()
         self._running: dict[PendingCall, None] = {}
         self._held = self._settled_count = self._taken_count = 0
+        self._nursery: Nursery | None = None  # for tasks of its calls
         # Shielded: it ends because the block does, and not sooner than the block's own clean-up.
         self._scope = anyio.CancelScope(shield=True)
         self._exhausted = self._closed = False
@@ -148,7 +151,7 @@ class Results(AsyncIterator[Any]):
             return not self._running
         if self._line:
             first = self._line[0]
-            return isinstance(first, Exception) or first.settled
+            return isinstance(first, Exception) or first not in self._running
         return self._exhausted and not self._held
 
     def _check_open(self) -> None:
@@ -251,7 +254,7 @@ class Results(AsyncIterator[Any]):
         self._running[call] = None
         if self._ordered:
             self._line.append(call)
-        call.on_settled = self._settled
+        call.on_settled, call.nursery = self._settled, self._nursery
         if call.settled:
             self._settled(call)
 

@@ -30,6 +30,7 @@ from snakepit.options import (
     Startup,
     Stop,
 )
+from snakepit.pool._attending import Nursery
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
 from snakepit.pool._groups import raise_lone
@@ -155,6 +156,7 @@ async def _run_slots(core: PoolCore, settings: Settings, desk: Desk) -> None:
     startup = settings.startup
     with anyio.CancelScope(shield=True):
         async with anyio.create_task_group() as service:
+            core.nursery = Nursery(service)
             service.start_soon(core.deadlines.watch, name=f"{settings.name}: deadlines")
             service.start_soon(desk.serve, name=f"{settings.name}: futures")
             async with anyio.create_task_group() as slots:

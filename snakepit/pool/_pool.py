@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.errors import ConfigError, InvalidParamsError, PoolBrokenError
+from snakepit.pool._attending import block_of, finish
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
@@ -115,8 +116,8 @@ class Pool(TypedCalls, SessionCalls):
         )
         if on_progress is not None:
             await listen(self._core, call, on_progress)
-        body, buffers = await self._finish(call)
-        return decode_value(body, buffers)
+        await finish(self._core, call)
+        return decode_value(*call.outcome())
 
     @asynccontextmanager
     async def stream(
@@ -150,15 +151,16 @@ class Pool(TypedCalls, SessionCalls):
         _check_window(window)
         call = self._submit(tool, params, session=session, timeout=timeout, window=window)
         stream: Stream[Any] = Stream(call)
-        try:
-            yield stream
-        finally:
-            stream.close()
-            if call.session is not None:
-                self._core.sessions.stream_left(call.session)
-            if not call.settled:
-                self._core.give_up(call)
-                await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
+        async with block_of(self._core, call):
+            try:
+                yield stream
+            finally:
+                stream.close()
+                if call.session is not None:
+                    self._core.sessions.stream_left(call.session)
+                if not call.settled:
+                    self._core.give_up(call)
+                    await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
 
     def map(
         self,
@@ -223,7 +225,8 @@ class Pool(TypedCalls, SessionCalls):
         self._core.refuse_if_shut()
         body, buffers = encode_params(pickle_call(func, args))
         call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None, attended=True)
-        value: T = unpickle_outcome(decode_value(*await self._finish(call)))
+        await finish(self._core, call)
+        value: T = unpickle_outcome(decode_value(*call.outcome()))
         return value
 
     def bind(
@@ -354,23 +357,6 @@ class Pool(TypedCalls, SessionCalls):
             attended=attended,
             session=None if session is None else session_named(self, session),
         )
-
-    async def _finish(self, call: PendingCall) -> Any:
-        """Wait for the outcome; if that is cut short, stop the call first."""
-        try:
-            while not call.settled:
-                worker = call.worker
-                if worker is not None and worker.reading is not None and worker.reading.is_free:
-                    await worker.reading.read_as_caller()
-                else:
-                    call.attended = False
-                    await call.changed()
-        except BaseException:
-            call.attended = False
-            self._core.give_up(call)
-            await call.until_settled()  # noqa: ASYNC102 - as in stream
-            raise
-        return call.outcome()  # noqa: ASYNC910 - no call settles before it was sent
 
     def _check_caller(self) -> None:
         if self._fork_generation != fork_generation():

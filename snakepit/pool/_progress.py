@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
+from snakepit.pool._attending import attending
 from snakepit.protocol import Progress
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ async def listen(  # noqa: ASYNC910 - no call settles before it was sent
     Raises what `on_progress` raises, a cancellation in it too, when the call has been stopped.
     """
     feed = call.feed = Feed()
-    try:
+    async with attending(core, call):  # its tasks run while an update is being shown
         with feed.listening:
             while True:
                 update = feed.take()
@@ -64,10 +65,6 @@ async def listen(  # noqa: ASYNC910 - no call settles before it was sent
                     break
                 else:
                     await call.changed()
-    except BaseException:
-        core.give_up(call)
-        await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
-        raise
 
 
 def check_on_progress(on_progress: object) -> None:
