@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from snakepit._progress_bar import progress as progress
     from snakepit.errors import CallTimeoutError as CallTimeoutError
     from snakepit.errors import ConfigError as ConfigError
+    from snakepit.errors import HostToolError as HostToolError
     from snakepit.errors import InvalidParamsError as InvalidParamsError
     from snakepit.errors import PoolBrokenError as PoolBrokenError
     from snakepit.errors import PoolClosedError as PoolClosedError
     from snakepit.errors import PoolSaturatedError as PoolSaturatedError
     from snakepit.errors import ProtocolError as ProtocolError
     from snakepit.errors import QueueTimeoutError as QueueTimeoutError
+    from snakepit.errors import ReentrancyError as ReentrancyError
     from snakepit.errors import SerializationError as SerializationError
     from snakepit.errors import SessionBusyError as SessionBusyError
     from snakepit.errors import SessionLostError as SessionLostError
@@ -63,12 +65,14 @@ _HOMES = {
     "snakepit.errors": (
         "CallTimeoutError",
         "ConfigError",
+        "HostToolError",
         "InvalidParamsError",
         "PoolBrokenError",
         "PoolClosedError",
         "PoolSaturatedError",
         "ProtocolError",
         "QueueTimeoutError",
+        "ReentrancyError",
         "SerializationError",
         "SessionBusyError",
         "SessionLostError",

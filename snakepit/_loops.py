@@ -54,6 +54,7 @@ class Loop(ABC):
 
     now: Callable[[], float]
     new_signal: Callable[[], Signal]
+    current_task: Callable[[], object]
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
 
     @abstractmethod
@@ -85,6 +86,7 @@ class TrioLoop(Loop):
     """trio's own primitives."""
 
     new_signal = staticmethod(trio.Event)
+    current_task = staticmethod(trio.lowlevel.current_task)
     checkpoint_if_cancelled = staticmethod(trio.lowlevel.checkpoint_if_cancelled)
 
     def __init__(self) -> None:
@@ -122,6 +124,7 @@ class AsyncioLoop(Loop):
     """asyncio's own primitives."""
 
     new_signal = staticmethod(asyncio.Event)
+    current_task = staticmethod(asyncio.current_task)
     checkpoint_if_cancelled = staticmethod(anyio.lowlevel.checkpoint_if_cancelled)
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ from snakepit.errors._errors import PoolClosedError as PoolClosedError
 from snakepit.errors._errors import PoolSaturatedError as PoolSaturatedError
 from snakepit.errors._errors import ProtocolError as ProtocolError
 from snakepit.errors._errors import QueueTimeoutError as QueueTimeoutError
+from snakepit.errors._errors import ReentrancyError as ReentrancyError
 from snakepit.errors._errors import SerializationError as SerializationError
 from snakepit.errors._errors import SessionBusyError as SessionBusyError
 from snakepit.errors._errors import SessionLostError as SessionLostError
@@ -24,18 +25,24 @@ from snakepit.errors._errors import ToolCancelled as ToolCancelled
 from snakepit.errors._errors import ToolNotFoundError as ToolNotFoundError
 from snakepit.errors._errors import WorkerDiedError as WorkerDiedError
 from snakepit.errors._errors import WorkerStartError as WorkerStartError
+from snakepit.errors._tool_error import HostToolError as HostToolError
+from snakepit.errors._tool_error import RemoteError as RemoteError
 from snakepit.errors._tool_error import ToolError as ToolError
+from snakepit.errors._tool_error import host_tool_error as host_tool_error
 from snakepit.errors._tool_error import tool_error as tool_error
 
 __all__ = [
     "CallTimeoutError",
     "ConfigError",
+    "HostToolError",
     "InvalidParamsError",
     "PoolBrokenError",
     "PoolClosedError",
     "PoolSaturatedError",
     "ProtocolError",
     "QueueTimeoutError",
+    "ReentrancyError",
+    "RemoteError",
     "SerializationError",
     "SessionBusyError",
     "SessionLostError",
@@ -46,6 +53,7 @@ __all__ = [
     "ToolNotFoundError",
     "WorkerDiedError",
     "WorkerStartError",
+    "host_tool_error",
     "tool_error",
 ]
 

@@ -58,15 +58,21 @@ class ProtocolError(SnakepitError):
 
 
 class ToolNotFoundError(SnakepitError, LookupError):
-    """No such tool; the call never ran. Fields: `tool`, `near` (similar names that exist)."""
+    """No such tool; the call never ran. Also raised in a worker that asks for an unknown host tool.
 
-    def __init__(self, tool: str, near: tuple[str, ...] = ()) -> None:
-        super().__init__(tool, near)
+    Fields: `tool`, `near` (similar names that exist), `side` ("worker" or "host": who lacks it).
+    """
+
+    def __init__(self, tool: str, near: tuple[str, ...] = (), side: str = "worker") -> None:
+        super().__init__(tool, near, side)
         self.tool: str = tool
         self.near: tuple[str, ...] = near
+        self.side: str = side
 
     def __str__(self) -> str:
         hint = f"; did you mean {' or '.join(map(repr, self.near))}?" if self.near else ""
+        if self.side == "host":
+            return f"the host offers no tool {self.tool!r} to this call{hint}"
         return f"the workers of this pool have no tool {self.tool!r}{hint}"
 
 
@@ -214,6 +220,23 @@ class PoolSaturatedError(SnakepitError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message: str = message
+
+
+class ReentrancyError(PoolSaturatedError):
+    """The call could only wait for itself: all workers that could run it wait for it to end.
+
+    The call never ran. It comes from calls that a host tool makes for a tool that waits for it, or
+    from a call inside a stream that nobody reads meanwhile. Use a larger pool, another pool, or make
+    the call elsewhere. Fields: `message`, `chain` (the calls that wait, outermost first, then this one).
+    """
+
+    def __init__(self, message: str, chain: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.args = (message, chain)
+        self.chain: tuple[str, ...] = chain
+
+    def __str__(self) -> str:
+        return f"{self.message}: {' → '.join(self.chain)}" if self.chain else self.message
 
 
 class PoolClosedError(SnakepitError):

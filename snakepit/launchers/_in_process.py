@@ -38,6 +38,7 @@ from snakepit.protocol import PROTOCOL_VERSION, Goodbye, Hello, Start, ToWorker,
 from snakepit.transports import MemoryTransport
 from snakepit.transports._memory import MemoryLink
 from snakepit.worker._execution import Execution
+from snakepit.worker._host_calls import HostCalls
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._offer import (
     Offer,
@@ -179,7 +180,8 @@ class InProcessWorker(Launched):
             return 1
         interrupt = Interrupt()
         reporter = LoopReporter(wire, interrupt, self._loop)
-        execution = Execution(wire, interrupt, offer.callable, thread.wait, reporter)
+        host_calls = HostCalls(wire, interrupt, thread.wait_anywhere, thread.feed)
+        execution = Execution(wire, interrupt, offer.callable, thread.wait, reporter, host_calls)
         lane = make_lane(
             self._loop.is_trio, execution, interrupt, hooks, thread, offer.callable, wire.drained
         )

@@ -59,8 +59,9 @@ class InProcessLane(LoopLane):
         if (job := self.running) is not None:
             job.cancelled = True
             self.grant(job, 0)
+            self._execution.host_calls.cancel(job)
 
-    def _call_soon(self, function: Callable[[], object]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         function()
 
     async def _execute(self, job: Job) -> None:

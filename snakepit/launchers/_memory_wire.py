@@ -49,7 +49,6 @@ class MemoryWire:
         """
         data = self._packer.pack(message)
         if data is None:
-            # Only the lane sends large values, one at a time: their numbers need no lock.
             frames = self._packer.pack_parts(message)
             data = b"".join(part for frame in frames for part in frame if part is not None)
         self._loop.call(self._put, message, data)

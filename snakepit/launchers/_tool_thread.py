@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from _queue import Empty, SimpleQueue
+from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
 from threading import Thread
@@ -99,6 +100,11 @@ class ToolThread:
         except Empty:
             self._loop.call(self._begin_wait, waiting)
             return queue.get()
+
+    def wait_anywhere(self, queue: SimpleQueue[T]) -> T:
+        """The same in any thread; those that a tool has started wait as they wait for anything."""
+        here = self._thread is not None and self._thread.ident == get_ident()
+        return self.wait(queue) if here else queue.get()
 
     def feed(self, queue: SimpleQueue[T], item: T) -> None:
         """On the loop: fill a queue that the thread may be waiting for."""

@@ -17,11 +17,14 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
 from trio.lowlevel import enable_ki_protection
+
+from snakepit.pool._ancestry import Link, link
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
@@ -49,7 +52,8 @@ class Attendant:
     ) -> None:
         self._attendants, self._function = attendants, function
         self.name: str = name
-        self._scope = anyio.CancelScope()
+        expires_at = attendants.call.expires_at
+        self._scope = anyio.CancelScope(deadline=inf if expires_at is None else expires_at)
 
     @property
     def is_cancelled(self) -> bool:
@@ -63,6 +67,9 @@ class Attendant:
     async def run(self) -> None:  # noqa: ASYNC910 - as long as its function
         """The task."""
         attendants = self._attendants
+        # What it calls is called for this call, by the pool's rule of who may wait for whom.
+        here = Link(attendants.core, attendants.call, self.name)
+        link.set(here)
         try:
             with self._scope:
                 if not self.is_cancelled:
@@ -74,6 +81,7 @@ class Attendant:
         except BaseException as error:
             attendants.failed(error)
         finally:
+            here.is_broken = True
             attendants.ended(self)
 
 

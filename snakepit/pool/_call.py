@@ -18,7 +18,9 @@ from snakepit.protocol import Buffers, Call, Item
 
 if TYPE_CHECKING:
     from snakepit._loops import Signal
-    from snakepit.pool._attending import Attendants, Nursery
+    from snakepit.pool._ancestry import Link
+    from snakepit.pool._attending import Attendant, Attendants, Nursery
+    from snakepit.pool._core import PoolCore
     from snakepit.pool._deadlines import Alarm
     from snakepit.pool._progress import Feed
     from snakepit.pool._seat import Seat
@@ -66,6 +68,14 @@ class PendingCall:
     follower: Follower | None = None  # asked before it is sent
     nursery: Nursery | None = None  # for tasks that belong to it; see `_attending.py`
     attendants: Attendants | None = None  # these tasks
+    host_calls: dict[tuple[str, int], Attendant] | None = None  # under way, by worker and number
+    # Of calls that are made for others, see `_ancestry.py`: for whom, in which pool, by which task.
+    link: Link | None = None
+    core: PoolCore | None = None
+    task: object = None
+    below: dict[PendingCall, None] | None = None  # those made for this one that have not settled
+    reader: object = None  # of a stream: the task that reads, as far as is known
+    awaited = False  # of a stream: it does so now
     _changed: Signal | None = None  # somebody waits for it
 
     def __init__(

@@ -25,8 +25,10 @@ from snakepit.errors import (
     QueueTimeoutError,
     WorkerDiedError,
 )
+from snakepit.pool._ancestry import choose_place, join, leave, link, recheck_all, watch
 from snakepit.pool._call import Follower, PendingCall
 from snakepit.pool._deadlines import Deadlines
+from snakepit.pool._host_tools import HostTools
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Phase, Seat
 from snakepit.pool._sessions import SessionTable
@@ -72,6 +74,8 @@ class PoolCore:
         self._pipeline_check = False
         self.nursery: Nursery | None = None  # for tasks of calls that have no task of their own
         self.may_attend: bool = False  # any call may come to have such tasks
+        self.has_nested: bool = False  # calls were made for others
+        self.host_tools: HostTools = HostTools()
 
     # -- what callers do ---------------------------------------------------------------------
 
@@ -92,6 +96,8 @@ class PoolCore:
     ) -> PendingCall:
         """Take a call in, if `refuse_if_shut` does not; it begins at once where a worker is free."""
         place = None if session is None else self._place(session)
+        if (above := link.get()) is not None:
+            place = choose_place(self, place, above, tool, awaited=not window)
         if place is None and self.scheduler.is_full():
             self.saturated += 1
             raise self.saturated_error(self.scheduler.waiting)
@@ -100,9 +106,7 @@ class PoolCore:
             timeout = info.timeout_s
         if timeout is None:
             timeout = self.settings.call_timeout
-        may_repeat = (
-            info.idempotent if idempotent is None and info is not None else bool(idempotent)
-        )
+        repeats = info.idempotent if idempotent is None and info is not None else bool(idempotent)
         call = PendingCall(
             next(_call_numbers),
             tool,
@@ -112,7 +116,7 @@ class PoolCore:
             info=info,
             timeout=timeout,
             expires_at=None if timeout is None else now + timeout,
-            retries_left=self.settings.retries if may_repeat and not window else 0,
+            retries_left=self.settings.retries if repeats and not window else 0,
             window=window,
         )
         if call.expires_at is not None:
@@ -121,6 +125,8 @@ class PoolCore:
         if follower is not None:  # it may change its mind until the call begins
             call.follower, call.on_settled = follower, follower.settled
             call.prefetchable = False
+        if above is not None:
+            join(self, call, above)
         self.requests += 1
         if place is not None:
             self.sessions.begin(call, *place, now)
@@ -133,6 +139,8 @@ class PoolCore:
             if self.scheduler.submit(call):  # else those before it wait, and so does it
                 self.dispatch(now)
         self._limit_wait(call, now)
+        if above is not None:
+            watch(self, call)
         return call
 
     @enable_ki_protection
@@ -148,15 +156,6 @@ class PoolCore:
         else:
             assert call.worker is not None
             call.worker.cancel(call)
-
-    @enable_ki_protection
-    def stop_session(self, record: SessionRecord, why: str) -> list[PendingCall]:
-        """Take no more calls in this session and stop those that it has; returns these."""
-        record.over = why
-        calls = list(record.calls.values())
-        for call in calls:
-            self.give_up(call, record.over_error())
-        return calls
 
     # -- what workers do ---------------------------------------------------------------------
 
@@ -198,6 +197,8 @@ class PoolCore:
         if call.session is not None:
             self.sessions.settled(call, None if call.worker is None else call.worker.seat)
         call.worker = None
+        if call.link is not None:
+            leave(call)
         for alarm in call.alarms:
             self.deadlines.cancel(alarm)
         if call.given_up or call.error is not None:
@@ -298,6 +299,8 @@ class PoolCore:
         """Wake whoever waits for readiness."""
         self.progress.set()
         self.progress = anyio.Event()
+        if self.has_nested:
+            recheck_all(self.scheduler.queued())
 
     # -- the end -----------------------------------------------------------------------------
 

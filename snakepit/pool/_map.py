@@ -93,6 +93,7 @@ class Results(AsyncIterator[Any]):
         self._running: dict[PendingCall, None] = {}
         self._held = self._settled_count = self._taken_count = 0
         self._nursery: Nursery | None = None  # for tasks of its calls
+        self._task = core.loop.current_task()  # whoever waits for them
         # Shielded: it ends because the block does, and not sooner than the block's own clean-up.
         self._scope = anyio.CancelScope(shield=True)
         self._exhausted = self._closed = False
@@ -254,7 +255,7 @@ class Results(AsyncIterator[Any]):
         self._running[call] = None
         if self._ordered:
             self._line.append(call)
-        call.on_settled, call.nursery = self._settled, self._nursery
+        call.on_settled, call.nursery, call.task = self._settled, self._nursery, self._task
         if call.settled:
             self._settled(call)
 

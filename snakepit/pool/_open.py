@@ -34,9 +34,9 @@ from snakepit.pool._attending import Nursery
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
 from snakepit.pool._groups import raise_lone
-from snakepit.pool._pool import Pool, raise_start_error
+from snakepit.pool._pool import Pool
 from snakepit.pool._settings import Settings, make_settings
-from snakepit.pool._slot import Slot
+from snakepit.pool._slot import Slot, raise_start_error
 from snakepit.transports import Transport
 from snakepit.worker import _target
 

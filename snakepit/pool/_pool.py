@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal, TypeVar, TypeVarTuple, cast
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.lowlevel
 
-from snakepit.errors import ConfigError, InvalidParamsError, PoolBrokenError
+from snakepit.errors import InvalidParamsError
+from snakepit.pool._ancestry import OpenStream
 from snakepit.pool._attending import block_of, finish
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
 from snakepit.pool._executor import PoolExecutor
 from snakepit.pool._functions import pickle_call, refuse_strangers, unpickle_outcome
+from snakepit.pool._host_tools import HostToolCalls, HostTools
 from snakepit.pool._map import Results, open_map
 from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._session import Session, SessionCalls, session_named
 from snakepit.pool._settings import check_timeout
-from snakepit.pool._slot import WorkerInfo
+from snakepit.pool._slot import WorkerInfo, raise_start_error
 from snakepit.pool._stats import PoolStats
-from snakepit.pool._stream import Stream
+from snakepit.pool._stream import Stream, check_window
 from snakepit.pool._tools import ToolSpec, as_params, find_tool, specs_of
 from snakepit.pool._typed import TypedCalls
 from snakepit.pool._views import BoundPool
@@ -34,10 +36,8 @@ from snakepit.worker._functions import RUN_SYNC
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-WINDOW_MAX = 2**16
 
-
-class Pool(TypedCalls, SessionCalls):
+class Pool(TypedCalls, SessionCalls, HostToolCalls):
     """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
 
     It belongs to the event loop that opened it.
@@ -148,12 +148,13 @@ class Pool(TypedCalls, SessionCalls):
         Raises: as `execute`, where the next chunk is awaited; what is wrong with the call on entering.
         """
         self._check_caller()
-        _check_window(window)
+        check_window(window)
         call = self._submit(tool, params, session=session, timeout=timeout, window=window)
-        stream: Stream[Any] = Stream(call)
+        stream: Stream[Any] = Stream(self._core, call)
         async with block_of(self._core, call):
             try:
-                yield stream
+                with OpenStream(self._core, call):
+                    yield stream
             finally:
                 stream.close()
                 if call.session is not None:
@@ -250,6 +251,31 @@ class Pool(TypedCalls, SessionCalls):
             idempotent=idempotent,
             on_progress=on_progress,
         )
+
+    def add_host_tool(
+        self,
+        func: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        session: str | Session | None = None,
+    ) -> ToolSpec:
+        """Let workers call this function, and return what it is known as; see `host_tool`.
+
+        `session`: for the calls of this open session alone. Raises further: SessionNotFoundError.
+        """
+        core, offers = self._core, self._core.host_tools
+        if session is not None:
+            record = core.sessions.named(session_named(self, session))
+            if record.host_tools is None:
+                record.host_tools = HostTools()
+            offers = record.host_tools
+        spec = offers.add(func, name, description)
+        core.may_attend = True
+        return spec
+
+    def _offer(self, func: Callable[..., Any], name: str | None, description: str | None) -> None:
+        self.add_host_tool(func, name=name, description=description)
 
     def as_executor(self) -> Executor:
         """The pool as a `concurrent.futures.Executor`, for code that wants one. From any thread.
@@ -368,19 +394,3 @@ class Pool(TypedCalls, SessionCalls):
                 "a pool belongs to the event loop that opened it; from another thread use "
                 "anyio.from_thread, or open_pool_sync, which gives scripts a pool without async"
             )
-
-
-def raise_start_error(core: PoolCore) -> None:
-    """Raise what kept a worker from starting, if one could not."""
-    for slot in core.slots:
-        error = slot.start_error or (slot.worker.death if slot.given_up else None)
-        if error is not None:
-            raise type(error)(*error.args)
-    if core.broken is not None:
-        raise PoolBrokenError(*core.broken.args)
-
-
-def _check_window(window: object) -> None:
-    whole = isinstance(window, int) and not isinstance(window, bool)
-    if not whole or not 1 <= cast("int", window) <= WINDOW_MAX:
-        raise ConfigError("window", window, f"a whole number from 1 to {WINDOW_MAX}")

@@ -12,11 +12,15 @@ from snakepit.errors import (
     SnakepitError,
     ToolNotFoundError,
 )
+from snakepit.pool._ancestry import stalled
 from snakepit.pool._call import PendingCall
+from snakepit.pool._host_tools import begin_host_call, cancel_host_call
 from snakepit.protocol import (
     End,
     Failure,
     Goodbye,
+    HostCall,
+    HostCancel,
     Item,
     Progress,
     Result,
@@ -48,6 +52,8 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
             if not call.given_up:
                 call.items.append(message)
                 call.wake()
+                if not call.credit and call.below:
+                    stalled(core, call)
         elif isinstance(message, LAST_WORDS):
             call = _take(
                 worker, message.id, now, ran=not isinstance(message, Settled) or message.ran
@@ -57,6 +63,10 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
                 core.settle(call)
         elif isinstance(message, Progress):
             _show(worker, message)
+        elif isinstance(message, HostCall):
+            begin_host_call(core, worker, message)
+        elif isinstance(message, HostCancel):
+            cancel_host_call(worker, message)
         elif isinstance(message, Returned):
             _put_back(core, worker, message, now)
         elif not isinstance(message, Goodbye):

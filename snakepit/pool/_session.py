@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -11,9 +11,11 @@ from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
+from trio.lowlevel import enable_ki_protection
 
 from snakepit.errors import ConfigError
 from snakepit.options import AFFINITIES, DURATION, duration_s, is_duration
+from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._sessions import SESSION_ID_CHARS_MAX, SessionRecord
 from snakepit.pool._settings import is_utf8
 from snakepit.pool._typed import TypedCalls
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from snakepit.pool._stream import Stream
 
 
-class Session(TypedCalls):
+class Session(TypedCalls, HostToolCalls):
     """A session that a block holds: calls that find in the worker what those before them left there.
 
     `async with pool.session("user_42") as session: await session.execute(...)`; see `Pool.session`.
@@ -56,6 +58,9 @@ class Session(TypedCalls):
     def metadata(self) -> dict[str, Any]:
         """A dict of the caller's own, on this side; it is never sent."""
         return self._record.metadata
+
+    def _offer(self, func: Callable[..., Any], name: str | None, description: str | None) -> None:
+        self._pool.add_host_tool(func, name=name, description=description, session=self)
 
     async def execute(
         self,
@@ -218,12 +223,22 @@ def check_session_id(session_id: object) -> None:
 
 async def end_session(core: PoolCore, record: SessionRecord, why: str) -> None:  # noqa: ASYNC910 - as stopping takes
     """Stop what still runs in the session, then end it; to its end, whatever cancels us."""
-    calls = core.stop_session(record, why)
+    calls = _stop(core, record, why)
     try:
         if calls:
             await shielded(lambda: _settled(calls))
     finally:
         core.sessions.end(record)
+
+
+@enable_ki_protection
+def _stop(core: PoolCore, record: SessionRecord, why: str) -> list[PendingCall]:
+    """Take no more calls in this session and stop those that it has; returns these."""
+    record.over = why
+    calls = list(record.calls.values())
+    for call in calls:
+        core.give_up(call, record.over_error())
+    return calls
 
 
 async def _settled(calls: list[PendingCall]) -> None:  # noqa: ASYNC910 - at once if they have

@@ -27,6 +27,7 @@ from snakepit.pool._seat import Phase, Seat
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
     from snakepit.pool._deadlines import Alarm
+    from snakepit.pool._host_tools import HostTools
     from snakepit.pool._scheduler import Scheduler
 
 SESSION_ID_CHARS_MAX: Final = 1000  # with its name, its session and all a call has to fit a frame
@@ -62,6 +63,7 @@ class SessionRecord:
         self.ttl_s: float | None = ttl_s
         self.held: bool = held
         self.metadata: dict[str, Any] = {}
+        self.host_tools: HostTools | None = None  # for its calls alone
         self.seat: Seat[PendingCall] | None = None
         self.begun: bool = False
         self.calls: dict[int, PendingCall] = {}
@@ -173,6 +175,14 @@ class SessionTable:
         if record.seat is not seat and seat is not None:
             self._settle_at(record, seat)
         self._scheduler.pin(call, seat, now)
+
+    def named(self, session: str | SessionRecord) -> SessionRecord:
+        """The session, which must be open. Raises SessionNotFoundError, SessionLostError."""
+        record = self._live.get(session) if isinstance(session, str) else session
+        if record is None:
+            raise SessionNotFoundError(str(session), "is not open")
+        record.refuse_if_over()
+        return record
 
     def find_to_end(self, session_id: str) -> SessionRecord | None:
         """The session that shall be ended; None if it was lost: then that is all.

@@ -9,6 +9,7 @@ import anyio
 from attrs import frozen
 from trio.lowlevel import enable_ki_protection
 
+from snakepit.errors import PoolBrokenError
 from snakepit.pool._seat import Phase
 from snakepit.pool._worker import Worker
 from snakepit.process import resident_mb
@@ -122,3 +123,13 @@ class Slot:
         self._generation += 1
         worker_id = f"{self._core.settings.name}-{self._number}.{self._generation}"
         return Worker(self._core, worker_id, tainted_until=tainted_until)
+
+
+def raise_start_error(core: PoolCore) -> None:
+    """Raise what kept a worker from starting, if one could not."""
+    for slot in core.slots:
+        error = slot.start_error or (slot.worker.death if slot.given_up else None)
+        if error is not None:
+            raise type(error)(*error.args)
+    if core.broken is not None:
+        raise PoolBrokenError(*core.broken.args)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
 
+from snakepit.errors import ConfigError
+from snakepit.pool._ancestry import recheck
 from snakepit.protocol import Credit, decode_value
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
+    from snakepit.pool._core import PoolCore
 
 
 T = TypeVar("T")
+
+WINDOW_MAX: Final = 2**16
 
 
 class Stream(AsyncIterator[T]):
@@ -24,8 +29,9 @@ class Stream(AsyncIterator[T]):
     hands together: a slow reader slows the tool down. One task reads at a time.
     """
 
-    def __init__(self, call: PendingCall) -> None:
+    def __init__(self, core: PoolCore, call: PendingCall) -> None:
         self._call = call
+        self._current_task = core.loop.current_task
         self._owed = 0  # items taken whose credit has not been given back yet
         self._reading = anyio.ResourceGuard("reading")
         self._closed = False
@@ -57,15 +63,37 @@ class Stream(AsyncIterator[T]):
                 if call.settled:
                     call.outcome_of_stream()
                     raise StopAsyncIteration
-                await call.changed()
+                if call.link is None:
+                    await call.changed()
+                else:
+                    await self._changed()
 
     def close(self) -> None:
         """Refuse further reading; called when the block is left."""
         self._closed = True
 
+    async def _changed(self) -> None:
+        """Wait, for a call that was made for others: who waits may have to be refused."""
+        call = self._call
+        call.awaited = True
+        try:
+            recheck(call)
+            if not call.given_up:
+                await call.changed()
+        finally:
+            call.awaited = False
+
     def _give_credit(self) -> None:
         self._owed += 1
         if self._owed >= (self._call.window + 1) // 2 and self._call.worker is not None:
+            self._call.reader = self._current_task()
             self._call.credit += self._owed
             self._call.worker.tell(Credit(self._call.id, self._owed))
             self._owed = 0
+
+
+def check_window(window: object) -> None:
+    """Raise ConfigError for what is no window."""
+    whole = isinstance(window, int) and not isinstance(window, bool)
+    if not whole or not 1 <= cast("int", window) <= WINDOW_MAX:
+        raise ConfigError("window", window, f"a whole number from 1 to {WINDOW_MAX}")

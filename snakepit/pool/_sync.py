@@ -24,6 +24,7 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from snakepit.errors import PoolClosedError
+from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._inputs import open_input_in_threads
 from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool
@@ -66,7 +67,7 @@ class Updates:
                 self._portal.start_task_soon(shown.set)
 
 
-class SyncPool(SyncTypedCalls):
+class SyncPool(SyncTypedCalls, HostToolCalls):
     """A pool for blocking code; may be used from any number of threads.
 
     Each method does what its namesake of `Pool` does, and blocks for it. An exception that interrupts
@@ -180,6 +181,29 @@ class SyncPool(SyncTypedCalls):
     def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run any importable or picklable function in a worker; see `Pool.run_sync`."""
         return self._wait(lambda: self._pool.run_sync(func, *args))
+
+    def add_host_tool(
+        self,
+        func: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        session: str | SyncSession | None = None,
+    ) -> ToolSpec:
+        """Let workers call this function; see `Pool.add_host_tool`.
+
+        It runs in the thread of the pool's loop; to use this pool, or to block for long, make it
+        async and do that by `anyio.to_thread.run_sync`.
+        """
+        self._check_open()
+        return self._portal.call(
+            lambda: self._pool.add_host_tool(
+                func, name=name, description=description, session=session_of(session)
+            )
+        )
+
+    def _offer(self, func: Callable[..., Any], name: str | None, description: str | None) -> None:
+        self.add_host_tool(func, name=name, description=description)
 
     def as_executor(self) -> Executor:
         """The pool as a `concurrent.futures.Executor`; see `Pool.as_executor`.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
+from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._progress import OnProgress
 from snakepit.pool._session import Session
 from snakepit.pool._sync_typed import SyncTypedCalls
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from snakepit.pool._sync import SyncPool
 
 
-class SyncSession(SyncTypedCalls):
+class SyncSession(SyncTypedCalls, HostToolCalls):
     """A session for blocking code; each method does what its namesake of `Session` does."""
 
     def __init__(self, pool: SyncPool, session: Session) -> None:
@@ -22,6 +23,9 @@ class SyncSession(SyncTypedCalls):
 
     def __repr__(self) -> str:
         return f"<snakepit.SyncSession of {self._session!r}>"
+
+    def _offer(self, func: Callable[..., Any], name: str | None, description: str | None) -> None:
+        self._pool.add_host_tool(func, name=name, description=description, session=self)
 
     @property
     def id(self) -> str:

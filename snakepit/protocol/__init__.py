@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ._exceptions import args_of as args_of
 from ._exceptions import describe as describe
 from ._exceptions import rebuild as rebuild
+from ._exceptions import rebuild_host_error as rebuild_host_error
 from ._framing import FRAME_BYTES_MAX as FRAME_BYTES_MAX
 from ._framing import PART_BYTES_MAX as PART_BYTES_MAX
 from ._framing import PREFIX_BYTES as PREFIX_BYTES
@@ -22,6 +24,10 @@ from ._messages import ErrorData as ErrorData
 from ._messages import Failure as Failure
 from ._messages import Goodbye as Goodbye
 from ._messages import Hello as Hello
+from ._messages import HostCall as HostCall
+from ._messages import HostCancel as HostCancel
+from ._messages import HostFailure as HostFailure
+from ._messages import HostReply as HostReply
 from ._messages import Item as Item
 from ._messages import Message as Message
 from ._messages import Part as Part
@@ -71,6 +77,10 @@ __all__ = [
     "FrameDecoder",
     "Goodbye",
     "Hello",
+    "HostCall",
+    "HostCancel",
+    "HostFailure",
+    "HostReply",
     "Item",
     "Message",
     "Packer",
@@ -87,6 +97,7 @@ __all__ = [
     "ToWorker",
     "ToolInfo",
     "Unpacker",
+    "args_of",
     "decode_to_host",
     "decode_to_worker",
     "decode_value",
@@ -97,5 +108,6 @@ __all__ = [
     "forget",
     "frame",
     "rebuild",
+    "rebuild_host_error",
     "transfer_of",
 ]

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Raw
 
-from snakepit.errors import SnakepitError, ToolError, tool_error
+from snakepit.errors import (
+    HostToolError,
+    RemoteError,
+    SnakepitError,
+    ToolError,
+    host_tool_error,
+    tool_error,
+)
 
 from ._framing import FRAME_BYTES_MAX
 from ._messages import NIL, ErrorData
 from ._values import decode, encode
+
+R = TypeVar("R", bound=RemoteError)
 
 TEXT_BYTES_MAX: Final = 64 * 2**10  # message; traceback; notes; args: each
 CAUSE_TEXT_BYTES_MAX: Final = 8 * 2**10  # the same, of each cause
@@ -55,32 +64,56 @@ def describe(error: BaseException, *, hide: Sequence[str] = (_LIBRARY,)) -> Erro
 
 def rebuild(data: ErrorData, *, tool: str, worker_id: str) -> ToolError:
     """The ToolError of a description, causes and notes included."""
-    error = _rebuild_one(data, tool, worker_id)
+
+    def make(data: ErrorData) -> ToolError:
+        return tool_error(tool=tool, worker_id=worker_id, **_parts_of(data))
+
+    return _rebuild_all(data, make, f"worker {worker_id}")
+
+
+def rebuild_host_error(data: ErrorData, *, tool: str) -> HostToolError:
+    """The HostToolError of a description, for the worker's side."""
+
+    def make(data: ErrorData) -> HostToolError:
+        return host_tool_error(tool=tool, **_parts_of(data))
+
+    return _rebuild_all(data, make, "the host")
+
+
+def args_of(data: ErrorData) -> tuple[Any, ...] | None:
+    """The arguments of the exception; None if they could not travel, or hold what this side lacks."""
+    try:
+        args = decode(data.args)
+    except SnakepitError:
+        return None
+    return args if type(args) is tuple else None
+
+
+def _rebuild_all(data: ErrorData, make: Callable[[ErrorData], R], place: str) -> R:
+    error = _with_notes(make(data), data)
     if data.traceback:
-        error.add_note(f"Traceback in worker {worker_id}:\n{data.traceback.rstrip()}")
+        error.add_note(f"Traceback in {place}:\n{data.traceback.rstrip()}")
     below, cause = error, data.cause
     for _ in range(CAUSES_MAX):
         if cause is None:
             break
-        below.__cause__ = _rebuild_one(cause, tool, worker_id)
-        below, cause = below.__cause__, cause.cause
+        above, below = below, _with_notes(make(cause), cause)
+        above.__cause__ = below
+        cause = cause.cause
     return error
 
 
-def _rebuild_one(data: ErrorData, tool: str, worker_id: str) -> ToolError:
-    try:
-        args = decode(data.args)
-    except SnakepitError:
-        args = None  # holds a class that this side lacks: the message has to do
-    error = tool_error(
-        tool=tool,
-        type=data.type,
-        message=data.message,
-        traceback=data.traceback,
-        worker_id=worker_id,
-        builtin=data.builtin,
-        args=args if type(args) is tuple else None,
-    )
+def _parts_of(data: ErrorData) -> dict[str, Any]:
+    return {
+        "type": data.type,
+        "message": data.message,
+        "traceback": data.traceback,
+        "builtin": data.builtin,
+        "args": args_of(data),
+    }
+
+
+def _with_notes(error: R, data: ErrorData) -> R:
     for note in data.notes:
         error.add_note(note)
     return error
@@ -106,9 +139,13 @@ def _describe_one(
 ) -> ErrorData:
     limit = TEXT_BYTES_MAX if outermost else CAUSE_TEXT_BYTES_MAX
     kind = type(error)
+    if isinstance(error, RemoteError):  # on its way through: it goes on as what it was
+        name, message = error.type, error.message
+    else:
+        name, message = f"{kind.__module__}.{kind.__qualname__}", _message(error)
     return ErrorData(
-        type=_clip(f"{kind.__module__}.{kind.__qualname__}", NAME_BYTES_MAX),
-        message=_clip(_message(error), limit),
+        type=_clip(name, NAME_BYTES_MAX),
+        message=_clip(message, limit),
         builtin=_builtin(kind),
         args=_args(error, limit),
         traceback=_clip(_traceback(error, hide, chain=outermost), limit),

@@ -109,6 +109,25 @@ class EndSession(Struct, array_like=True, tag=7):
     session: str
 
 
+class HostReply(Struct, array_like=True, tag=8):
+    """Host → worker, answers HostCall: the host tool returned."""
+
+    id: int
+    body: Raw = NIL
+    buffers: Buffers = ()
+
+
+class HostFailure(Struct, array_like=True, tag=9):
+    """Host → worker, answers HostCall: the host tool failed, or was not run.
+
+    `kind`: "tool" (it raised), "not_found", "params", "serialization" (of params or result).
+    """
+
+    id: int
+    kind: str
+    error: ErrorData
+
+
 class Part(Struct, array_like=True, tag=16):
     """Both ways: the next bytes of a transfer; `data` None forgets the transfer."""
 
@@ -189,9 +208,40 @@ class Progress(Struct, array_like=True, tag=41):
     message: str | None = None
 
 
-ToWorker: TypeAlias = Start | Call | Cancel | Credit | Recall | Shutdown | EndSession | Part
+class HostCall(Struct, array_like=True, tag=42):
+    """Worker → host: run a host tool for this call. `id` is the worker's number for it."""
+
+    id: int
+    call: int
+    tool: str
+    body: Raw = NIL
+    buffers: Buffers = ()
+
+
+class HostCancel(Struct, array_like=True, tag=43):
+    """Worker → host: nobody waits for this host call any more; not answered."""
+
+    id: int
+    call: int
+
+
+ToWorker: TypeAlias = (
+    Start | Call | Cancel | Credit | Recall | Shutdown | EndSession | HostReply | HostFailure | Part
+)
 ToHost: TypeAlias = (
-    Hello | Ready | Result | Failure | Item | End | Settled | Returned | Goodbye | Progress | Part
+    Hello
+    | Ready
+    | Result
+    | Failure
+    | Item
+    | End
+    | Settled
+    | Returned
+    | Goodbye
+    | Progress
+    | HostCall
+    | HostCancel
+    | Part
 )
 Message: TypeAlias = ToWorker | ToHost
 

@@ -8,6 +8,7 @@ over 1 MiB is itself sent as a transfer. A transfer that is given up ends with a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
@@ -19,6 +20,8 @@ from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, pref
 from snakepit.protocol._messages import (
     Buffer,
     Call,
+    HostCall,
+    HostReply,
     Item,
     Part,
     Result,
@@ -34,16 +37,18 @@ assert BUFFERS_MAX + 1 <= TRANSFERS_OPEN_MAX, "all transfers of one message, its
 _PART_HEAD: Final = b"\x93\x10\xcf"  # array of 3, tag 16, uint64: the transfer
 _PART_HEAD_BYTES: Final = len(_PART_HEAD) + 8 + 5  # ..., bin32: the bytes
 
-CARRIERS: Final = frozenset({Start, Call, Result, Item})  # the messages with a body
+CARRIERS: Final = frozenset(  # the messages with a body
+    {Start, Call, Result, Item, HostCall, HostReply}
+)
 Frame = tuple[bytes, memoryview | None]
 M = TypeVar("M")
 
 
 class Packer:
-    """Turns messages into frames, numbering the transfers of this direction."""
+    """Turns messages into frames, numbering the transfers of this direction. From any thread."""
 
     def __init__(self) -> None:
-        self._transfers = 0
+        self._numbers = itertools.count(1)
 
     def pack(self, message: Any) -> bytes | None:
         """The message as one frame; None if it must go in parts, see `pack_parts`."""
@@ -63,9 +68,8 @@ class Packer:
         if len(memoryview(body)) > PART_BYTES_MAX:
             buffers.append(memoryview(body))
             body = BODY_IN_TRANSFER
-        first = self._transfers + 1
-        self._transfers += len(buffers)
-        for number, buffer in enumerate(buffers, first):
+        numbers = tuple(next(self._numbers) for _ in buffers)
+        for number, buffer in zip(numbers, buffers, strict=True):
             for start in range(0, len(buffer) or 1, PART_BYTES_MAX):
                 yield _part_head(number, data := buffer[start : start + PART_BYTES_MAX]), data
         named = type(message)(
@@ -75,7 +79,7 @@ class Packer:
                 if name not in ("body", "buffers")
             },
             body=body,
-            buffers=tuple(range(first, first + len(buffers))),
+            buffers=numbers,
         )
         yield frame(encode_message(named)), None
 

@@ -16,6 +16,7 @@ from types import FrameType
 from snakepit.errors import ProtocolError
 from snakepit.protocol import PROTOCOL_VERSION, Goodbye, Hello, Start, ToWorker, describe
 from snakepit.worker._execution import Execution
+from snakepit.worker._host_calls import HostCalls
 from snakepit.worker._interrupt import INTERRUPT_SIGNAL, Interrupt
 from snakepit.worker._lane import Lane, MainLane
 from snakepit.worker._offer import Offer, build, could_not_start
@@ -57,7 +58,8 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
     except BaseException as error:
         return _could_not_start(wire, error)
     reader = Reader(wire)
-    execution = Execution(wire, interrupt, offer.callable, reader.wait)
+    host_calls = HostCalls(wire, interrupt, reader.wait_anywhere)
+    execution = Execution(wire, interrupt, offer.callable, reader.wait, host_calls=host_calls)
     lane = _choose_lane(start, execution, reader, interrupt, offer)
     service = Service(wire, lane, interrupt, offer.callable, cancel_grace_s=start.cancel_grace_s)
     reader.service = service

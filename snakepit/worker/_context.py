@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from snakepit.errors import ToolCancelled
 
 if TYPE_CHECKING:
+    from snakepit.worker._host_calls import HostCalls
     from snakepit.worker._job import Job
     from snakepit.worker._progress import Reporter
 
@@ -24,10 +26,25 @@ class CallContext:
     to, or None.
     """
 
-    __slots__ = ("_job", "_reporter", "_state", "call_id", "deadline", "session_id", "tool")
+    __slots__ = (
+        "_host_calls",
+        "_job",
+        "_reporter",
+        "_state",
+        "call_id",
+        "deadline",
+        "session_id",
+        "tool",
+    )
 
-    def __init__(self, job: Job, reporter: Reporter, state: dict[Any, Any] | None = None) -> None:
-        self._job, self._reporter, self._state = job, reporter, state
+    def __init__(
+        self,
+        job: Job,
+        reporter: Reporter,
+        host_calls: HostCalls,
+        state: dict[Any, Any] | None = None,
+    ) -> None:
+        self._job, self._reporter, self._host_calls, self._state = job, reporter, host_calls, state
         self.session_id: str | None = job.message.session
         self.call_id: int = job.id
         self.tool: str = job.tool
@@ -58,6 +75,33 @@ class CallContext:
             self._job.interrupted = True
             raise ToolCancelled("this call was cancelled")
 
+    def call_host(self, name: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Have the host run one of its host tools, and wait for its value. For sync tools.
+
+        It runs in the caller's own process, with what `pool.host_tool` has offered there and
+        nothing else. The wait ends with the call: `ToolCancelled`.
+
+        Raises: HostToolError: the host tool raised; also the builtin type that it raised.
+            ToolNotFoundError, InvalidParamsError, SerializationError: it was not run, or its value cannot
+            travel. RuntimeError: in an async tool, which would block its loop, or when the call is over.
+        """
+        return self._host_calls.call(self._job, name, params)
+
+    async def acall_host(self, name: str, params: Mapping[str, Any] | None = None) -> Any:
+        """As `call_host`, for async tools; any number of them at once.
+
+        Cancelling it cancels the host tool, and does not wait for its end; the call's caller does.
+        """
+        return await self._host_calls.acall(self._job, name, params)
+
+    @property
+    def host_tools(self) -> HostTools:
+        """The host's tools by name: `context().host_tools["name"](**params)`.
+
+        In a sync tool this is `call_host`, in an async one it is to be awaited.
+        """
+        return HostTools(self)
+
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Tell the caller how far this call is; `on_progress` of `pool.execute` hears it.
 
@@ -73,6 +117,23 @@ class CallContext:
         Raises: TypeError, ValueError: these are no such numbers, or no text.
         """
         self._reporter.report(self._job, done, total, message)
+
+
+class HostTools:
+    """`context().host_tools`: nobody asks the host for a name before it is called."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: CallContext) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        call = self._context.acall_host if self._context._job.is_async else self._context.call_host
+
+        def host_tool(**params: Any) -> Any:
+            return call(name, params)
+
+        return host_tool
 
 
 def context() -> CallContext:

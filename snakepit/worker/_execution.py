@@ -28,6 +28,7 @@ from snakepit.protocol import (
     encode_value,
 )
 from snakepit.worker._context import CallContext, current_context
+from snakepit.worker._host_calls import HostCalls
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
 from snakepit.worker._progress import Reporter
@@ -53,12 +54,14 @@ class Execution:
         tools: Mapping[str, Tool],
         wait: Callable[[SimpleQueue[int]], int] = SimpleQueue.get,
         reporter: Reporter | None = None,
+        host_calls: HostCalls | None = None,
     ) -> None:
         self._wire = wire
         self._wait = wait
         self._interrupt = interrupt
         self._tools = tools
         self._reporter = reporter or Reporter(wire, interrupt)
+        self.host_calls: HostCalls = host_calls or HostCalls(wire, interrupt)
         self.sessions = SessionStates()
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
@@ -71,7 +74,7 @@ class Execution:
             return None
         message = job.message
         state = None if message.session is None else self.sessions.of(message.session)
-        current_context.set(CallContext(job, self._reporter, state))
+        current_context.set(CallContext(job, self._reporter, self.host_calls, state))
         try:
             tool = find(self._tools, message.tool)
             if tool.streaming != (message.window > 0):
@@ -204,6 +207,8 @@ class Execution:
     def _answer(self, job: Job, outcome: ToHost) -> None:
         """Write the last message of a call, behind its last update."""
         job.over = True
+        if job.asked_host:
+            self.host_calls.finish(job)
         if job.report is not job.reported:
             self._reporter.send_last(job)
         self.send(outcome)

@@ -19,9 +19,11 @@ import sys
 from _thread import get_ident
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from snakepit.errors import ToolCancelled
+
+T = TypeVar("T")
 
 INTERRUPT_SIGNAL = signal.SIGURG
 _IMPORTLIB = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
@@ -70,17 +72,20 @@ class Interrupt:
         """True if what the signal found running may be interrupted."""
         return self.in_user_code and (frame is None or frame.f_code not in self.seams)
 
-    def masked(self, function: Callable[..., object], /, *args: object) -> None:
+    def is_home(self) -> bool:
+        """Is this the thread in which tools are interrupted?"""
+        return get_ident() == self._thread_id
+
+    def masked(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call code of this library that a tool has called, from any thread: no interrupt hits it.
 
         One that comes meanwhile does nothing; the I/O thread asks again.
         """
         if not self.in_user_code or get_ident() != self._thread_id:
-            function(*args)
-            return
+            return function(*args, **options)
         try:
             self.in_user_code = False
-            function(*args)
+            return function(*args, **options)
         finally:
             self.in_user_code = True
 

@@ -27,6 +27,8 @@ class Job:
     answered: bool = False  # its loop has heard of the cancel, or of a question since
     interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
     over: bool = False  # its outcome is being written
+    is_async: bool = False  # its tool is a task of the lane's loop
+    asked_host: bool = False  # it has made a host call
     # Of `context().progress()`, see `_progress.py`: the latest, the last one sent, and when the
     # next one may be sent (monotonic).
     report: Update | None = None

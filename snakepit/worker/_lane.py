@@ -15,6 +15,7 @@ from snakepit.worker._reader import HOOK
 from snakepit.worker._sessions import EndOfSession
 
 if TYPE_CHECKING:
+    from snakepit.protocol import HostFailure, HostReply
     from snakepit.worker._execution import Execution
     from snakepit.worker._job import Job
     from snakepit.worker._reader import Reader
@@ -45,11 +46,17 @@ class Lane(ABC):
     def cancel(self, job: Job) -> None:
         """Begin the cooperative end of the running job; `job.cancelled` is already set."""
         self.grant(job, 0)  # wakes a generator's lane that waits for credit
+        if job.asked_host:
+            self._execution.host_calls.cancel(job)
 
     def grant(self, job: Job, count: int) -> None:
         """Let a stream send further items."""
         if job.credits is not None:
             job.credits.put(count)
+
+    def answer(self, message: HostReply | HostFailure) -> None:
+        """The host has answered a host call."""
+        self._execution.host_calls.answer(message)
 
     def ask(self, job: Job) -> None:
         """Let the loop set `job.answered` when it next runs. Without a loop nobody answers."""

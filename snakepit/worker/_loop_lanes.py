@@ -10,6 +10,7 @@ only the tool's own steps can be interrupted, never the loop's machinery.
 from __future__ import annotations
 
 from _queue import Empty, SimpleQueue
+from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -80,6 +81,8 @@ class LoopLane(Lane):
         interrupt.seams.add(Interruptible._step.__code__)
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._poked: Any = None  # the loop's own kind of event
+        self._thread_id = 0
+        execution.host_calls.lane = self
         self._closing = False  # a generator: nothing cuts its `finally` short
 
     @abstractmethod
@@ -87,7 +90,11 @@ class LoopLane(Lane):
         """The loop runs: take hold of it."""
 
     @abstractmethod
-    def _call_soon(self, function: Callable[[], object]) -> None:
+    def new_event(self) -> Any:
+        """An event of the loop's own kind."""
+
+    @abstractmethod
+    def call_soon(self, function: Callable[[], object]) -> None:
         """Have the loop call this, from any thread; nothing if no loop runs."""
 
     @abstractmethod
@@ -102,6 +109,10 @@ class LoopLane(Lane):
     def _cancel_run(self) -> None:
         """Cancel what `_cancellable` runs, if it does. Runs on the loop."""
 
+    def is_here(self) -> bool:
+        """Is this the thread that runs the loop?"""
+        return get_ident() == self._thread_id
+
     def submit(self, job: Job) -> None:
         self._inbox.put(job)
         self._poke()
@@ -112,10 +123,10 @@ class LoopLane(Lane):
 
     def cancel(self, job: Job) -> None:
         super().cancel(job)
-        self._call_soon(lambda: self._deliver(job))
+        self.call_soon(lambda: self._deliver(job))
 
     def ask(self, job: Job) -> None:
-        self._call_soon(lambda: setattr(job, "answered", True))
+        self.call_soon(lambda: setattr(job, "answered", True))
 
     def stop(self) -> None:
         self._inbox.put(None)
@@ -123,7 +134,7 @@ class LoopLane(Lane):
 
     def _poke(self) -> None:
         """Wake whatever waits in `_until_poked`, from any thread."""
-        self._call_soon(lambda: self._poked.set())  # noqa: PLW0108 - the event of *then*, not of now
+        self.call_soon(lambda: self._poked.set())  # noqa: PLW0108 - the event of *then*, not of now
 
     def _deliver(self, job: Job) -> None:
         job.answered = True
@@ -132,6 +143,7 @@ class LoopLane(Lane):
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """`run`, on the loop."""
+        self._thread_id = get_ident()
         self._begin()
         await _maybe_await(self._initialize())
         self.started = True
@@ -169,6 +181,7 @@ class LoopLane(Lane):
                 await self._until_poked()
 
     async def _run(self, job: Job, tool: Tool, arguments: dict[str, Any]) -> None:
+        job.is_async = tool.is_async
         if not tool.is_async:
             self._execution.run(job, tool, arguments)
         elif tool.streaming:
@@ -246,11 +259,16 @@ class AsyncioLane(LoopLane):
         self._poked = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
 
+    def new_event(self) -> Any:
+        import asyncio
+
+        return asyncio.Event()
+
     def _cancel_run(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    def _call_soon(self, function: Callable[[], object]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         try:
             self._loop.call_soon_threadsafe(function)
         except (AttributeError, RuntimeError):
@@ -297,11 +315,16 @@ class TrioLane(LoopLane):
         self._poked = trio.Event()
         self._scope: trio.CancelScope | None = None
 
+    def new_event(self) -> Any:
+        import trio
+
+        return trio.Event()
+
     def _cancel_run(self) -> None:
         if self._scope is not None:
             self._scope.cancel()
 
-    def _call_soon(self, function: Callable[[], object]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         import trio
 
         try:

@@ -77,6 +77,10 @@ class Reader:
             finally:
                 self._baton.release()
 
+    def wait_anywhere(self, queue: SimpleQueue[T]) -> T:
+        """The same for any thread: one that a tool has started leaves the reading to others."""
+        return self.wait(queue) if get_ident() == self._main_thread else queue.get()
+
     def begin(self, what: int) -> None:
         """The main thread is busy from now on, with this call or with a hook."""
         self._busy_with = what

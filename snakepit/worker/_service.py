@@ -17,6 +17,8 @@ from snakepit.protocol import (
     Cancel,
     Credit,
     EndSession,
+    HostFailure,
+    HostReply,
     Recall,
     Returned,
     Settled,
@@ -103,6 +105,8 @@ class Service:
             self._wire.send(
                 Returned(tuple(i for i in message.ids if lane.waiting.pop(i, None) is not None))
             )
+        elif isinstance(message, HostReply | HostFailure):
+            lane.answer(message)
         elif isinstance(message, EndSession):
             lane.end_session(message.session)
         elif isinstance(message, Shutdown):
