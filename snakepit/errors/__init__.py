@@ -42,7 +42,6 @@ __all__ = [
     "ProtocolError",
     "QueueTimeoutError",
     "ReentrancyError",
-    "RemoteError",
     "SerializationError",
     "SessionBusyError",
     "SessionLostError",

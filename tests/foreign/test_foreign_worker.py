@@ -68,8 +68,8 @@ async def test_a_foreign_worker_tells_its_tools() -> None:
     async with foreign_pool() as pool:
         tools = pool.tools()
         assert list(tools) == [
-            "echo", "add", "big", "pid", "count", "work", "remember", "fail", "sleep", "spin",
-            "crash",
+            "echo", "add", "big", "pid", "count", "work", "ask", "remember", "fail", "sleep",
+            "spin", "crash",
         ]  # fmt: skip
         assert tools["add"].description == "a + b"
         assert tools["add"].parameters == {"type": "object"}
@@ -274,6 +274,28 @@ async def test_our_own_worker_serves_behind_any_command() -> None:
             assert await pool.execute("count", {"text": "the tail of a snake"}) == 1
 
 
+async def test_it_calls_host_tools() -> None:
+    async with foreign_pool() as pool:
+
+        @pool.host_tool
+        def double(value: str) -> str:
+            return value * 2
+
+        @pool.host_tool
+        async def sleep() -> None:
+            await anyio.sleep(FOREVER_S)
+
+        for value in ("a", "b" * 3_000_000):
+            params = {"name": "double", "params": {"value": value}}
+            assert await pool.execute("ask", params) == value * 2
+        with pytest.raises(ValueError, match="not_found"):
+            await pool.execute("ask", {"name": "eval", "params": {}})
+        with pytest.raises(CallTimeoutError):
+            await pool.execute("ask", {"name": "sleep", "params": {}}, timeout=0.2)
+        assert await pool.execute("echo", {"value": 5}) == 5
+        assert pool.stats().restarts == 0
+
+
 # -- message by message -----------------------------------------------------------------------
 
 
@@ -310,8 +332,8 @@ class Host:
             self.heard += self.unpacker.feed(chunk)
         message = self.heard.pop(0)
         fields = [getattr(message, name) for name in message.__struct_fields__]
-        if isinstance(message, p.Result | p.Item):
-            fields = [message.id, p.decode_value(message.body, message.buffers)]
+        if isinstance(message, p.Result | p.Item | p.HostCall):
+            fields = [*fields[:-2], p.decode_value(message.body, message.buffers)]
         elif isinstance(message, p.Failure):
             fields = [message.id, message.kind]
         return type(message).__name__, *fields
@@ -384,6 +406,26 @@ def test_a_session_keeps_its_state_until_its_end_which_comes_in_the_order_of_cal
         assert [host.hear()[2] for _ in range(2)] == [[1, 3, 6], [7]]
         host.say(remember(8, "b"))
         assert host.hear() == ("Result", 8, [2, 8])
+
+
+def test_a_host_call_waits_for_its_answer_and_ends_with_its_call() -> None:
+    with conversation() as host:
+        host.say(call(1, "ask", name="double", params={"value": 4}))
+        assert host.hear() == ("HostCall", 1, 1, "double", {"value": 4})
+        host.say(call(2, "echo", value="behind"), p.HostReply(99), p.HostReply(1, p.encode_value(8)[0]))
+        assert host.hear() == ("Result", 1, 8)
+        assert host.hear() == ("Result", 2, "behind")
+        host.say(call(3, "ask", name="double", params={}))
+        assert host.hear() == ("HostCall", 2, 3, "double", {})
+        host.say(p.HostFailure(2, "params", p.describe(TypeError("no value"))))
+        assert host.hear() == ("Failure", 3, "tool")
+        host.say(call(4, "ask", name="double", params={"value": b"x" * 2 * p.PART_BYTES_MAX}))
+        assert host.hear() == ("HostCall", 3, 4, "double", {"value": b"x" * 2 * p.PART_BYTES_MAX})
+        host.say(p.Cancel(4))
+        assert host.hear() == ("Settled", 4, True)
+        host.say(p.HostReply(3, *p.encode_value(b"y" * 2 * p.PART_BYTES_MAX)))
+        host.say(call(5, "echo", value="after"))
+        assert host.hear() == ("Result", 5, "after")
 
 
 def test_items_wait_for_credit_and_the_end_does_not() -> None:

@@ -646,6 +646,68 @@ def test_progress_comes_before_the_answer_and_not_after_a_cancel() -> None:
         assert host.hear() == ("Result", 4, 4)
 
 
+def test_host_calls_wait_for_their_answers_and_end_with_their_call() -> None:
+    with conversation() as host:
+        host.say(call(1, "askAll", name="n", times=2))
+        assert host.hear() == ("HostCall", 1, 1, "n", {"number": 0})
+        assert host.hear() == ("HostCall", 2, 1, "n", {"number": 1})
+        one, two = (p.encode_value(value)[0] for value in ("one", "two"))
+        host.say(p.HostReply(2, two), p.HostReply(99), p.HostReply(1, one))
+        assert host.hear() == ("Result", 1, ["one", "two"])
+        host.say(call(2, "ask", name="n"))
+        assert host.hear() == ("HostCall", 3, 2, "n", {})
+        host.say(p.Cancel(2))
+        assert host.hear() == ("Settled", 2, True)
+        host.say(p.HostReply(3, *p.encode_value(b"y" * 2 * p.PART_BYTES_MAX)))
+        host.say(call(3, "askInTime", name="n", ms=10))
+        assert host.hear() == ("HostCall", 4, 3, "n", {})
+        assert host.hear() == ("HostCancel", 4, 3)
+        assert host.hear() == ("Result", 3, "TimeoutError")
+        host.say(call(4, "askAll", name="n", times=2))
+        assert [host.hear()[0], host.hear()[0]] == ["HostCall"] * 2
+        host.say(p.HostFailure(5, "tool", p.describe(KeyError("k"))))
+        assert host.hear() == ("Failure", 4, "tool")
+        host.say(p.HostReply(6, one), call(5, "echo", value="after"))
+        assert host.hear() == ("Result", 5, "after")
+
+
+async def test_it_calls_host_tools_and_hands_on_their_errors() -> None:
+    async with node_pool() as pool:
+
+        @pool.host_tool
+        async def number(number: int = 7) -> int:
+            await anyio.lowlevel.checkpoint()
+            return number
+
+        @pool.host_tool
+        def double(value: bytes) -> bytes:
+            return value * 2
+
+        @pool.host_tool
+        def fail() -> None:
+            raise FileNotFoundError(2, "gone")
+
+        @pool.host_tool
+        async def sleep() -> None:
+            await anyio.sleep(FOREVER_S)
+
+        assert await pool.execute("ask", {"name": "number"}) == 7
+        assert await pool.execute("askAll", {"name": "number", "times": 50}) == list(range(50))
+        value = bytes(range(256)) * 10_000
+        params = {"name": "double", "params": {"value": value}}
+        assert await pool.execute("ask", params) == value * 2
+        with pytest.raises(FileNotFoundError) as caught:
+            await pool.execute("ask", {"name": "fail"})
+        assert isinstance(caught.value, ToolError)
+        assert caught.value.type == "builtins.FileNotFoundError"
+        with pytest.raises(LookupError):
+            await pool.execute("ask", {"name": "eval"})
+        with pytest.raises(CallTimeoutError):
+            await pool.execute("ask", {"name": "sleep"}, timeout=0.2)
+        assert await pool.execute("askInTime", {"name": "sleep", "ms": 10}) == "TimeoutError"
+        assert pool.stats().restarts == 0
+
+
 def test_items_wait_for_credit_and_the_end_does_not() -> None:
     with conversation() as host:
         host.say(call(1, "count", window=2, until=3), call(2, "echo", value="behind"))

@@ -7,6 +7,7 @@ Credit are heard while a tool runs.
 import functools
 import inspect
 import os
+import queue
 import struct
 import sys
 import threading
@@ -121,6 +122,7 @@ class Wire:
         sys.stdout = sys.stderr
         self.transfers: dict[int, bytearray] = {}
         self.transfer, self.lock = 0, threading.Lock()
+        self.asked, self.replies = 0, {}
 
     def receive(self):
         """The next message other than Part; None at the end of the stream."""
@@ -140,17 +142,41 @@ class Wire:
         return None
 
     def send(self, tag: int, *fields) -> None:
-        """Write a message; the body of a Result or Item goes in a transfer if it is large."""
-        if tag in (34, 36) and len(body := fields[1]) > PART_MAX:
+        """Write a message; the body of a value goes in a transfer if it is large."""
+        at = {34: 1, 36: 1, 42: 3}.get(tag)
+        if at is not None and len(body := fields[at]) > PART_MAX:
             self.transfer += 1
             for start in range(0, len(body), PART_MAX):
                 self.send(16, self.transfer, bytes(body[start : start + PART_MAX]))
-            fields = (fields[0], BODY_IN_TRANSFER, [self.transfer])
+            fields = (*fields[:at], BODY_IN_TRANSFER, [self.transfer])
         payload = pack([tag, *fields])
         frame = memoryview(struct.pack(">I", len(payload)) + payload)
         with self.lock:
             while frame:
                 frame = frame[os.write(self.stdout, frame) :]
+
+
+    def complete(self, body, numbers: list) -> tuple:
+        """A body and its buffers, which have come before."""
+        buffers = [self.transfers.pop(number) for number in numbers]
+        if isinstance(body, Ext) and body.code == 127:
+            body = unpack(buffers.pop())[0]
+        return body, buffers
+
+    def ask(self, call: "Call", tool: str, params: dict):
+        """A host call: its value, or raises what the host says."""
+        self.asked += 1
+        call.reply = self.replies[self.asked] = queue.SimpleQueue()
+        self.send(42, self.asked, call.id, tool, pack(params))
+        answer = None if call.cancelled.is_set() else call.reply.get()
+        self.replies.pop(self.asked, None)
+        if answer is None:
+            raise InterruptedError("cancelled")
+        tag, *fields = answer
+        if tag == 9:
+            kind, (name, message, *_) = fields
+            raise ValueError(f"{kind}: {name}: {message}")
+        return understand(*fields)
 
 
 class Call:
@@ -160,9 +186,8 @@ class Call:
             fields + defaults[len(fields) :]
         )[:7]
         self.told = [] if session is None else sessions.setdefault(session, [])
-        self.buffers = [wire.transfers.pop(number) for number in numbers]
-        if isinstance(self.body, Ext) and self.body.code == 127:
-            self.body = unpack(self.buffers.pop())[0]
+        self.body, self.buffers = wire.complete(self.body, numbers)
+        self.ask, self.reply = functools.partial(wire.ask, self), queue.SimpleQueue()
         self.tell = functools.partial(wire.send, 41, self.id)
         self.credit, self.cancelled = threading.Semaphore(self.window), threading.Event()
 
@@ -191,6 +216,7 @@ TOOLS: dict = {  # name: function, description, does it stream
     "pid": (lambda _call: os.getpid(), "The id of this process", False),
     "count": (count, "The numbers from 0", True),
     "work": (work, "Tell each step", False),
+    "ask": (lambda call, name, params: call.ask(name, params), "Ask the host", False),
     "remember": (lambda call, it: call.told.append(it) or call.told, "All it was told", False),
     "fail": (fail, "Raise ValueError", False),
     "sleep": (lambda call, seconds: call.cancelled.wait(seconds), "Until cancelled", False),
@@ -277,12 +303,17 @@ class Worker:
         elif tag == 3 and known:
             known[0].cancelled.set()
             known[0].credit.release()
+            known[0].reply.put(None)
         elif tag == 4 and known:
             known[0].credit.release(fields[1])
         elif tag == 5:
             self.wire.send(39, self.take_back(fields[0]))
         elif tag == 6:
             self.stopping = True
+        elif tag in (8, 9):  # whether or not anybody waits for it any more
+            number, first, second = (fields + (None, []))[:3]
+            rest = self.wire.complete(first, second) if tag == 8 else (first, second)
+            self.wire.replies.get(number, queue.SimpleQueue()).put((tag, *rest))
         elif tag == 7:  # calls that wait have theirs already
             self.sessions.pop(fields[0], None)
         elif tag not in (3, 4):

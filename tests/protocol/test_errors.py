@@ -27,6 +27,8 @@ EXAMPLES = [
     errors.CallTimeoutError("predict", 1.5),
     errors.QueueTimeoutError("predict", 1.5),
     errors.PoolSaturatedError("full"),
+    errors.ReentrancyError("no", ("outer", "inner")),
+    errors.HostToolError("ask", "pkg.MyError", "text", "Traceback …"),
     errors.PoolClosedError("closed"),
     errors.SessionLostError("user_42", "w1"),
     errors.SessionBusyError("user_42", "is open already"),
@@ -40,7 +42,7 @@ def test_every_error_has_an_example() -> None:
         c for c in classes if issubclass(c, BaseException) and c.__module__ == errors.__name__
     }
     assert classes == {type(example) for example in EXAMPLES}
-    assert {c.__name__ for c in classes} | {"tool_error"} == set(errors.__all__)
+    assert {c.__name__ for c in classes} | {"host_tool_error", "tool_error"} == set(errors.__all__)
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)

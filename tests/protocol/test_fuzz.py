@@ -85,6 +85,10 @@ def seeds() -> list[bytes]:
         p.Progress(1, 2, 3.5, "text"),
         p.Call(1, "tool", bodies[0], session="user_42"),
         p.EndSession("user_42"),
+        p.HostCall(1, 2, "ask", bodies[0], (1,)),
+        p.HostReply(1, bodies[0]),
+        p.HostFailure(1, "tool", p.describe(KeyError("k"))),
+        p.HostCancel(1, 2),
     ]
     payloads = [*map(bytes, bodies), *map(p.encode_message, [*messages, *others])]
     return payloads + [p.frame(payload) for payload in payloads]

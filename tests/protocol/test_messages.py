@@ -26,6 +26,8 @@ TO_WORKER = [
     p.Recall((1, 2)),
     p.Shutdown(2.0),
     p.EndSession("user_42"),
+    p.HostReply(3, BODY, (5,)),
+    p.HostFailure(3, "tool", ERROR),
 ]
 TO_HOST = [
     p.Hello(p.PROTOCOL_VERSION, 123, "python 3.11"),
@@ -40,6 +42,8 @@ TO_HOST = [
     p.Goodbye(),
     p.Progress(1, 3, 10.5, "third"),
     p.Progress(1, 0.5),
+    p.HostCall(3, 1, "ask", BODY, (4,)),
+    p.HostCancel(3, 1),
 ]
 
 

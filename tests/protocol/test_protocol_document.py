@@ -22,7 +22,7 @@ import pytest
 from msgspec import Raw
 
 from snakepit import protocol as p
-from snakepit.pool import _call, _pool, _seat, _sessions
+from snakepit.pool import _call, _host_tools, _seat, _sessions, _stream
 from snakepit.process import _stderr
 from snakepit.protocol import _arrays, _exceptions, _ext, _framing, _parts, _scalars, _values
 from snakepit.protocol._ext import READERS
@@ -243,11 +243,11 @@ def limits(*modules: ModuleType) -> dict[str, int]:
 
 def test_every_limit_is_shown_with_its_number() -> None:
     known = limits(
-        _framing, _parts, _ext, _values, _scalars, _arrays, _exceptions, _seat, _call, _pool, _stderr,
-        _progress, _sessions,
+        _framing, _parts, _ext, _values, _scalars, _arrays, _exceptions, _seat, _call, _stream, _stderr,
+        _progress, _sessions, _host_tools,
     )  # fmt: skip
     shown = {name.strip("`"): int(value.replace(",", "")) for name, value, _ in rows("name")}
-    assert len(shown) == 23
+    assert len(shown) == 25
     assert shown == known
 
 

@@ -12,6 +12,7 @@ const [START, CALL, CANCEL, CREDIT, RECALL, SHUTDOWN, END_SESSION] = [1, 2, 3, 4
 const [HELLO, READY, RESULT, FAILURE, ITEM, END, SETTLED, RETURNED, GOODBYE, PROGRESS] = [
   32, 33, 34, 35, 36, 37, 38, 39, 40, 41,
 ];
+const [HOST_REPLY, HOST_FAILURE, HOST_CALL, HOST_CANCEL] = [8, 9, 42, 43];
 const VERSION = 1;
 const TEXT_CHARS_MAX = 20_000; // below 64 KiB of UTF-8 whatever the text
 const NAME_CHARS_MAX = 300;
@@ -25,8 +26,7 @@ class Call {
   constructor(id, tool, body, numbers, timeoutS, window, sessionId = null) {
     Object.assign(this, { id, tool, body, timeoutS, credit: Number(window), sessionId });
     this.session = stateOf(sessionId);
-    this.buffers = numbers.map(take);
-    if (body instanceof ExtData && body.type === 127) this.body = unpack(this.buffers.pop());
+    [this.body, this.buffers] = complete(body, numbers);
     this.isStream = window > 0;
     this.controller = new AbortController();
     this.signal = this.controller.signal;
@@ -67,10 +67,65 @@ class Call {
     send(PROGRESS, this.id, done, total, message && text(message, MESSAGE_CHARS_MAX));
   }
 
+  /**
+   * What tools call as `callHost`: have the host run one of its host tools; a promise of its value.
+   * It rejects with a HostToolError, and when the call is cancelled; `signal` gives up this alone.
+   */
+  async callHost(tool, params = {}, { signal } = {}) {
+    this.signal.throwIfAborted();
+    signal?.throwIfAborted();
+    if (this.isOver) throw new Error("the call is over, and calls its host no more");
+    const id = (lastAsked += 1);
+    sendValue(HOST_CALL, [id, this.id, tool], params);
+    const cancel = () => {
+      if (!this.signal.aborted && asked.has(id)) send(HOST_CANCEL, id, this.id);
+      asked.get(id)?.reject((this.signal.aborted ? this.signal : signal).reason);
+    };
+    try {
+      return await new Promise((resolve, reject) => {
+        asked.set(id, { resolve, reject, call: this });
+        for (const one of [this.signal, signal]) one?.addEventListener("abort", cancel);
+      });
+    } finally {
+      asked.delete(id);
+      for (const one of [this.signal, signal]) one?.removeEventListener("abort", cancel);
+    }
+  }
+
   /** The answer comes next, and nothing after it. */
   finish() {
     this.sendUpdate();
     this.isOver = true;
+    for (const { call, reject } of asked.values())
+      if (call === this) reject(new Error("the call is over"));
+  }
+}
+
+/** What a host tool has thrown; the caller of this tool sees it as what it was. */
+export class HostToolError extends Error {
+  constructor(tool, [type, message = "", builtin = null]) {
+    super(message);
+    Object.assign(this, { tool, builtin, name: type });
+  }
+}
+
+/** Host calls without an answer, by their number; one that nobody waits for any more is not here. */
+const asked = new Map();
+let lastAsked = 0;
+
+/** The body and its buffers, which were sent before. */
+function complete(body, numbers) {
+  const buffers = numbers.map(take);
+  const isApart = body instanceof ExtData && body.type === 127;
+  return [isApart ? unpack(buffers.pop()) : body, buffers];
+}
+
+function hostReply(id, body = null, numbers = []) {
+  const whole = complete(body, numbers); // also if it comes too late
+  try {
+    asked.get(id)?.resolve(understand(...whole));
+  } catch (error) {
+    asked.get(id)?.reject(error);
   }
 }
 
@@ -117,6 +172,10 @@ function handle([tag, ...fields]) {
       return known?.wake();
     case RECALL:
       return send(RETURNED, takeBack(id));
+    case HOST_REPLY:
+      return hostReply(Number(id), ...fields.slice(1));
+    case HOST_FAILURE:
+      return asked.get(Number(id))?.reject(new HostToolError(second, fields[2]));
     case END_SESSION:
       return void sessions.delete(id); // calls that wait have its state already
     case SHUTDOWN:
@@ -198,7 +257,9 @@ async function outcome(call) {
     kind = "tool";
     const { id, signal, timeoutS, sessionId, session } = call;
     const progress = call.report.bind(call);
-    const result = tool.run(params, { id, signal, timeoutS, sessionId, session, progress });
+    const callHost = call.callHost.bind(call);
+    const context = { id, signal, timeoutS, sessionId, session, progress, callHost };
+    const result = tool.run(params, context);
     if (call.isStream) {
       for await (const item of result) {
         if (!(await call.mayYield())) break; // which runs the generator's `finally`
@@ -286,7 +347,8 @@ function describe(error, depth = 0) {
     const { name, message, stack, cause } = error;
     const deeper = cause === undefined || depth === CAUSES_MAX ? null : describe(cause, depth + 1);
     const type = text(name === "Error" ? error.constructor.name : name).slice(0, NAME_CHARS_MAX);
-    return [type, text(message), builtin(error), null, text(stack), [], deeper];
+    const nearest = error instanceof HostToolError ? error.builtin : builtin(error);
+    return [type, text(message), nearest, null, text(stack), [], deeper];
   } catch {
     return ["Error", "the error cannot be described"];
   }

@@ -4,7 +4,8 @@
 // `parameters`: name → JSON Schema; one without `default` is required; `type` is checked.
 // `context`: `id`; `signal`, aborted when the host cancels the call; `timeoutS`, the time it has;
 // `progress(done, total, message)` tells the caller how far it is; `sessionId`, or null, and
-// `session`, a Map in which the next calls of the session find what this one puts there.
+// `session`, a Map in which the next calls of the session find what this one puts there;
+// `callHost(name, params, { signal })`, a promise of what that host tool of the caller's gives.
 
 import { spawnSync } from "node:child_process";
 import { setTimeout as delay } from "node:timers/promises";
@@ -67,6 +68,24 @@ export const tools = {
       }
       return steps;
     },
+  },
+
+  ask: {
+    description: "What a host tool says",
+    parameters: { name: text, params: { type: "object", default: {} } },
+    run: ({ name, params }, { callHost }) => callHost(name, params),
+  },
+  askAll: {
+    description: "Ask so many times at once",
+    parameters: { name: text, times: integer },
+    run: ({ name, times }, { callHost }) =>
+      Promise.all(Array.from({ length: times }, (_, number) => callHost(name, { number }))),
+  },
+  askInTime: {
+    description: "Give the host call up after so long, and go on",
+    parameters: { name: text, ms: number },
+    run: ({ name, ms }, { callHost }) =>
+      callHost(name, {}, { signal: AbortSignal.timeout(ms) }).catch((error) => error.name),
   },
 
   remember: {

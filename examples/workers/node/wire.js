@@ -100,8 +100,8 @@ export function send(tag, ...fields) {
   }
 }
 
-/** Send a value as Result or Item: what is large in it in Parts, before the message. */
-export function sendValue(tag, id, value) {
+/** Send a value behind these fields, one or several: what is large in it in Parts, before the message. */
+export function sendValue(tag, head, value) {
   const buffers = [];
   let body = pack(value, buffers);
   if (body.bytes.length > PART_BYTES_MAX) {
@@ -115,5 +115,5 @@ export function sendValue(tag, id, value) {
     }
     return lastTransfer;
   });
-  send(tag, id, body, numbers);
+  send(tag, ...[head].flat(), body, numbers);
 }
