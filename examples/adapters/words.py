@@ -38,6 +38,11 @@ class Words(Adapter):
         return counts
 
     @tool
+    def translate(self, text: str) -> str:
+        """Word by word, as the host knows them."""
+        return " ".join(context().call_host("lookup", {"word": word}) for word in text.split())
+
+    @tool
     def learn(self, word: str) -> list[str]:
         """Keep a word for this session; the worker forgets it when the session ends."""
         learnt: list[str] = context().session.setdefault("learnt", [])

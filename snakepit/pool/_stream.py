@@ -72,7 +72,7 @@ class Stream(AsyncIterator[T]):
         """Refuse further reading; called when the block is left."""
         self._closed = True
 
-    async def _changed(self) -> None:
+    async def _changed(self) -> None:  # noqa: ASYNC910 - its loop waits again
         """Wait, for a call that was made for others: who waits may have to be refused."""
         call = self._call
         call.awaited = True

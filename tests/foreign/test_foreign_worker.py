@@ -412,7 +412,9 @@ def test_a_host_call_waits_for_its_answer_and_ends_with_its_call() -> None:
     with conversation() as host:
         host.say(call(1, "ask", name="double", params={"value": 4}))
         assert host.hear() == ("HostCall", 1, 1, "double", {"value": 4})
-        host.say(call(2, "echo", value="behind"), p.HostReply(99), p.HostReply(1, p.encode_value(8)[0]))
+        host.say(
+            call(2, "echo", value="behind"), p.HostReply(99), p.HostReply(1, p.encode_value(8)[0])
+        )
         assert host.hear() == ("Result", 1, 8)
         assert host.hear() == ("Result", 2, "behind")
         host.say(call(3, "ask", name="double", params={}))

@@ -155,7 +155,6 @@ class Wire:
             while frame:
                 frame = frame[os.write(self.stdout, frame) :]
 
-
     def complete(self, body, numbers: list) -> tuple:
         """A body and its buffers, which have come before."""
         buffers = [self.transfers.pop(number) for number in numbers]
@@ -311,7 +310,7 @@ class Worker:
         elif tag == 6:
             self.stopping = True
         elif tag in (8, 9):  # whether or not anybody waits for it any more
-            number, first, second = (fields + (None, []))[:3]
+            number, first, second = (*fields, None, [])[:3]
             rest = self.wire.complete(first, second) if tag == 8 else (first, second)
             self.wire.replies.get(number, queue.SimpleQueue()).put((tag, *rest))
         elif tag == 7:  # calls that wait have theirs already

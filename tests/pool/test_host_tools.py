@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import os
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from asking import Asking, AsyncAsking
 from pool_kit import BRISK, lines, tools_pool, until
@@ -79,7 +82,9 @@ class Sleeping:
 @both_kinds
 async def test_a_tool_calls_functions_of_its_host(adapter: type, transport: str) -> None:
     async with asking_pool(adapter, transport) as pool:
-        assert await pool.execute("ask", {"name": "double", "params": {"value": (1, 2)}}) == (1, 2) * 2
+        assert (
+            await pool.execute("ask", {"name": "double", "params": {"value": (1, 2)}}) == (1, 2) * 2
+        )
         assert await pool.execute("ask", {"name": "number"}) == 7
         assert await pool.execute("ask", {"name": "nothing"}) is None
         params = {"name": "number", "params": {"number": 9}}
@@ -300,7 +305,9 @@ async def test_nothing_else_can_be_called(transport: str) -> None:
 
 @every_transport
 @pytest.mark.parametrize("params", [{}, {"valeu": 1}, {"value": 1, "more": 2}])
-async def test_wrong_params_are_found_before_it_runs(params: dict[str, Any], transport: str) -> None:
+async def test_wrong_params_are_found_before_it_runs(
+    params: dict[str, Any], transport: str
+) -> None:
     async with asking_pool(transport=transport) as pool:
         seen = await pool.execute("ask_and_catch", {"name": "double", "params": params})
         assert seen["class"] == "InvalidParamsError"
@@ -455,9 +462,6 @@ async def test_a_worker_that_dies_takes_its_host_calls_along() -> None:
 
         async def kill() -> None:
             await sleeping.entered.wait()
-            import os
-            import signal
-
             os.kill(pool.workers()[0].pid or 0, signal.SIGKILL)
 
         async with anyio.create_task_group() as tasks:
@@ -493,17 +497,19 @@ async def test_a_host_tool_that_never_ends_does_not_hold_up_the_end_of_its_pool(
     transport: str,
 ) -> None:
     sleeping = Sleeping()
-    async with anyio.create_task_group() as tasks:
-        async with open_pool(Asking, size=1, transport=transport, stop=BRISK) as pool:
-            pool.add_host_tool(sleeping, name="sleep")
+    async with (
+        anyio.create_task_group() as tasks,
+        open_pool(Asking, size=1, transport=transport, stop=BRISK) as pool,
+    ):
+        pool.add_host_tool(sleeping, name="sleep")
 
-            async def call() -> None:
-                with pytest.raises(PoolClosedError):
-                    await pool.execute("ask", {"name": "sleep"})
-                assert sleeping.was == "ended"
+        async def call() -> None:
+            with pytest.raises(PoolClosedError):
+                await pool.execute("ask", {"name": "sleep"})
+            assert sleeping.was == "ended"
 
-            tasks.start_soon(call)
-            await sleeping.entered.wait()
+        tasks.start_soon(call)
+        await sleeping.entered.wait()
     assert sleeping.was == "ended"
 
 
@@ -531,7 +537,7 @@ def test_pools_for_blocking_code_have_host_tools_as_well(backend: str) -> None:
 
         @pool.host_tool
         async def soon() -> str:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             return "soon"
 
         assert pool.execute("ask", {"name": "triple", "params": {"value": 5}}) == 15

@@ -345,7 +345,9 @@ async def test_a_chain_that_begins_in_a_stream_is_seen_to_its_end() -> None:
 
 POOLS, SEATS = 2, 3
 seats = st.integers(0, POOLS * SEATS - 1)
-places = st.one_of(st.tuples(st.just("pool"), st.integers(0, POOLS - 1)), st.tuples(st.just("seat"), seats))
+places = st.one_of(
+    st.tuples(st.just("pool"), st.integers(0, POOLS - 1)), st.tuples(st.just("seat"), seats)
+)
 
 
 def seats_of(place: tuple[str, int]) -> list[int]:
