@@ -52,7 +52,8 @@ class OpenStream:
     """`with OpenStream(core, call):` around the block of a stream."""
 
     def __init__(self, core: PoolCore, call: PendingCall) -> None:
-        call.reader = core.loop.current_task()
+        call.core = core
+        reads_now(call)
         self._link = Link(core, call, is_stream=True)
 
     def __enter__(self) -> None:
@@ -62,6 +63,12 @@ class OpenStream:
         self._link.is_broken = True
         if link.get() is self._link:  # else it is left in another order, or in another context
             link.set(self._link.above)
+
+
+def reads_now(stream: PendingCall) -> None:
+    """Note that it is this task that reads; done now and then."""
+    if stream.core is not None:
+        stream.reader = stream.core.loop.current_task()
 
 
 def waiting_for(above: Link | None, task: object, *, stalled: bool) -> Iterator[PendingCall]:

@@ -90,7 +90,9 @@ class HostToolCalls(ABC):
         """Let workers call this function."""
 
     @overload
-    def host_tool(self, func: F, /) -> F: ...
+    def host_tool(
+        self, func: F, /, *, name: str | None = None, description: str | None = None
+    ) -> F: ...
     @overload
     def host_tool(
         self, func: None = None, /, *, name: str | None = None, description: str | None = None

@@ -150,7 +150,7 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls):
         self._check_caller()
         check_window(window)
         call = self._submit(tool, params, session=session, timeout=timeout, window=window)
-        stream: Stream[Any] = Stream(self._core, call)
+        stream: Stream[Any] = Stream(call)
         async with block_of(self._core, call):
             try:
                 with OpenStream(self._core, call):

@@ -9,12 +9,11 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.errors import ConfigError
-from snakepit.pool._ancestry import recheck
+from snakepit.pool._ancestry import reads_now, recheck
 from snakepit.protocol import Credit, decode_value
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
-    from snakepit.pool._core import PoolCore
 
 
 T = TypeVar("T")
@@ -29,9 +28,8 @@ class Stream(AsyncIterator[T]):
     hands together: a slow reader slows the tool down. One task reads at a time.
     """
 
-    def __init__(self, core: PoolCore, call: PendingCall) -> None:
+    def __init__(self, call: PendingCall) -> None:
         self._call = call
-        self._current_task = core.loop.current_task
         self._owed = 0  # items taken whose credit has not been given back yet
         self._reading = anyio.ResourceGuard("reading")
         self._closed = False
@@ -86,7 +84,7 @@ class Stream(AsyncIterator[T]):
     def _give_credit(self) -> None:
         self._owed += 1
         if self._owed >= (self._call.window + 1) // 2 and self._call.worker is not None:
-            self._call.reader = self._current_task()
+            reads_now(self._call)
             self._call.credit += self._owed
             self._call.worker.tell(Credit(self._call.id, self._owed))
             self._owed = 0

@@ -50,7 +50,8 @@ async def pool_of(size: int, transport: str = "memory", **options: Any) -> Async
 
 def chain(length: int) -> tuple[str, dict[str, Any]]:
     """A call of so many levels, each of which needs a worker of its own."""
-    name, params = "echo", {"value": "bottom"}
+    name: str = "echo"
+    params: dict[str, Any] = {"value": "bottom"}
     for _ in range(length - 1):
         name, params = "ask", {"name": "again", "params": {"name": name, "params": params}}
     return name, params
@@ -257,7 +258,10 @@ async def test_what_a_host_tool_has_started_elsewhere_waits_for_nobody() -> None
         async def later() -> None:
             values.append(await pool.execute("echo", {"value": "later"}))
 
-        pool.add_host_tool(lambda: tasks.start_soon(later) and None, name="begin")
+        @pool.host_tool
+        def begin() -> None:
+            tasks.start_soon(later)
+
         await pool.execute("ask", {"name": "begin"})
     assert values == ["later"]
 
