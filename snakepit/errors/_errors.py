@@ -231,8 +231,8 @@ class ReentrancyError(PoolSaturatedError):
     """
 
     def __init__(self, message: str, chain: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.args = (message, chain)
+        super(PoolSaturatedError, self).__init__(message, chain)
+        self.message: str = message
         self.chain: tuple[str, ...] = chain
 
     def __str__(self) -> str:

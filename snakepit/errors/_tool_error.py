@@ -69,7 +69,12 @@ class ToolError(RemoteError):
         return (self.tool, self.type, self.message, self.traceback, self.worker_id)
 
     def _fill(self, *fields: str) -> None:
-        self.tool, self.type, self.message, self.traceback, self.worker_id = fields
+        tool, kind, message, traceback, worker_id = fields
+        self.tool: str = tool
+        self.type: str = kind
+        self.message: str = message
+        self.traceback: str = traceback
+        self.worker_id: str = worker_id
 
 
 class HostToolError(RemoteError):
@@ -93,7 +98,11 @@ class HostToolError(RemoteError):
         return (self.tool, self.type, self.message, self.traceback)
 
     def _fill(self, *fields: str) -> None:
-        self.tool, self.type, self.message, self.traceback = fields
+        tool, kind, message, traceback = fields
+        self.tool: str = tool
+        self.type: str = kind
+        self.message: str = message
+        self.traceback: str = traceback
 
 
 # Types whose meaning belongs to the interpreter's own control flow, or whose instances

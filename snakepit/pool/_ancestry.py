@@ -39,10 +39,12 @@ class Link:
     def __init__(
         self, core: PoolCore, call: PendingCall, title: str = "", *, is_stream: bool = False
     ) -> None:
-        self.call, self.title, self.is_stream = call, title, is_stream
+        self.call: PendingCall = call
+        self.title: str = title
+        self.is_stream: bool = is_stream
         self.pool: str = core.settings.name
         self.above: Link | None = link.get() if is_stream else call.link
-        self.is_broken = False
+        self.is_broken: bool = False
 
 
 link: ContextVar[Link | None] = ContextVar("snakepit_ancestry", default=None)

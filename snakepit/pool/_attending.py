@@ -89,7 +89,8 @@ class Attendants:
     """The tasks of one call; made with the first of them."""
 
     def __init__(self, core: PoolCore, call: PendingCall) -> None:
-        self.core, self.call = core, call
+        self.core: PoolCore = core
+        self.call: PendingCall = call
         self._live: dict[Attendant, None] = {}
         self._posted: list[Attendant] = []  # for a caller who has yet to open a task group
         self.late_error: BaseException | None = None  # came when the call was over

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from snakepit.errors import (
     InvalidParamsError,
@@ -35,7 +35,6 @@ from snakepit.protocol import (
 if TYPE_CHECKING:
     from snakepit.worker._interrupt import Interrupt
     from snakepit.worker._job import Job
-    from snakepit.worker._loop_lanes import LoopLane
     from snakepit.worker._service import Sender
 
 _KINDS: dict[str, type[SnakepitError]] = {
@@ -43,6 +42,19 @@ _KINDS: dict[str, type[SnakepitError]] = {
     "params": InvalidParamsError,
     "serialization": SerializationError,
 }
+
+
+class HasLoop(Protocol):
+    """A lane with an event loop."""
+
+    def is_here(self) -> bool:
+        """Is this the thread that runs the loop?"""
+
+    def new_event(self) -> Any:
+        """An event of the loop's own kind."""
+
+    def call_soon(self, function: Callable[[], object], /) -> None:
+        """Have the loop call this, from any thread."""
 
 
 class Waiting:
@@ -53,7 +65,11 @@ class Waiting:
     def __init__(
         self, number: int, job: Job, tool: str, wake: Callable[[], object], *, is_async: bool
     ) -> None:
-        self.id, self.job, self.tool, self.wake, self.is_async = number, job, tool, wake, is_async
+        self.id: int = number
+        self.job: Job = job
+        self.tool: str = tool
+        self.wake: Callable[[], object] = wake
+        self.is_async: bool = is_async
         self.answer: HostReply | HostFailure | None = None
 
 
@@ -64,7 +80,7 @@ class HostCalls:
     one with a loop, where there is one.
     """
 
-    lane: LoopLane | None = None
+    lane: HasLoop | None = None
 
     def __init__(
         self,

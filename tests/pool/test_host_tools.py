@@ -304,7 +304,7 @@ async def test_nothing_else_can_be_called(transport: str) -> None:
 
 
 @every_transport
-@pytest.mark.parametrize("params", [{}, {"valeu": 1}, {"value": 1, "more": 2}])
+@pytest.mark.parametrize("params", [{}, {"wrong": 1}, {"value": 1, "more": 2}])
 async def test_wrong_params_are_found_before_it_runs(
     params: dict[str, Any], transport: str
 ) -> None:
