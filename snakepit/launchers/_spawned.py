@@ -70,7 +70,12 @@ class SpawnLauncher(Launcher):
         with link:
             try:
                 process = WorkerProcess.start(
-                    self.argv, stdin=link.stdin, stdout=link.stdout, env=self.env, cwd=self.cwd
+                    self.argv,
+                    stdin=link.stdin,
+                    stdout=link.stdout,
+                    env={**self.env, **link.env},
+                    cwd=self.cwd,
+                    pass_fds=link.pass_fds,
                 )
             except OSError as error:
                 raise CannotLaunchError(f"{self.argv[0]}: {error}") from error

@@ -55,6 +55,7 @@ class WorkerProcess(Stoppable):
         stdout: int,
         env: Mapping[str, str],
         cwd: str | None,
+        pass_fds: Sequence[int] = (),
     ) -> WorkerProcess:
         """Start the process on the calling thread; the caller owns it at once, with no checkpoint.
 
@@ -71,6 +72,7 @@ class WorkerProcess(Stoppable):
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         except BaseException:
             os.close(read_fd)

@@ -18,6 +18,7 @@ from ._messages import Buffers as Buffers
 from ._messages import Call as Call
 from ._messages import Cancel as Cancel
 from ._messages import Credit as Credit
+from ._messages import Drop as Drop
 from ._messages import End as End
 from ._messages import EndSession as EndSession
 from ._messages import ErrorData as ErrorData
@@ -45,6 +46,7 @@ from ._messages import ToWorker as ToWorker
 from ._messages import decode_to_host as decode_to_host
 from ._messages import decode_to_worker as decode_to_worker
 from ._messages import encode_message as encode_message
+from ._parts import CARRIERS as CARRIERS
 from ._parts import TRANSFERS_OPEN_MAX as TRANSFERS_OPEN_MAX
 from ._parts import Frame as Frame
 from ._parts import Packer as Packer
@@ -58,6 +60,7 @@ from ._values import encode_params as encode_params
 
 __all__ = [
     "BUFFER_BYTES_MIN",
+    "CARRIERS",
     "FRAME_BYTES_MAX",
     "NIL",
     "PART_BYTES_MAX",
@@ -69,6 +72,7 @@ __all__ = [
     "Call",
     "Cancel",
     "Credit",
+    "Drop",
     "End",
     "EndSession",
     "ErrorData",

@@ -135,6 +135,12 @@ class Part(Struct, array_like=True, tag=16):
     data: memoryview | None
 
 
+class Drop(Struct, array_like=True, tag=17):
+    """Both ways, with shared memory: these segments of the sender's are no more."""
+
+    segments: tuple[int, ...]
+
+
 class Hello(Struct, array_like=True, tag=32):
     """Worker → host, its first message."""
 
@@ -226,7 +232,17 @@ class HostCancel(Struct, array_like=True, tag=43):
 
 
 ToWorker: TypeAlias = (
-    Start | Call | Cancel | Credit | Recall | Shutdown | EndSession | HostReply | HostFailure | Part
+    Start
+    | Call
+    | Cancel
+    | Credit
+    | Recall
+    | Shutdown
+    | EndSession
+    | HostReply
+    | HostFailure
+    | Part
+    | Drop
 )
 ToHost: TypeAlias = (
     Hello
@@ -242,6 +258,7 @@ ToHost: TypeAlias = (
     | HostCall
     | HostCancel
     | Part
+    | Drop
 )
 Message: TypeAlias = ToWorker | ToHost
 

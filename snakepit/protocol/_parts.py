@@ -63,7 +63,9 @@ class Packer:
 
         Closing the iterator early yields nothing more: the caller then sends `forget(...)`.
         """
-        buffers = [memoryview(buffer).cast("B") for buffer in message.buffers]
+        buffers = [
+            memoryview(buffer).cast("B") for buffer in message.buffers if type(buffer) is not list
+        ]
         body = message.body
         if len(memoryview(body)) > PART_BYTES_MAX:
             buffers.append(memoryview(body))
@@ -72,6 +74,9 @@ class Packer:
         for number, buffer in zip(numbers, buffers, strict=True):
             for start in range(0, len(buffer) or 1, PART_BYTES_MAX):
                 yield _part_head(number, data := buffer[start : start + PART_BYTES_MAX]), data
+        left = iter(numbers)
+        # A list is a reference to shared memory and goes as it is.
+        named_buffers = [b if type(b) is list else next(left) for b in message.buffers]
         named = type(message)(
             **{
                 name: getattr(message, name)
@@ -79,7 +84,7 @@ class Packer:
                 if name not in ("body", "buffers")
             },
             body=body,
-            buffers=numbers,
+            buffers=(*named_buffers, *left),
         )
         yield frame(encode_message(named)), None
 

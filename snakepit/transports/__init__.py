@@ -9,4 +9,5 @@ from snakepit.transports._base import Transport as Transport
 from snakepit.transports._byte_channel import ByteChannel as ByteChannel
 from snakepit.transports._byte_channel import ByteStream as ByteStream
 from snakepit.transports._memory import MemoryTransport as MemoryTransport
+from snakepit.transports._shm import ShmTransport as ShmTransport
 from snakepit.transports._stdio import StdioTransport as StdioTransport

@@ -9,7 +9,8 @@ place never finds it again: it is broken for good.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from snakepit.protocol import ToHost, ToWorker
@@ -98,11 +99,14 @@ class Link(BaseLink):
     """The link of a worker that is a process: what to hand it, and our end.
 
     Usage: `with transport.open_link() as link:` start the process with `link.stdin` and
-    `link.stdout`, then `link.worker_started()`, then use `link.connect()`.
+    `link.stdout`, then `link.worker_started()`, then use `link.connect()`. `pass_fds`: what else it
+    inherits, under the same numbers. `env`: added to its environment.
     """
 
     stdin: int
     stdout: int
+    pass_fds: tuple[int, ...] = ()
+    env: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def worker_started(self) -> None:

@@ -17,7 +17,7 @@ import anyio.lowlevel
 from snakepit.errors import ProtocolError
 from snakepit.protocol import Buffer, ToHost, ToWorker, Unpacker, decode_to_host
 from snakepit.transports._base import Channel
-from snakepit.transports._outbox import Outbox
+from snakepit.transports._outbox import OnSent, Outbox
 
 READ_BYTES_MAX: Final = 2**16
 READS_MAX: Final = 8  # in a row, before others may run
@@ -118,7 +118,7 @@ class ByteChannel(Channel):
         await anyio.lowlevel.checkpoint()
         self._check_open()
         sent = anyio.Event()
-        self._outbox.put(message, sent.set)
+        self._put(message, sent.set)
         self._poked.set()
         try:
             await sent.wait()
@@ -126,6 +126,10 @@ class ByteChannel(Channel):
             self.withdraw(message)
             raise
         self._check_open()
+
+    def _put(self, message: ToWorker, on_sent: OnSent) -> None:
+        """Queue the message for `run`."""
+        self._outbox.put(message, on_sent)
 
     def withdraw(self, message: ToWorker) -> bool:
         withdrawn = self._outbox.withdraw(message)

@@ -18,6 +18,7 @@ from snakepit.errors import ProtocolError
 from snakepit.protocol import Buffer, Packer, ToHost, ToWorker, Unpacker, decode_to_worker
 
 READ_BYTES_MAX = 2**16
+SHM_VARIABLE = "SNAKEPIT_SHM_FD"  # where a host offers shared memory: the number of a descriptor
 
 
 class Wire:
@@ -25,7 +26,7 @@ class Wire:
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
-        self._unpacker = Unpacker(decode_to_worker)
+        self._unpacker: Unpacker[ToWorker] = Unpacker(decode_to_worker)
         self._packer = Packer()
         self._lock = allocate_lock()
 
@@ -99,7 +100,7 @@ class Wire:
 
 def open_wire() -> Wire:
     """Take fds 0 and 1 for the protocol and leave harmless ones in their place."""
-    wire = Wire(os.dup(0), os.dup(1))
+    wire = _wire_of(os.dup(0), os.dup(1), os.environ.pop(SHM_VARIABLE, None))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -108,6 +109,14 @@ def open_wire() -> Wire:
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     os.register_at_fork(after_in_child=wire.close)
     return wire
+
+
+def _wire_of(read_fd: int, write_fd: int, shm_fd: str | None) -> Wire:
+    if shm_fd is None:
+        return Wire(read_fd, write_fd)
+    from snakepit.worker._shm_wire import open_shm_wire
+
+    return open_shm_wire(read_fd, write_fd, int(shm_fd))
 
 
 def _end_forked_child() -> NoReturn:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from messages_only import messages_only
-from transport_pairs import small_pipes
+from transport_pairs import shm_pair, small_pipes
 
 from examples.transports.socket_transport import SocketTransport
 from snakepit.testing import FRAMING_CHECKS, TRANSPORT_CHECKS, pair_of
-from snakepit.transports import MemoryTransport, StdioTransport
+from snakepit.transports import MemoryTransport, ShmTransport, StdioTransport
 
 PAIRS: dict[str, Any] = {
     "stdio": pair_of(StdioTransport()),
     "small-pipes": small_pipes,
+    "shm": shm_pair,
+    "shm-foreign-worker": pair_of(ShmTransport(threshold=2**16, budget=2**22, worker_budget=2**22)),
     "memory": pair_of(MemoryTransport()),
     "socket-example": pair_of(SocketTransport()),
 }

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from snakepit.process import close_fds
+from snakepit.protocol import decode_to_worker
+from snakepit.shm import Endpoint, FdSocket, ShmUnpacker, is_carrier, open_for_worker
 from snakepit.testing import BytePeer, running
-from snakepit.transports import ByteChannel, Channel
+from snakepit.transports import ByteChannel, ByteStream, Channel, ShmTransport
+from snakepit.transports._shm import ShmChannel
 from snakepit.transports._stdio import PipeStream
 
 
@@ -36,3 +40,44 @@ async def small_pipes() -> AsyncGenerator[tuple[Channel, PipePeer]]:
             yield channel, peer
     finally:
         peer._stream.close()
+
+
+SHM_THRESHOLD = 2**16
+
+
+class ShmPeer(BytePeer):
+    """A worker's end that sends and understands references."""
+
+    def __init__(self, stream: ByteStream, endpoint: Endpoint) -> None:
+        super().__init__(stream)
+        self.endpoint = endpoint
+        self._unpacker = ShmUnpacker(decode_to_worker, endpoint)
+
+    def pack(self, message: Any) -> bytes:
+        return super().pack(self.endpoint.place(message) if is_carrier(message) else message)
+
+    async def aclose(self) -> None:
+        self.endpoint.close()
+        self.endpoint.heap.close()
+        await super().aclose()
+
+
+@asynccontextmanager
+async def shm_pair(budget: int = 4 * 2**20) -> AsyncGenerator[tuple[ShmChannel, ShmPeer]]:
+    """Both ends of a link with shared memory, in one process; what is larger than the budget is inline."""
+    transport = ShmTransport(threshold=SHM_THRESHOLD, budget=budget, worker_budget=budget)
+    with transport.open_link() as link:
+        ends = (os.dup(link.stdin), os.dup(link.stdout))
+        for end in ends:
+            os.set_blocking(end, False)
+        endpoint = open_for_worker(FdSocket(os.dup(*link.pass_fds)))
+        peer = ShmPeer(PipeStream(*ends), endpoint)
+        try:
+            link.worker_started()
+            channel = link.connect()
+            assert isinstance(channel, ShmChannel)
+            async with running(channel):
+                yield channel, peer
+        finally:
+            await peer.aclose()
+            transport.close()

@@ -1,0 +1,29 @@
+"""Shared memory between a host and its workers: segments, arena, leases, references. Both sides."""
+
+from __future__ import annotations
+
+from snakepit.shm._endpoint import Endpoint as Endpoint
+from snakepit.shm._endpoint import Key as Key
+from snakepit.shm._endpoint import is_carrier as is_carrier
+from snakepit.shm._endpoint import open_for_host as open_for_host
+from snakepit.shm._endpoint import open_for_worker as open_for_worker
+from snakepit.shm._fd_socket import FdSocket as FdSocket
+from snakepit.shm._heap import Heap as Heap
+from snakepit.shm._holds import Block as Block
+from snakepit.shm._leases import Lease as Lease
+from snakepit.shm._memory import memory_limit as memory_limit
+from snakepit.shm._unpacker import ShmUnpacker as ShmUnpacker
+
+__all__ = [
+    "Block",
+    "Endpoint",
+    "FdSocket",
+    "Heap",
+    "Key",
+    "Lease",
+    "ShmUnpacker",
+    "is_carrier",
+    "memory_limit",
+    "open_for_host",
+    "open_for_worker",
+]

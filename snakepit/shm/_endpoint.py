@@ -1,0 +1,321 @@
+"""One link's end of shared memory: what it has shown and lent, and what it was shown and lent.
+
+Both ends are alike. A message's large buffers are replaced by references before it is packed, and
+references by views when it has been unpacked; between the two it is a small message like any other.
+A reference is a list `[segment, offset, size, slot, generation]`: a segment of the sender's by the
+number under which it was shown, or one of the receiver's own by that number, negative; and the slot
+of the sender's ledger in which the receiver gives the message's lease back, with its generation, or
+twice 0 in an echo of a worker's.
+What a peer says is checked: it can break its own link, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from snakepit.errors import ProtocolError
+from snakepit.protocol import CARRIERS, Buffer, Drop
+from snakepit.shm import _fd_socket as kinds
+from snakepit.shm._fd_socket import FdSocket
+from snakepit.shm._heap import Heap
+from snakepit.shm._holds import Block, Hold
+from snakepit.shm._leases import (
+    GENERATION_MAX,
+    LEDGER_BYTES,
+    SLOTS,
+    Echoes,
+    Lease,
+    Leases,
+    Receipt,
+)
+from snakepit.shm._memory import Mapping, address_of, view_of
+from snakepit.shm._segments import Segment, create, open_shown
+
+REFERENCE_FIELDS: Final = 5
+SEGMENTS_SHOWN_MAX: Final = 65_536  # by one peer
+
+Key: TypeAlias = tuple[int, int]  # address and size of a buffer
+
+
+class Endpoint:
+    """One end of one link. `tell` sends a message to the peer."""
+
+    def __init__(self, heap: Heap, fds: FdSocket, ledgers: tuple[memoryview, memoryview]) -> None:
+        self.heap = heap
+        self.threshold: int = 0
+        self.tell: Callable[[Drop], object] = lambda _: None
+        self.copies: int = 0  # buffers that had to be copied into a segment
+        self.references: int = 0  # buffers that travelled as references
+        self._fds = fds
+        lent, self._borrowed = ledgers
+        self.echoes: Echoes = Echoes()
+        self.leases: Leases = Leases(lent, self.echoes)
+        self._counts_echoes = False
+        self._shown: dict[int, Segment] = {}  # to the peer, by the number it was told
+        self._theirs: dict[int, Segment] = {}  # by the number it told us
+        self._greeted = False
+        self._closed = False
+        heap.endpoints.add(self)
+
+    @property
+    def is_up(self) -> bool:
+        """Does the peer understand references? A foreign worker never says so."""
+        if not self._greeted:
+            self._read_records()
+        return self._greeted and not self._closed
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def strangers(self, message: Any) -> dict[Key, Buffer]:
+        """The large buffers of the message that lie in no segment, each once."""
+        found: dict[Key, Buffer] = {}
+        for buffer in message.buffers:
+            size = len(buffer)
+            if size >= self.threshold:
+                key = (address_of(buffer), size)
+                if self.heap.find(*key) is None:
+                    found[key] = buffer
+        return found
+
+    def bind(self, message: Any, blocks: dict[Key, Block]) -> tuple[Any, list[Lease]]:
+        """The message with references to `blocks` and to what lies in segments, lent.
+
+        What cannot be shown or lent now stays in it, and travels with it.
+        """
+        places: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}  # is an echo
+        kept: dict[bool, list[Any]] = {False: [], True: []}
+        leases: list[Lease] = []
+        buffers = list(message.buffers)
+        with self.heap.lock:
+            for index, buffer in enumerate(message.buffers):
+                size = len(buffer)
+                if size < self.threshold:
+                    continue
+                place = self._place(address_of(buffer), size, blocks)
+                if place is not None:
+                    segment, offset, block = place
+                    number = self._number_of(segment)
+                    if number:
+                        places[number < 0].append((index, number, offset, size))
+                        kept[number < 0].append(buffer if block is None else block)
+            for is_echo in filter(places.get, places):
+                slot = generation = 0
+                if is_echo and self._counts_echoes:
+                    self.echoes.sent += 1
+                elif (lease := self.leases.grant(kept[is_echo])) is not None:
+                    leases.append(lease)
+                    slot, generation = lease.slot, lease.generation
+                else:
+                    continue
+                self.references += len(places[is_echo])
+                for index, *where in places[is_echo]:
+                    buffers[index] = [*where, slot, generation]
+        return with_buffers(message, tuple(buffers)), leases
+
+    def place(self, message: Any) -> Any:
+        """`bind`, with all that has to be copied first; on a thread that may take its time."""
+        blocks: dict[Key, Block] = {}
+        for key, buffer in self.strangers(message).items():
+            block = self.heap.take(key[1])
+            if block is not None:
+                self.fill(block, buffer)
+                blocks[key] = block
+        return self.bind(message, blocks)[0]
+
+    def fill(self, block: Block, source: Buffer) -> None:
+        """Copy the bytes into the block, and count them."""
+        block.fill(source)
+        self.copies += 1
+        self.heap.copied_bytes += len(source)
+
+    def forget(self, segments: list[Segment]) -> None:
+        """These are gone: the peer need not keep them. Nothing of them is lent."""
+        with self.heap.lock:
+            numbers = tuple(
+                segment.number
+                for segment in segments
+                if self._shown.pop(segment.number, None) is not None
+            )
+        if numbers and not self._closed:
+            self.tell(Drop(numbers))
+
+    def _place(
+        self, address: int, size: int, blocks: dict[Key, Block]
+    ) -> tuple[Segment, int, Block | None] | None:
+        block = blocks.get((address, size))
+        if block is not None:
+            return block.segment, block.offset, block
+        segment = self.heap.find(address, size)
+        if segment is None:
+            return None
+        return segment, address - segment.mapping.address, None
+
+    def _number_of(self, segment: Segment) -> int:
+        """What to call the segment before the peer, which is shown it if need be; 0: it cannot be."""
+        if segment.owner is self:
+            return -segment.owners_number
+        number = segment.number
+        if number not in self._shown:
+            if segment.fd < 0 or not self._fds.send(kinds.SHOW, number, segment.size, segment.fd):
+                return 0
+            self._shown[number] = segment
+        return number
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def resolve(self, reference: Any, receipts: dict[Key, Receipt]) -> memoryview:
+        """The bytes that a reference names, as a read-only view; one receipt for each lease.
+
+        Raises ProtocolError.
+        """
+        if (
+            type(reference) is not list
+            or len(reference) != REFERENCE_FIELDS
+            or not all(type(field) is int for field in reference)
+        ):
+            raise ProtocolError("a message refers to shared memory in an unknown form")
+        number, offset, size, slot, generation = reference
+        with self.heap.lock:
+            segment = self._segment(number)
+            if size <= 0 or offset < 0 or offset + size > segment.size:
+                raise ProtocolError("a message refers to memory outside of its segment")
+            if not 0 <= slot < SLOTS or not (number > 0) <= generation <= GENERATION_MAX:
+                raise ProtocolError("a message names a lease that cannot be")
+            receipt = receipts.get((slot, generation))
+            if receipt is None and generation:
+                receipt = Receipt(self._borrowed, slot, generation, self.echoes)
+                receipts[slot, generation] = receipt
+            if number < 0:  # ours, or what we passed on: whatever keeps it must still be there
+                keep = next((h for h in list(segment.holds) if h.covers(offset, size)), None)
+                if keep is None:
+                    raise ProtocolError("a message refers to memory that was given back")
+            else:
+                keep = Hold(segment, offset, size, receipt)
+        return view_of(segment.mapping.address + offset, size, keep)
+
+    def received_all_of(self, references: list[Any]) -> None:
+        """A message has come, with these."""
+        if any(number < 0 for number, *_ in references):
+            self.echoes.received += 1
+        with self.heap.lock:
+            self.leases.collect()
+
+    def dropped(self, numbers: tuple[int, ...]) -> None:
+        """The peer has given these segments up. Raises ProtocolError."""
+        self._read_records()
+        for number in numbers:
+            segment = self._theirs.pop(number, None)
+            if segment is None:
+                raise ProtocolError("a segment was given up that was never shown")
+            self.heap.leave(segment)
+
+    def _segment(self, number: int) -> Segment:
+        if number < 0:
+            segment = self._shown.get(-number)
+        else:
+            segment = self._theirs.get(number)
+            if segment is None:
+                self._read_records()
+                segment = self._theirs.get(number)
+        if segment is None:
+            raise ProtocolError("a message refers to a segment that was never shown")
+        return segment
+
+    def _read_records(self) -> None:
+        """Take in what has come beside the messages. Raises ProtocolError."""
+        while not self._closed and (record := self._fds.receive()) is not None:
+            kind, number, size, fd = record
+            if kind == kinds.HELLO:
+                self._greeted = True
+            elif kind == kinds.SHOW:
+                self._take_shown(number, size, fd)
+            else:
+                if fd >= 0:
+                    os.close(fd)
+                raise ProtocolError(f"a record of unknown kind {kind} came beside the messages")
+
+    def _take_shown(self, number: int, size: int, fd: int) -> None:
+        try:
+            if number in self._theirs or not 0 < number < 2**63:
+                raise ProtocolError("a segment was shown under a number that is taken")
+            if len(self._theirs) >= SEGMENTS_SHOWN_MAX:
+                raise ProtocolError(f"more than {SEGMENTS_SHOWN_MAX} segments were shown")
+            segment = self.heap.enter(fd, open_shown(fd, size))
+        except BaseException:
+            os.close(fd)
+            raise
+        segment.owner, segment.owners_number = self, number
+        self._theirs[number] = segment
+
+    def close(self) -> None:
+        """The link is over: what was lent comes back, views of what was borrowed live on. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.heap.endpoints.discard(self)
+        with self.heap.lock:
+            self.leases.cancel_all()
+            theirs = list(self._theirs.values())
+            self._theirs.clear()
+            self._shown.clear()
+        for segment in theirs:
+            # Of one that is in use some may be lent to others, who may send it back.
+            self.heap.leave(segment, tell=not segment.holds)
+        self._fds.close()
+
+
+    def close_in_child(self) -> None:
+        """A forked child has no part in the link, and must not hold it open."""
+        self._fds.close()
+
+
+def with_buffers(message: Any, buffers: tuple[Any, ...]) -> Any:
+    """The same message with other buffers."""
+    fields = {name: getattr(message, name) for name in message.__struct_fields__}
+    return type(message)(**(fields | {"buffers": buffers}))
+
+
+def is_carrier(message: Any) -> bool:
+    """Has it buffers out of band?"""
+    return type(message) in CARRIERS and bool(message.buffers)
+
+
+def open_for_host(heap: Heap, fds: FdSocket, *, threshold: int, peer_budget: int) -> Endpoint:
+    """The host's end; the worker's finds what it must know in the socket. Raises OSError."""
+    fd, mapping = create(2 * LEDGER_BYTES, others_write=True)
+    try:
+        if not fds.send(kinds.SETUP, threshold, peer_budget, fd):
+            raise OSError("the socket for descriptors takes none")
+    finally:
+        os.close(fd)
+    endpoint = Endpoint(heap, fds, _ledgers(mapping))
+    endpoint.threshold = threshold
+    return endpoint
+
+
+def open_for_worker(fds: FdSocket) -> Endpoint:
+    """The worker's end, with a heap of its own. Raises ProtocolError."""
+    record = fds.receive()
+    if record is None or record[0] != kinds.SETUP:
+        raise ProtocolError("the host did not set its shared memory up")
+    _, threshold, budget, fd = record
+    try:
+        mapping = open_shown(fd, 2 * LEDGER_BYTES, others_write=True)
+    finally:
+        os.close(fd)
+    endpoint = Endpoint(Heap(budget), fds, _ledgers(mapping)[::-1])
+    endpoint.threshold = threshold
+    endpoint._greeted = endpoint._counts_echoes = True
+    fds.send(kinds.HELLO)
+    return endpoint
+
+
+def _ledgers(mapping: Mapping) -> tuple[memoryview, memoryview]:
+    """What the host has lent, and what the worker has."""
+    first, second = (
+        view_of(mapping.address + start, LEDGER_BYTES, mapping, writable=True).cast("Q")
+        for start in (0, LEDGER_BYTES)
+    )
+    return first, second

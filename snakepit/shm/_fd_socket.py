@@ -1,0 +1,92 @@
+"""Descriptors over a Unix socket, beside the link of messages: how segments are shown.
+
+A record of a fixed size and at most one descriptor go together in one write, so a read of one
+record finds its descriptor with it. Nothing here waits: what the socket does not take now is
+not sent, and a record that should be there and is not is a breach of the protocol. A plain `recv`
+would lose descriptors without a word, and so would one without room for them; both ends look.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from typing import Final, TypeAlias
+
+from snakepit.errors import ProtocolError
+
+RECORD: Final = struct.Struct("<QQQ")  # kind, and two numbers
+FDS_MAX: Final = 4  # room for more than ever comes, so that too many are seen
+CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+SETUP: Final = 1  # host → worker: threshold, budget; with the ledger
+HELLO: Final = 2  # worker → host: it understands references
+SHOW: Final = 3  # number and size of a segment; with the segment
+_WITH_FD: Final = (SETUP, SHOW)
+
+Record: TypeAlias = tuple[int, int, int, int]  # kind, two numbers, descriptor or -1
+
+
+class FdSocket:
+    """One end of the socket, non-blocking."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(False)
+
+    def send(self, kind: int, first: int = 0, second: int = 0, fd: int = -1) -> bool:
+        """Send a record; False if that cannot be done now, or never."""
+        control: list[tuple[int, int, array.array[int]]] = []
+        if fd >= 0:
+            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        try:
+            sent = self._socket.sendmsg([RECORD.pack(kind, first, second)], control)
+        except OSError:
+            return False  # full, too many descriptors on their way, or nobody is there
+        return sent == RECORD.size
+
+    def receive(self) -> Record | None:
+        """The next record, None if there is none. The descriptor is the caller's.
+
+        Raises ProtocolError.
+        """
+        room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        try:
+            data, control, flags, _ = self._socket.recvmsg(RECORD.size, room, CLOEXEC)
+        except (BlockingIOError, ConnectionResetError):
+            return None  # of a peer that is gone the messages tell
+        except OSError as error:
+            raise ProtocolError(f"no descriptor can be received: {error}") from error
+        if not data:
+            return None
+        fds = array.array("i")
+        for level, kind, content in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        try:
+            return self._checked(data, flags, fds)
+        except ProtocolError:
+            for fd in fds:
+                os.close(fd)
+            raise
+
+    def _checked(self, data: bytes, flags: int, fds: array.array[int]) -> Record:
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError(
+                "a descriptor was lost on its way: this process may open no more of them "
+                "(RLIMIT_NOFILE), or too many came at once"
+            )
+        if len(data) != RECORD.size:
+            raise ProtocolError(f"a record of {len(data)} bytes came beside the messages")
+        kind, first, second = RECORD.unpack(data)
+        wanted = 1 if kind in _WITH_FD else 0
+        if len(fds) != wanted:
+            raise ProtocolError(f"{len(fds)} descriptors came with a record that has {wanted}")
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        return kind, first, second, fds[0] if fds else -1
+
+    def close(self) -> None:
+        """Close this end; idempotent."""
+        self._socket.close()

@@ -1,0 +1,179 @@
+"""The shared memory of one process: its own arena, and every segment that it knows by address.
+
+A host has one for each pool, used by all its links; a worker has one. Threads may share it: what
+takes long, making a segment or copying into it, is done outside of its lock.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable
+from threading import RLock
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
+
+from snakepit.shm import _segments
+from snakepit.shm._arena import Arena
+from snakepit.shm._holds import Block, Hold, Place
+from snakepit.shm._segments import Segment
+
+if TYPE_CHECKING:
+    from snakepit.shm._endpoint import Endpoint
+    from snakepit.shm._memory import Mapping
+
+COLLECT_INTERVAL_S: Final = 1.0  # between two full garbage collections for want of memory
+IDLE_TRIM_S: Final = 10.0
+
+
+class Heap:
+    """Blocks to lend, and which segment an address lies in."""
+
+    def __init__(
+        self, budget: int, make: Callable[[int], tuple[int, Mapping]] = _segments.create
+    ) -> None:
+        self.lock = RLock()  # never held while anything is waited for
+        self.arena = Arena(budget)
+        self.endpoints: set[Endpoint] = set()
+        self.copied_bytes: int = 0
+        self._make = make
+        self._own: dict[int, Segment] = {}
+        self._known: list[tuple[int, int]] = []  # addresses and numbers, in order
+        self._by_number: dict[int, Segment] = {}
+        self._freed: deque[Place] = deque()
+        self._numbers = 0
+        self._collected_at = 0.0
+        self._closed = False
+        self._pid = os.getpid()
+
+    # -- blocks --------------------------------------------------------------------------------
+
+    def take(self, nbytes: int) -> Block | None:
+        """A block, in a segment that is made if need be; None: the budget is spent, or the memory.
+
+        It may take long: 0.2 ms for each MiB that is made.
+        """
+        block = self.take_warm(nbytes)
+        if block is not None or os.getpid() != self._pid:
+            return block
+        size = self._plan(nbytes)
+        if size is None:
+            return None
+        try:
+            fd, mapping = self._make(size)
+        except OSError:
+            with self.lock:
+                self.arena.abandon(size)
+            return None
+        with self.lock:
+            if self._closed:
+                self.arena.abandon(size)
+                os.close(fd)
+                return None
+            segment = self._enter(fd, mapping)
+            self._own[segment.number] = segment
+            return self._block(segment, self.arena.add(segment.number, size, nbytes), nbytes)
+
+    def take_warm(self, nbytes: int) -> Block | None:
+        """A block in a segment that is there already, else None. Quick."""
+        if os.getpid() != self._pid:
+            return None  # in a forked child, where the lock may be held for ever
+        with self.lock:
+            if self._closed:
+                return None
+            self._reclaim()
+            place = self.arena.find(nbytes)
+            if place is None:
+                return None
+            return self._block(self._own[place[0]], place[1], nbytes)
+
+    def trim(self, bytes_wanted: int = 2**63, *, idle_s: float = 0.0) -> None:
+        """Give segments back that have been idle for so long; those who know them are told."""
+        with self.lock:
+            self._reclaim()
+            before = time.monotonic() - idle_s
+            dropped = [self._own.pop(n) for n in self.arena.trim(bytes_wanted, before)]
+            for segment in dropped:
+                self._leave(segment)
+        self._tell(dropped)
+
+    def close(self) -> None:
+        """Give everything back; views that are alive keep what they show. Idempotent."""
+        with self.lock:
+            self._closed = True
+            for segment in list(self._own.values()):
+                self._leave(segment)
+            self._own.clear()
+
+    def _plan(self, nbytes: int) -> int | None:
+        with self.lock:
+            size = self.arena.plan(nbytes)
+        if size is None and nbytes <= self.arena.budget:
+            self.trim(nbytes + nbytes // 8)
+            with self.lock:
+                size = self.arena.plan(nbytes)
+            now = time.monotonic()
+            if size is None and now - self._collected_at > COLLECT_INTERVAL_S:
+                self._collected_at = now
+                gc.collect()  # views in cycles
+                self.trim(nbytes + nbytes // 8)
+                with self.lock:
+                    size = self.arena.plan(nbytes)
+        return size
+
+    def _reclaim(self) -> None:
+        """Take in what peers and views have let go of."""
+        for endpoint in self.endpoints:
+            endpoint.leases.collect()
+        now = time.monotonic()
+        freed = self._freed
+        while freed:
+            number, offset = freed.popleft()
+            if number in self._own:
+                self.arena.give_back(number, offset, now)
+
+    def _block(self, segment: Segment, offset: int, nbytes: int) -> Block:
+        return Block(segment, offset, nbytes, self._freed)
+
+    # -- segments ------------------------------------------------------------------------------
+
+    def find(self, address: int, nbytes: int) -> Segment | None:
+        """The segment that all of these bytes lie in."""
+        with self.lock:
+            position = bisect_right(self._known, (address, 2**63)) - 1
+            if position < 0:
+                return None
+            start, number = self._known[position]
+            segment = self._by_number[number]
+            return segment if address + nbytes <= start + segment.size else None
+
+    def enter(self, fd: int, mapping: Mapping) -> Segment:
+        """Know a segment that a peer has shown."""
+        with self.lock:
+            return self._enter(fd, mapping)
+
+    def leave(self, segment: Segment, *, tell: bool = True) -> None:
+        """Know it no more; whom it was shown need not either, and is told."""
+        with self.lock:
+            self._leave(segment)
+        if tell:
+            self._tell([segment])
+
+    def _enter(self, fd: int, mapping: Mapping) -> Segment:
+        self._numbers += 1
+        segment = Segment(fd, mapping, self._numbers, WeakSet[Hold]())
+        self._by_number[segment.number] = segment
+        insort(self._known, (mapping.address, segment.number))
+        return segment
+
+    def _leave(self, segment: Segment) -> None:
+        if self._by_number.pop(segment.number, None) is not None:
+            self._known.remove((segment.mapping.address, segment.number))
+            segment.close_fd()
+
+    def _tell(self, dropped: list[Segment]) -> None:
+        for endpoint in list(self.endpoints):
+            endpoint.forget([segment for segment in dropped if segment.owner is not endpoint])

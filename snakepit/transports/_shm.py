@@ -1,0 +1,303 @@
+"""Shared memory: the pipes of stdio, and beside them a socket by which segments are shown.
+
+All messages go through the pipes, so all that is promised of stdio holds. What differs is that
+large buffers are put into shared memory before, and the message refers to them. Such a message is
+small, and is written at once if that takes no time: when the buffers lie in shared memory already,
+or are copied soon. Else it waits in a line of its own until `run` has had them copied, in a
+thread. Where no shared memory is to be had in time the buffers go through the pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from snakepit.process import close_fds, fork_generation, guard_fds
+from snakepit.protocol import Buffer, ToWorker, decode_to_host
+from snakepit.shm import (
+    Block,
+    Endpoint,
+    FdSocket,
+    Heap,
+    Key,
+    Lease,
+    ShmUnpacker,
+    is_carrier,
+    open_for_host,
+)
+from snakepit.transports._base import Channel, Transport
+from snakepit.transports._byte_channel import ByteChannel, ByteStream
+from snakepit.transports._outbox import OnSent
+from snakepit.transports._stdio import PipeStream, StdioLink
+from snakepit.worker._wire import SHM_VARIABLE
+
+COPY_BYTES_MAX: Final = 4 * 2**20  # copied where the call is made; more is copied in a thread
+ROOM_WAIT_S: Final = 0.5  # for room in the arena, before the pipe must do
+LOOK_AGAIN_S: Final = 0.005
+
+
+class Waiting:
+    """A message whose buffers are to be copied, or which may not overtake such a one."""
+
+    __slots__ = ("message", "on_sent")
+
+    def __init__(self, message: ToWorker, on_sent: OnSent) -> None:
+        self.message, self.on_sent = message, on_sent
+
+
+class ShmChannel(ByteChannel):
+    """The host's end of a link with shared memory."""
+
+    def __init__(self, stream: ByteStream, endpoint: Endpoint) -> None:
+        super().__init__(stream)
+        self._unpacker = ShmUnpacker(decode_to_host, endpoint)
+        self._endpoint = endpoint
+        endpoint.tell = self.send_nowait
+        self._bound: dict[int, tuple[ToWorker, ToWorker, list[Lease]]] = {}  # may still be withdrawn
+        self._waiting: deque[Waiting] = deque()
+        self._more_waits = anyio.Event()
+        self._limiter = anyio.CapacityLimiter(1)
+
+    @property
+    def is_sending(self) -> bool:
+        return bool(self._outbox or self._waiting)
+
+    def send_nowait(self, message: ToWorker) -> bool:
+        if not is_carrier(message) and not self._waiting:
+            return super().send_nowait(message)
+        if self._closed or self._peer_gone:
+            return False
+        ready = self._bind_now(message)
+        if ready is None:
+            self._wait(message, None)
+            return True
+        sent = super().send_nowait(ready)
+        self._tidy()
+        return sent
+
+    def queue_nowait(self, message: ToWorker) -> bool:
+        if not is_carrier(message) and not self._waiting:
+            return super().queue_nowait(message)
+        if self._closed or self._peer_gone:
+            return False
+        self._put(message, None)
+        return True
+
+    def flush_nowait(self) -> None:
+        super().flush_nowait()
+        self._tidy()
+
+    def _put(self, message: ToWorker, on_sent: OnSent) -> None:
+        ready = self._bind_now(message)
+        if ready is None:
+            self._wait(message, on_sent)
+        else:
+            super()._put(ready, on_sent)
+
+    def withdraw(self, message: ToWorker) -> bool:
+        for waiting in self._waiting:
+            if waiting.message is message:
+                self._waiting.remove(waiting)
+                return True
+        known = self._bound.get(id(message))
+        if known is None:
+            return super().withdraw(message)
+        _, bound, leases = known
+        withdrawn = super().withdraw(bound)
+        if withdrawn:
+            del self._bound[id(message)]
+            for lease in leases:
+                self._endpoint.leases.cancel(lease)
+        return withdrawn
+
+    def _bind_now(self, message: ToWorker) -> ToWorker | None:
+        """The message as it is to be packed; None if it must wait."""
+        if self._waiting and self._is_behind(message):
+            return None
+        if not is_carrier(message) or not self._endpoint.is_up:
+            return message
+        strangers = self._endpoint.strangers(message)
+        if sum(size for _, size in strangers) > COPY_BYTES_MAX:
+            return None
+        blocks: dict[Key, Block] = {}
+        for key, buffer in strangers.items():
+            block = self._endpoint.heap.take_warm(key[1])
+            if block is None:
+                return None
+            self._endpoint.fill(block, buffer)
+            blocks[key] = block
+        return self._bind(message, blocks)
+
+    def _bind(self, message: ToWorker, blocks: dict[Key, Block]) -> ToWorker:
+        bound, leases = self._endpoint.bind(message, blocks)
+        self._bound[id(message)] = (message, bound, leases)
+        ready: ToWorker = bound
+        return ready
+
+    def _is_behind(self, message: ToWorker) -> bool:
+        """Must it keep its place behind a message of the same call?"""
+        number = getattr(message, "id", None)
+        return number is not None and any(
+            getattr(waiting.message, "id", None) == number for waiting in self._waiting
+        )
+
+    def _wait(self, message: ToWorker, on_sent: OnSent) -> None:
+        self._waiting.append(Waiting(message, on_sent))
+        self._more_waits.set()
+
+    def _tidy(self) -> None:
+        """What has been written cannot be withdrawn any more."""
+        if self._bound and not self._outbox:
+            self._bound.clear()
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._serve_waiting)
+            await super().run()
+            tasks.cancel_scope.cancel()
+
+    async def _serve_waiting(self) -> None:
+        while True:
+            await self._more_waits.wait()
+            self._more_waits = anyio.Event()
+            while self._waiting:
+                await self._serve(self._waiting[0])
+
+    async def _serve(self, waiting: Waiting) -> None:
+        # In a frame of its own: what has been sent is not kept while nothing waits.
+        message = waiting.message
+        blocks = await self._copy(message)
+        if not self._waiting or self._waiting[0] is not waiting:
+            return  # it was withdrawn
+        self._waiting.popleft()
+        may_refer = is_carrier(message) and self._endpoint.is_up
+        super()._put(self._bind(message, blocks) if may_refer else message, waiting.on_sent)
+        self.flush_nowait()
+
+    async def _copy(self, message: ToWorker) -> dict[Key, Block]:  # noqa: ASYNC910 - nothing to copy
+        """Copy what lies in no segment, as far as there is room for it."""
+        blocks: dict[Key, Block] = {}
+        if not is_carrier(message) or not self._endpoint.is_up:
+            return blocks
+        for key, buffer in self._endpoint.strangers(message).items():
+            block = await self._room(key[1])
+            if block is not None:
+                await self._in_thread(partial(self._endpoint.fill, block, buffer), key[1])
+                blocks[key] = block
+        return blocks
+
+    async def _room(self, size: int) -> Block | None:
+        """A block; waits for one while the budget is spent, though not for long."""
+        heap = self._endpoint.heap
+        until = anyio.current_time() + ROOM_WAIT_S
+        block = heap.take_warm(size)
+        while block is None and size <= heap.arena.budget and anyio.current_time() < until:
+            block = await self._in_thread(partial(heap.take, size), size)
+            if block is None:
+                await anyio.sleep(LOOK_AGAIN_S)
+        return block
+
+    async def _in_thread(self, function: partial[Any], size: int) -> Any:
+        if size <= COPY_BYTES_MAX // 4:
+            return function()
+        return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+
+    def _lose_peer(self) -> None:
+        super()._lose_peer()
+        self._drop_waiting()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self._drop_waiting()
+        self._bound.clear()
+        self._endpoint.close()
+
+    def _drop_waiting(self) -> None:
+        dropped = list(self._waiting)
+        self._waiting.clear()
+        for waiting in dropped:
+            if waiting.on_sent is not None:
+                waiting.on_sent()
+
+
+class HostFds(FdSocket):
+    """The host's end of the socket; a forked child must not hold it."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._generation = fork_generation()
+        guard_fds(fd)
+
+    def close(self) -> None:
+        fd = self._socket.detach()
+        if fd >= 0:
+            close_fds(fd)
+
+
+class ShmLink(StdioLink):
+    """Two pipes and a socket."""
+
+    def __init__(self, heap: Heap, *, threshold: int, worker_budget: int) -> None:
+        super().__init__()
+        self._endpoint: Endpoint | None = None
+        try:
+            ours, theirs = (end.detach() for end in socket.socketpair())
+            self._open.add(theirs)
+            guard_fds(theirs)
+            fds = HostFds(ours)
+            try:
+                self._endpoint = open_for_host(
+                    heap, fds, threshold=threshold, peer_budget=worker_budget
+                )
+            except BaseException:
+                fds.close()
+                raise
+        except BaseException:
+            self.close()
+            raise
+        self._theirs = theirs
+        self.pass_fds = (theirs,)
+        self.env = {SHM_VARIABLE: str(theirs)}
+
+    def worker_started(self) -> None:
+        super().worker_started()
+        self._close(self._theirs)
+
+    def connect(self) -> Channel:
+        assert self._endpoint is not None
+        self._open -= {self._read_fd, self._write_fd}
+        endpoint, self._endpoint = self._endpoint, None
+        return ShmChannel(PipeStream(self._read_fd, self._write_fd), endpoint)
+
+    def close(self) -> None:
+        super().close()
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
+
+
+class ShmTransport(Transport):
+    """Pipes, and shared memory for large values. One for each pool; `close` gives the memory back.
+
+    `threshold`: bytes from which on a buffer travels as a reference. `budget`: bytes of the host's
+    arena; each worker's own has `worker_budget`.
+    """
+
+    name = "shm"
+
+    def __init__(self, *, threshold: int, budget: int, worker_budget: int) -> None:
+        self.heap: Heap = Heap(budget)
+        self._threshold, self._worker_budget = threshold, worker_budget
+
+    def open_link(self) -> ShmLink:
+        return ShmLink(self.heap, threshold=self._threshold, worker_budget=self._worker_budget)
+
+    def close(self) -> None:
+        """Give the memory back; idempotent. What is still looked at stays."""
+        self.heap.close()

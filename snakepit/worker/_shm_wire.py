@@ -1,0 +1,34 @@
+"""The worker's end of the shm transport: the wire of stdio, large values by reference."""
+
+from __future__ import annotations
+
+import os
+
+from snakepit.protocol import ToHost, decode_to_worker
+from snakepit.shm import Endpoint, FdSocket, ShmUnpacker, is_carrier, open_for_worker
+from snakepit.worker._wire import Wire
+
+
+class ShmWire(Wire):
+    """Copies into shared memory happen on the thread that sends."""
+
+    def __init__(self, read_fd: int, write_fd: int, endpoint: Endpoint) -> None:
+        super().__init__(read_fd, write_fd)
+        self._unpacker = ShmUnpacker(decode_to_worker, endpoint)
+        self.endpoint: Endpoint = endpoint
+        endpoint.tell = self.send
+
+    def send(self, message: ToHost) -> None:
+        if is_carrier(message) and not self.is_closed:
+            message = self.endpoint.place(message)
+        super().send(message)
+
+    def close(self) -> None:
+        super().close()
+        self.endpoint.close_in_child()
+
+
+def open_shm_wire(read_fd: int, write_fd: int, socket_fd: int) -> ShmWire:
+    """The wire of a host that offers shared memory by that descriptor. Raises ProtocolError."""
+    os.set_inheritable(socket_fd, False)
+    return ShmWire(read_fd, write_fd, open_for_worker(FdSocket(socket_fd)))
