@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from snakepit.options import Sessions as Sessions
     from snakepit.options import Startup as Startup
     from snakepit.options import Stop as Stop
+    from snakepit.options import ZeroCopy as ZeroCopy
     from snakepit.pool import BoundPool as BoundPool
     from snakepit.pool import Pool as Pool
     from snakepit.pool import PoolStats as PoolStats
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from snakepit.worker import Adapter as Adapter
     from snakepit.worker import CallContext as CallContext
     from snakepit.worker import context as context
+    from snakepit.worker import empty as empty
     from snakepit.worker import tool as tool
 
 _HOMES = {
@@ -84,7 +86,7 @@ _HOMES = {
         "WorkerDiedError",
         "WorkerStartError",
     ),
-    "snakepit.options": ("CrashBarrier", "Queue", "Sessions", "Startup", "Stop"),
+    "snakepit.options": ("CrashBarrier", "Queue", "Sessions", "Startup", "Stop", "ZeroCopy"),
     "snakepit.pool": (
         "BoundPool",
         "Pool",
@@ -102,7 +104,7 @@ _HOMES = {
     ),
     "snakepit.scripts": ("run",),
     "snakepit.transports": ("Channel", "Link", "Transport"),
-    "snakepit.worker": ("Adapter", "CallContext", "context", "tool"),
+    "snakepit.worker": ("Adapter", "CallContext", "context", "empty", "tool"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -15,7 +15,7 @@ from attrs import Attribute, field, frozen
 
 from snakepit.errors import ConfigError
 
-__all__ = ["CrashBarrier", "Queue", "Sessions", "Startup", "Stop"]
+__all__ = ["CrashBarrier", "Queue", "Sessions", "Startup", "Stop", "ZeroCopy"]
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -164,8 +164,31 @@ class CrashBarrier:
     taint: float = field(default=5.0, validator=number())
 
 
+def truth(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    """Accept True and False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{type(instance).__name__}.{attribute.name}", value, "True or False")
+
+
+@frozen(kw_only=True)
+class ZeroCopy:
+    """Shared memory, for `transport="shm"`.
+
+    `enabled`: False: all values go through the pipes. `threshold`: bytes from which on the data of an
+    array, a buffer or a table is shared; what is smaller is copied. `budget_mb`: how much shared memory
+    the pool may have, in MiB; half of it for arguments, half for the results of all workers; None: a
+    quarter of the memory that this process may use, at most 4096. What finds no room goes through
+    the pipes.
+    """
+
+    enabled: bool = field(default=True, validator=truth)
+    threshold: int = field(default=2**20, validator=whole(least=2**16))
+    budget_mb: int | None = field(default=None, validator=whole(least=1, optional=True))
+
+
 DEFAULT_STARTUP: Final = Startup()
 DEFAULT_QUEUE: Final = Queue()
 DEFAULT_STOP: Final = Stop()
 DEFAULT_SESSIONS: Final = Sessions()
 DEFAULT_CRASH_BARRIER: Final = CrashBarrier()
+DEFAULT_ZERO_COPY: Final = ZeroCopy()

@@ -59,7 +59,9 @@ PUBLIC = [
     "WorkerDiedError",
     "WorkerInfo",
     "WorkerStartError",
+    "ZeroCopy",
     "context",
+    "empty",
     "open_pool",
     "open_pool_sync",
     "progress",
@@ -77,6 +79,7 @@ PUBLIC_ROOMS = {
         "Channel",
         "Link",
         "MemoryTransport",
+        "ShmTransport",
         "StdioTransport",
         "Transport",
         "close_fds",
@@ -118,6 +121,7 @@ PUBLIC_ROOMS = {
 FLOORS = {
     "errors": 0,
     "protocol": 1,
+    "shm": 1.5,  # both sides speak it, above the protocol
     "worker": 2,
     "process": 2,
     "options": 2,
@@ -131,7 +135,7 @@ FLOORS = {
     "scripts": 6,
     "__init__": 7,
 }
-WORKER_ROOMS = {"errors", "protocol", "worker"}
+WORKER_ROOMS = {"errors", "protocol", "shm", "worker"}
 # Third parties that the worker's side may name. The lazy ones serve where they are installed, and
 # are imported where a value needs them.
 WORKER_CORE = {"msgspec"}

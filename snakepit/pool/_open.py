@@ -24,11 +24,13 @@ from snakepit.options import (
     DEFAULT_SESSIONS,
     DEFAULT_STARTUP,
     DEFAULT_STOP,
+    DEFAULT_ZERO_COPY,
     CrashBarrier,
     Queue,
     Sessions,
     Startup,
     Stop,
+    ZeroCopy,
 )
 from snakepit.pool._attending import Nursery
 from snakepit.pool._core import PoolCore
@@ -62,6 +64,7 @@ async def open_pool(
     stop: Stop = DEFAULT_STOP,
     sessions: Sessions = DEFAULT_SESSIONS,
     crash_barrier: CrashBarrier = DEFAULT_CRASH_BARRIER,
+    zero_copy: ZeroCopy = DEFAULT_ZERO_COPY,
 ) -> AsyncGenerator[Pool]:
     """Open a pool of worker processes; every one of them is gone when the block is left.
 
@@ -76,7 +79,7 @@ async def open_pool(
         size: number of workers; None: the CPUs that this process may use.
         name: names the pool in errors, logs and worker ids.
         min_ready: workers that must be ready before the block is entered.
-        transport: "auto", "stdio", "memory" (no processes: for tests), or a Transport.
+        transport: "auto" (that is "stdio"), "stdio", "shm" (large values in shared memory), "memory" (no processes: for tests), or a Transport.
         python: interpreter of the workers; None: `$SNAKEPIT_PYTHON`, else the running one.
         adapter_args: arguments for the adapter's constructor.
         env: added to the workers' environment. `OMP_`, `MKL_`, `OPENBLAS_` and
@@ -88,6 +91,7 @@ async def open_pool(
         stop: the bounds of the stop ladder; see `Stop`.
         sessions: how many there may be, and of what kind those on demand are; see `Sessions`.
         crash_barrier: what follows on a worker's death; see `CrashBarrier`.
+        zero_copy: how much memory transport "shm" may share, and for what; see `ZeroCopy`.
         call_timeout: default `timeout` of calls, in seconds.
 
     Raises: ConfigError: an option is wrong, nothing was started. WorkerStartError: a worker could
@@ -118,6 +122,7 @@ async def open_pool(
         stop=stop,
         sessions=sessions,
         crash_barrier=crash_barrier,
+        zero_copy=zero_copy,
     )
     core = PoolCore(settings)
     core.slots = [Slot(core, number) for number in range(1, settings.size + 1)]
@@ -131,6 +136,9 @@ async def open_pool(
                 core.close()
     except BaseExceptionGroup as group:
         raise_lone(group)
+    finally:
+        if settings.shm is not None:
+            settings.shm.close()
 
 
 async def run_pool(

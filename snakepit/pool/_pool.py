@@ -13,6 +13,7 @@ import anyio.lowlevel
 from snakepit.errors import InvalidParamsError
 from snakepit.pool._ancestry import OpenStream
 from snakepit.pool._attending import block_of, finish
+from snakepit.pool._born import SharedMemory
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
@@ -37,7 +38,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Pool(TypedCalls, SessionCalls, HostToolCalls):
+class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory):
     """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
 
     It belongs to the event loop that opened it.

@@ -17,9 +17,10 @@ from msgspec import Raw
 import snakepit
 from snakepit.errors import ConfigError, SerializationError
 from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
-from snakepit.options import CrashBarrier, Queue, Sessions, Startup, Stop
+from snakepit.options import CrashBarrier, Queue, Sessions, Startup, Stop, ZeroCopy
 from snakepit.protocol import Buffers, encode_value
-from snakepit.transports import MemoryTransport, StdioTransport, Transport
+from snakepit.shm import memory_limit
+from snakepit.transports import MemoryTransport, ShmTransport, StdioTransport, Transport
 from snakepit.worker._target import (
     MAIN,
     Target,
@@ -30,6 +31,7 @@ from snakepit.worker._target import (
 )
 
 DEFAULT_TOOL_BACKEND = "asyncio"
+SHM_BUDGET_MAX = 4 * 2**30
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -58,6 +60,7 @@ class Settings:
     stop: Stop
     sessions: Sessions
     crash_barrier: CrashBarrier
+    shm: ShmTransport | None
 
     @property
     def retries(self) -> int:
@@ -85,6 +88,7 @@ def make_settings(
     stop: Stop,
     sessions: Sessions,
     crash_barrier: CrashBarrier,
+    zero_copy: ZeroCopy,
 ) -> Settings:
     """Check every argument. Raises ConfigError, and starts nothing."""
     if size is None:
@@ -105,12 +109,13 @@ def make_settings(
         ("stop", stop, Stop),
         ("sessions", sessions, Sessions),
         ("crash_barrier", crash_barrier, CrashBarrier),
+        ("zero_copy", zero_copy, ZeroCopy),
     ):
         _check(isinstance(value, kind), option, value, f"a snakepit.{kind.__name__}(...)")
     if command is not None:
         _check(adapter is None, "command", command, "either an adapter or a command, not both")
         _check(python is None, "python", python, "no interpreter where there is a command")
-    way = _transport(transport)
+    way = _transport(transport, zero_copy, size)
     if isinstance(way, MemoryTransport):
         for_processes = {"command": command, "python": python, "env": env, "cwd": cwd}
         for option, given in for_processes.items():
@@ -140,6 +145,7 @@ def make_settings(
         stop=stop,
         sessions=sessions,
         crash_barrier=crash_barrier,
+        shm=way if isinstance(way, ShmTransport) else None,
     )
 
 
@@ -265,12 +271,24 @@ def _directory(cwd: str | os.PathLike[str] | None) -> str | None:
     return os.fspath(cwd)
 
 
-def _transport(transport: str | Transport) -> Transport:
+def _transport(transport: str | Transport, zero_copy: ZeroCopy, size: int) -> Transport:
     if isinstance(transport, Transport):
         return transport
-    allowed = "'auto', 'stdio', 'memory' or a Transport"
-    _check(transport in ("auto", "stdio", "memory"), "transport", transport, allowed)
+    allowed = "'auto', 'shm', 'stdio', 'memory' or a Transport"
+    _check(transport in ("auto", "shm", "stdio", "memory"), "transport", transport, allowed)
+    if transport == "shm" and zero_copy.enabled:
+        budget = _budget(zero_copy)
+        return ShmTransport(
+            threshold=zero_copy.threshold, budget=budget // 2, worker_budget=budget // 2 // size
+        )
     return MemoryTransport() if transport == "memory" else StdioTransport()
+
+
+def _budget(zero_copy: ZeroCopy) -> int:
+    """Bytes of shared memory for the whole pool."""
+    if zero_copy.budget_mb is not None:
+        return zero_copy.budget_mb * 2**20
+    return min(memory_limit() // 4, SHM_BUDGET_MAX)
 
 
 def _place_in_memory(adapter: str | type | ModuleType | None) -> str | type | ModuleType | None:

@@ -240,6 +240,14 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
     ) -> AbstractContextManager[Iterator[Any]]:
         return self.stream(tool, params)
 
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """An array born in shared memory; see `Pool.empty`."""
+        return self._pool.empty(shape, dtype)
+
+    def buffer(self, nbytes: int) -> memoryview:
+        """A buffer born in shared memory; see `Pool.buffer`."""
+        return self._pool.buffer(nbytes)
+
     def _check_open(self) -> None:
         if self._closed:
             raise PoolClosedError("this pool was closed when its block was left")

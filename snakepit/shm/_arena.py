@@ -74,7 +74,9 @@ class Arena:
         self.used_bytes: int = 0  # in blocks
         self.total_bytes: int = 0  # in segments, made or about to be
         self._slabs: list[int] = []
-        self._idle: dict[int, list[int]] = {}  # by size, segments of one block; the last was freed last
+        self._idle: dict[
+            int, list[int]
+        ] = {}  # by size, segments of one block; the last was freed last
 
     def find(self, nbytes: int) -> tuple[int, int] | None:
         """A block in a segment that is there, as its number and offset."""

@@ -12,6 +12,7 @@ What a peer says is checked: it can break its own link, and nothing else.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -19,7 +20,7 @@ from snakepit.errors import ProtocolError
 from snakepit.protocol import CARRIERS, Buffer, Drop
 from snakepit.shm import _fd_socket as kinds
 from snakepit.shm._fd_socket import FdSocket
-from snakepit.shm._heap import Heap
+from snakepit.shm._heap import IDLE_TRIM_S, Heap
 from snakepit.shm._holds import Block, Hold
 from snakepit.shm._leases import (
     GENERATION_MAX,
@@ -57,7 +58,14 @@ class Endpoint:
         self._theirs: dict[int, Segment] = {}  # by the number it told us
         self._greeted = False
         self._closed = False
-        heap.endpoints.add(self)
+        self._to_tell: deque[int] = deque()
+        with heap.lock:
+            heap.endpoints.add(self)
+
+    @property
+    def has_borrowed(self) -> bool:
+        """Has the peer shown segments, which may idle?"""
+        return bool(self._theirs)
 
     @property
     def is_up(self) -> bool:
@@ -122,6 +130,7 @@ class Endpoint:
             if block is not None:
                 self.fill(block, buffer)
                 blocks[key] = block
+        self.speak()
         return self.bind(message, blocks)[0]
 
     def fill(self, block: Block, source: Buffer) -> None:
@@ -131,15 +140,19 @@ class Endpoint:
         self.heap.copied_bytes += len(source)
 
     def forget(self, segments: list[Segment]) -> None:
-        """These are gone: the peer need not keep them. Nothing of them is lent."""
+        """These are gone, the peer need not keep them: `speak` tells. Nothing of them is lent."""
         with self.heap.lock:
-            numbers = tuple(
-                segment.number
-                for segment in segments
-                if self._shown.pop(segment.number, None) is not None
-            )
+            for segment in segments:
+                if self._shown.pop(segment.number, None) is not None:
+                    self._to_tell.append(segment.number)
+
+    def speak(self) -> None:
+        """Tell the peer of segments that are gone."""
+        numbers: list[int] = []
+        while self._to_tell:
+            numbers.append(self._to_tell.popleft())
         if numbers and not self._closed:
-            self.tell(Drop(numbers))
+            self.tell(Drop(tuple(numbers)))
 
     def _place(
         self, address: int, size: int, blocks: dict[Key, Block]
@@ -203,7 +216,13 @@ class Endpoint:
             self.leases.collect()
 
     def dropped(self, numbers: tuple[int, ...]) -> None:
-        """The peer has given these segments up. Raises ProtocolError."""
+        """The peer has given these segments up; none: it asks to give up what idles here.
+
+        Raises ProtocolError.
+        """
+        if not numbers:
+            self.heap.trim(idle_s=IDLE_TRIM_S)
+            self.speak()
         self._read_records()
         for number in numbers:
             segment = self._theirs.pop(number, None)
@@ -254,8 +273,8 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
-        self.heap.endpoints.discard(self)
         with self.heap.lock:
+            self.heap.endpoints.discard(self)
             self.leases.cancel_all()
             theirs = list(self._theirs.values())
             self._theirs.clear()
@@ -264,7 +283,6 @@ class Endpoint:
             # Of one that is in use some may be lent to others, who may send it back.
             self.heap.leave(segment, tell=not segment.holds)
         self._fds.close()
-
 
     def close_in_child(self) -> None:
         """A forked child has no part in the link, and must not hold it open."""

@@ -39,6 +39,8 @@ class Heap:
         self.arena = Arena(budget)
         self.endpoints: set[Endpoint] = set()
         self.copied_bytes: int = 0
+        self.freed_blocks: int = 0
+        self.has_warned: bool = False
         self._make = make
         self._own: dict[int, Segment] = {}
         self._known: list[tuple[int, int]] = []  # addresses and numbers, in order
@@ -91,7 +93,7 @@ class Heap:
             return self._block(self._own[place[0]], place[1], nbytes)
 
     def trim(self, bytes_wanted: int = 2**63, *, idle_s: float = 0.0) -> None:
-        """Give segments back that have been idle for so long; those who know them are told."""
+        """Give segments back that have been idle for so long; `speak` should follow."""
         with self.lock:
             self._reclaim()
             before = time.monotonic() - idle_s
@@ -99,6 +101,11 @@ class Heap:
             for segment in dropped:
                 self._leave(segment)
         self._tell(dropped)
+
+    def speak(self) -> None:
+        """Tell peers of the segments that are gone; where messages to them may be sent."""
+        for endpoint in list(self.endpoints):
+            endpoint.speak()
 
     def close(self) -> None:
         """Give everything back; views that are alive keep what they show. Idempotent."""
@@ -134,6 +141,7 @@ class Heap:
             number, offset = freed.popleft()
             if number in self._own:
                 self.arena.give_back(number, offset, now)
+                self.freed_blocks += 1
 
     def _block(self, segment: Segment, offset: int, nbytes: int) -> Block:
         return Block(segment, offset, nbytes, self._freed)
@@ -156,7 +164,7 @@ class Heap:
             return self._enter(fd, mapping)
 
     def leave(self, segment: Segment, *, tell: bool = True) -> None:
-        """Know it no more; whom it was shown need not either, and is told."""
+        """Know it no more; whom it was shown need not either, as `speak` will tell."""
         with self.lock:
             self._leave(segment)
         if tell:

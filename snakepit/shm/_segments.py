@@ -107,7 +107,7 @@ def open_shown(fd: int, size: int, *, others_write: bool = False) -> Mapping:
 
 def _create_posix(size: int, *, others_write: bool) -> tuple[int, Mapping]:
     """The same without memfd: the descriptor that is shown was opened for reading alone."""
-    import _posixshmem
+    import _posixshmem  # type: ignore[import-not-found,unused-ignore]
 
     name = f"/{NAME}-{secrets.token_hex(8)}"
     fd = _posixshmem.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)

@@ -9,8 +9,9 @@ thread. Where no shared memory is to be had in time the buffers go through the p
 
 from __future__ import annotations
 
-import os
+import logging
 import socket
+import time
 from collections import deque
 from functools import partial
 from typing import Any, Final
@@ -19,8 +20,9 @@ import anyio
 import anyio.to_thread
 
 from snakepit.process import close_fds, fork_generation, guard_fds
-from snakepit.protocol import Buffer, ToWorker, decode_to_host
+from snakepit.protocol import Drop, ToWorker, decode_to_host
 from snakepit.shm import (
+    IDLE_TRIM_S,
     Block,
     Endpoint,
     FdSocket,
@@ -40,6 +42,9 @@ from snakepit.worker._wire import SHM_VARIABLE
 COPY_BYTES_MAX: Final = 4 * 2**20  # copied where the call is made; more is copied in a thread
 ROOM_WAIT_S: Final = 0.5  # for room in the arena, before the pipe must do
 LOOK_AGAIN_S: Final = 0.005
+OLD_LEASE_S: Final = 60.0
+
+_log = logging.getLogger("snakepit.transports")
 
 
 class Waiting:
@@ -59,10 +64,13 @@ class ShmChannel(ByteChannel):
         self._unpacker = ShmUnpacker(decode_to_host, endpoint)
         self._endpoint = endpoint
         endpoint.tell = self.send_nowait
-        self._bound: dict[int, tuple[ToWorker, ToWorker, list[Lease]]] = {}  # may still be withdrawn
+        self._bound: dict[
+            int, tuple[ToWorker, ToWorker, list[Lease]]
+        ] = {}  # may still be withdrawn
         self._waiting: deque[Waiting] = deque()
         self._more_waits = anyio.Event()
         self._limiter = anyio.CapacityLimiter(1)
+        self._waited_in_vain_at = -1
 
     @property
     def is_sending(self) -> bool:
@@ -159,6 +167,7 @@ class ShmChannel(ByteChannel):
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._serve_waiting)
+            tasks.start_soon(self._trim)
             await super().run()
             tasks.cancel_scope.cancel()
 
@@ -168,6 +177,15 @@ class ShmChannel(ByteChannel):
             self._more_waits = anyio.Event()
             while self._waiting:
                 await self._serve(self._waiting[0])
+
+    async def _trim(self) -> None:
+        """Give memory back that has idled for a while, here and in the worker, which is asked to."""
+        while True:
+            await anyio.sleep(IDLE_TRIM_S)
+            self._endpoint.heap.trim(idle_s=IDLE_TRIM_S)
+            self._endpoint.heap.speak()
+            if self._endpoint.has_borrowed:
+                self.send_nowait(Drop(()))
 
     async def _serve(self, waiting: Waiting) -> None:
         # In a frame of its own: what has been sent is not kept while nothing waits.
@@ -193,15 +211,39 @@ class ShmChannel(ByteChannel):
         return blocks
 
     async def _room(self, size: int) -> Block | None:
-        """A block; waits for one while the budget is spent, though not for long."""
+        """A block; waits for one while the budget is spent, though not for long, nor in vain twice."""
         heap = self._endpoint.heap
         until = anyio.current_time() + ROOM_WAIT_S
-        block = heap.take_warm(size)
-        while block is None and size <= heap.arena.budget and anyio.current_time() < until:
-            block = await self._in_thread(partial(heap.take, size), size)
+        while True:
+            block = heap.take_warm(size)
             if block is None:
-                await anyio.sleep(LOOK_AGAIN_S)
-        return block
+                block = await self._in_thread(partial(heap.take, size), size)
+                heap.speak()
+            if block is not None or heap.freed_blocks == self._waited_in_vain_at:
+                return block
+            if size > heap.arena.budget or anyio.current_time() >= until:
+                self._waited_in_vain_at = heap.freed_blocks
+                self._warn(size)
+                return None
+            await anyio.sleep(LOOK_AGAIN_S)
+
+    def _warn(self, size: int) -> None:
+        """Once: who holds on to shared memory makes large values slow for everybody."""
+        heap = self._endpoint.heap
+        since = min(
+            (s for e in list(heap.endpoints) if (s := e.leases.oldest_since) is not None),
+            default=None,
+        )
+        age = 0.0 if since is None else time.monotonic() - since
+        if age > OLD_LEASE_S and not heap.has_warned:
+            heap.has_warned = True
+            _log.warning(
+                "no room for %d bytes in the shared memory of %d: a worker has looked at an "
+                "argument for %.0f s; values go through the pipes meanwhile (see ZeroCopy.budget_mb)",
+                size,
+                heap.arena.budget,
+                age,
+            )
 
     async def _in_thread(self, function: partial[Any], size: int) -> Any:
         if size <= COPY_BYTES_MAX // 4:

@@ -65,6 +65,10 @@ class Reporter:
         else:
             self._interrupt.masked(self._send_now, job)
 
+    def masked(self, function: Callable[[], object]) -> None:
+        """Call code of this library for a tool, where no interrupt hits it."""
+        self._interrupt.masked(function)
+
     def send_last(self, job: Job) -> None:
         """Send what has not been sent of a call that is over: its outcome comes next."""
         assert job.over

@@ -6,6 +6,7 @@ import os
 
 from snakepit.protocol import ToHost, decode_to_worker
 from snakepit.shm import Endpoint, FdSocket, ShmUnpacker, is_carrier, open_for_worker
+from snakepit.worker import _empty
 from snakepit.worker._wire import Wire
 
 
@@ -31,4 +32,6 @@ class ShmWire(Wire):
 def open_shm_wire(read_fd: int, write_fd: int, socket_fd: int) -> ShmWire:
     """The wire of a host that offers shared memory by that descriptor. Raises ProtocolError."""
     os.set_inheritable(socket_fd, False)
-    return ShmWire(read_fd, write_fd, open_for_worker(FdSocket(socket_fd)))
+    endpoint = open_for_worker(FdSocket(socket_fd))
+    _empty.heap = endpoint.heap
+    return ShmWire(read_fd, write_fd, endpoint)

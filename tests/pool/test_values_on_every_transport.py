@@ -20,7 +20,7 @@ from pool_kit import tools_pool
 from snakepit import Adapter, Pool, Startup, open_pool, tool
 from snakepit.protocol import decode_value, encode_value
 
-TRANSPORTS = ["stdio", "memory"]
+TRANSPORTS = ["stdio", "memory", "shm"]
 
 MIB = 2**20
 EDGES = [edge + step for edge in (2**16, MIB) for step in (-1, 0, 1)]
