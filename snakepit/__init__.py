@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from snakepit.pool import PoolStats as PoolStats
     from snakepit.pool import Results as Results
     from snakepit.pool import Session as Session
+    from snakepit.pool import SharedMemoryStats as SharedMemoryStats
     from snakepit.pool import Stream as Stream
     from snakepit.pool import SyncPool as SyncPool
     from snakepit.pool import SyncSession as SyncSession
@@ -93,6 +94,7 @@ _HOMES = {
         "PoolStats",
         "Results",
         "Session",
+        "SharedMemoryStats",
         "Stream",
         "SyncPool",
         "SyncSession",

@@ -45,6 +45,7 @@ PUBLIC = [
     "SessionLostError",
     "SessionNotFoundError",
     "Sessions",
+    "SharedMemoryStats",
     "SnakepitError",
     "Startup",
     "Stop",

@@ -6,8 +6,33 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from snakepit.shm import huge_pages
+
 if TYPE_CHECKING:
     from snakepit.pool._core import PoolCore
+    from snakepit.shm import Heap
+
+
+@frozen
+class SharedMemoryStats:
+    """The host's half of a pool's shared memory.
+
+    `budget_bytes`: how much of it there may be. `used_bytes`: looked at now, by this process or by
+    workers. `idle_bytes`: kept for reuse. `leases`: messages whose memory workers still look at;
+    `oldest_lease_s`: the age of the oldest, None if there is none. `references`: buffers sent by
+    reference since the pool was opened; `copies` of them were copied there first, `copied_bytes` in
+    all. `huge_pages`: what the machine is set to, in `shmem_enabled`; None where it has no such thing.
+    """
+
+    budget_bytes: int
+    used_bytes: int
+    idle_bytes: int
+    leases: int
+    oldest_lease_s: float | None
+    references: int
+    copies: int
+    copied_bytes: int
+    huge_pages: str | None
 
 
 @frozen
@@ -17,6 +42,7 @@ class PoolStats:
     `requests`: calls accepted. `errors`: calls that ended with an error or were given up.
     `queued`: calls waiting now. `queue_timeouts`, `saturated`: calls refused. `workers`: ready now;
     `busy` of them have a call, `available` have none. `restarts`: workers started after a death.
+    `shared_memory`: of transport "shm", None on others.
     """
 
     requests: int
@@ -28,6 +54,7 @@ class PoolStats:
     available: int
     busy: int
     restarts: int
+    shared_memory: SharedMemoryStats | None = None
 
 
 def stats_of(core: PoolCore) -> PoolStats:
@@ -44,4 +71,21 @@ def stats_of(core: PoolCore) -> PoolStats:
         available=len(seats) - busy,
         busy=busy,
         restarts=core.restarts,
+        shared_memory=None if core.settings.shm is None else _stats_of_heap(core.settings.shm.heap),
+    )
+
+
+def _stats_of_heap(heap: Heap) -> SharedMemoryStats:
+    heap.reclaim()
+    arena = heap.arena
+    return SharedMemoryStats(
+        budget_bytes=arena.budget,
+        used_bytes=arena.used_bytes,
+        idle_bytes=arena.total_bytes - arena.used_bytes,
+        leases=heap.lease_count,
+        oldest_lease_s=heap.oldest_lease_s,
+        references=heap.references,
+        copies=heap.copies,
+        copied_bytes=heap.copied_bytes,
+        huge_pages=huge_pages(),
     )

@@ -12,6 +12,7 @@ from snakepit.shm._heap import IDLE_TRIM_S as IDLE_TRIM_S
 from snakepit.shm._heap import Heap as Heap
 from snakepit.shm._holds import Block as Block
 from snakepit.shm._leases import Lease as Lease
+from snakepit.shm._memory import huge_pages as huge_pages
 from snakepit.shm._memory import memory_limit as memory_limit
 from snakepit.shm._unpacker import ShmUnpacker as ShmUnpacker
 
@@ -24,6 +25,7 @@ __all__ = [
     "Key",
     "Lease",
     "ShmUnpacker",
+    "huge_pages",
     "is_carrier",
     "memory_limit",
     "open_for_host",

@@ -21,7 +21,7 @@ ALIGNMENT: Final = 4096
 
 def class_of(nbytes: int) -> int:
     """The size of the segment that a large block gets: at most an eighth more, whole pages."""
-    step = max(ALIGNMENT, 1 << (nbytes.bit_length() - 4))
+    step = max(ALIGNMENT, 1 << max(0, nbytes.bit_length() - 4))
     return -(-nbytes // step) * step
 
 

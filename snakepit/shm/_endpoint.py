@@ -47,8 +47,6 @@ class Endpoint:
         self.heap = heap
         self.threshold: int = 0
         self.tell: Callable[[Drop], object] = lambda _: None
-        self.copies: int = 0  # buffers that had to be copied into a segment
-        self.references: int = 0  # buffers that travelled as references
         self._fds = fds
         lent, self._borrowed = ledgers
         self.echoes: Echoes = Echoes()
@@ -117,7 +115,7 @@ class Endpoint:
                     slot, generation = lease.slot, lease.generation
                 else:
                     continue
-                self.references += len(places[is_echo])
+                self.heap.references += len(places[is_echo])
                 for index, *where in places[is_echo]:
                     buffers[index] = [*where, slot, generation]
         return with_buffers(message, tuple(buffers)), leases
@@ -136,7 +134,7 @@ class Endpoint:
     def fill(self, block: Block, source: Buffer) -> None:
         """Copy the bytes into the block, and count them."""
         block.fill(source)
-        self.copies += 1
+        self.heap.copies += 1
         self.heap.copied_bytes += len(source)
 
     def forget(self, segments: list[Segment]) -> None:

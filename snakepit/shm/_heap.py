@@ -38,6 +38,8 @@ class Heap:
         self.lock = RLock()  # never held while anything is waited for
         self.arena = Arena(budget)
         self.endpoints: set[Endpoint] = set()
+        self.references: int = 0  # buffers that travelled as references
+        self.copies: int = 0  # of these, how many had to be copied into a segment, and their bytes
         self.copied_bytes: int = 0
         self.freed_blocks: int = 0
         self.has_warned: bool = False
@@ -102,6 +104,23 @@ class Heap:
                 self._leave(segment)
         self._tell(dropped)
 
+    @property
+    def lease_count(self) -> int:
+        """Messages whose memory peers still look at."""
+        return sum(len(endpoint.leases) for endpoint in list(self.endpoints))
+
+    @property
+    def oldest_lease_s(self) -> float | None:
+        """How long ago the oldest of them was sent."""
+        granted = [endpoint.leases.oldest_since for endpoint in list(self.endpoints)]
+        known = [since for since in granted if since is not None]
+        return time.monotonic() - min(known) if known else None
+
+    def reclaim(self) -> None:
+        """Take in what peers and views have let go of."""
+        with self.lock:
+            self._reclaim()
+
     def speak(self) -> None:
         """Tell peers of the segments that are gone; where messages to them may be sent."""
         for endpoint in list(self.endpoints):
@@ -132,7 +151,6 @@ class Heap:
         return size
 
     def _reclaim(self) -> None:
-        """Take in what peers and views have let go of."""
         for endpoint in self.endpoints:
             endpoint.leases.collect()
         now = time.monotonic()

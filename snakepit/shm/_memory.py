@@ -111,3 +111,12 @@ def memory_limit() -> int:
         with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max") as file:
             limit = min(limit, int(file.read()))  # "max": there is none
     return limit
+
+
+def huge_pages() -> str | None:
+    """How the machine is set to use huge pages for shared memory; None where it has no such thing."""
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled") as file:
+            return file.read().partition("[")[2].partition("]")[0] or None
+    except OSError:
+        return None

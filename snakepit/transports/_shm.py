@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
 from collections import deque
 from functools import partial
 from typing import Any, Final
@@ -230,11 +229,7 @@ class ShmChannel(ByteChannel):
     def _warn(self, size: int) -> None:
         """Once: who holds on to shared memory makes large values slow for everybody."""
         heap = self._endpoint.heap
-        since = min(
-            (s for e in list(heap.endpoints) if (s := e.leases.oldest_since) is not None),
-            default=None,
-        )
-        age = 0.0 if since is None else time.monotonic() - since
+        age = heap.oldest_lease_s or 0.0
         if age > OLD_LEASE_S and not heap.has_warned:
             heap.has_warned = True
             _log.warning(
