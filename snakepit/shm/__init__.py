@@ -8,6 +8,7 @@ from snakepit.shm._endpoint import is_carrier as is_carrier
 from snakepit.shm._endpoint import open_for_host as open_for_host
 from snakepit.shm._endpoint import open_for_worker as open_for_worker
 from snakepit.shm._fd_socket import FdSocket as FdSocket
+from snakepit.shm._finalizers import FINALIZERS as FINALIZERS
 from snakepit.shm._heap import IDLE_TRIM_S as IDLE_TRIM_S
 from snakepit.shm._heap import Heap as Heap
 from snakepit.shm._holds import Block as Block
@@ -17,6 +18,7 @@ from snakepit.shm._memory import memory_limit as memory_limit
 from snakepit.shm._unpacker import ShmUnpacker as ShmUnpacker
 
 __all__ = [
+    "FINALIZERS",
     "IDLE_TRIM_S",
     "Block",
     "Endpoint",

@@ -199,7 +199,7 @@ class Endpoint:
                 receipt = Receipt(self._borrowed, slot, generation, self.echoes)
                 receipts[slot, generation] = receipt
             if number < 0:  # ours, or what we passed on: whatever keeps it must still be there
-                keep = next((h for h in list(segment.holds) if h.covers(offset, size)), None)
+                keep = segment.hold_of(offset, size)
                 if keep is None:
                     raise ProtocolError("a message refers to memory that was given back")
             else:

@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from threading import RLock
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
 
 from snakepit.shm import _segments
 from snakepit.shm._arena import Arena
-from snakepit.shm._holds import Block, Hold, Place
+from snakepit.shm._holds import Block, Place
 from snakepit.shm._segments import Segment
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ class Heap:
 
     def _enter(self, fd: int, mapping: Mapping) -> Segment:
         self._numbers += 1
-        segment = Segment(fd, mapping, self._numbers, WeakSet[Hold]())
+        segment = Segment(fd, mapping, self._numbers)
         self._by_number[segment.number] = segment
         insort(self._known, (mapping.address, segment.number))
         return segment

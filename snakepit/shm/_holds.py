@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ref
 
 from snakepit.shm._memory import copy_to, view_of
 
@@ -30,7 +31,7 @@ class Hold:
     def __init__(self, segment: Segment, offset: int, size: int, receipt: object = None) -> None:
         self.segment, self.offset, self.end = segment, offset, offset + size
         self.receipt = receipt
-        segment.holds.add(self)
+        segment.holds.add(ref(self, segment.holds.discard))
 
     def covers(self, offset: int, size: int) -> bool:
         """Is all of that in this part?"""

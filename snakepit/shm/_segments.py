@@ -21,7 +21,7 @@ from snakepit.errors import ProtocolError
 from snakepit.shm._memory import Mapping
 
 if TYPE_CHECKING:
-    from weakref import WeakSet
+    from weakref import ref
 
     from snakepit.shm._holds import Hold
 
@@ -43,17 +43,22 @@ class Segment:
 
     __slots__ = ("__weakref__", "fd", "holds", "mapping", "number", "owner", "owners_number")
 
-    def __init__(self, fd: int, mapping: Mapping, number: int, holds: WeakSet[Hold]) -> None:
+    def __init__(self, fd: int, mapping: Mapping, number: int) -> None:
         self.fd = fd
         self.mapping = mapping
         self.number = number
-        self.holds = holds
+        self.holds: set[ref[Hold]] = set()
         self.owner: object = None
         self.owners_number: int = 0
 
     @property
     def size(self) -> int:
         return self.mapping.size
+
+    def hold_of(self, offset: int, size: int) -> Hold | None:
+        """What keeps all of that in use."""
+        alive = (hold() for hold in list(self.holds))
+        return next((hold for hold in alive if hold and hold.covers(offset, size)), None)
 
     def close_fd(self) -> None:
         """Show it to nobody any more; the mapping lives on while it is used. Idempotent."""

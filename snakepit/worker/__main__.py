@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
 
 def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -> int:
     interrupt = Interrupt()
+    interrupt.seams |= wire.seams
     interrupt.install()
     try:
         offer = _make_offer(start, adapter_spec)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 
 from snakepit.protocol import ToHost, decode_to_worker
-from snakepit.shm import Endpoint, FdSocket, ShmUnpacker, is_carrier, open_for_worker
+from snakepit.shm import FINALIZERS, Endpoint, FdSocket, ShmUnpacker, is_carrier, open_for_worker
 from snakepit.worker import _empty
 from snakepit.worker._wire import Wire
 
 
 class ShmWire(Wire):
     """Copies into shared memory happen on the thread that sends."""
+
+    seams = FINALIZERS
 
     def __init__(self, read_fd: int, write_fd: int, endpoint: Endpoint) -> None:
         super().__init__(read_fd, write_fd)

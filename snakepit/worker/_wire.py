@@ -12,6 +12,7 @@ import os
 import sys
 from _thread import allocate_lock
 from collections.abc import Callable
+from types import CodeType
 from typing import NoReturn
 
 from snakepit.errors import ProtocolError
@@ -22,7 +23,12 @@ SHM_VARIABLE = "SNAKEPIT_SHM_FD"  # where a host offers shared memory: the numbe
 
 
 class Wire:
-    """One duplex link of messages. Reading is the I/O thread's, writing anybody's."""
+    """One duplex link of messages. Reading is the I/O thread's, writing anybody's.
+
+    `seams`: code of its own that may run in the middle of a tool, and must not be interrupted.
+    """
+
+    seams: frozenset[CodeType] = frozenset()
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd

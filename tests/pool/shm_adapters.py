@@ -1,0 +1,159 @@
+"""Tools for pools with shared memory: they say what they copied, keep things, and lie."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow
+
+import snakepit
+from snakepit import Adapter, tool
+from snakepit.protocol import NIL, Drop, Result
+from snakepit.shm._memory import address_of
+from snakepit.worker import _empty
+
+MIB = 2**20
+
+
+def copied_bytes() -> int:
+    """By this worker, into its own shared memory."""
+    assert _empty.heap is not None
+    return _empty.heap.copied_bytes
+
+
+def endpoint() -> Any:
+    assert _empty.heap is not None
+    return next(iter(_empty.heap.endpoints))
+
+
+class Sharer(Adapter):
+    @tool
+    def echo(self, value: Any) -> Any:
+        return value
+
+    @tool
+    def half(self, array: Any) -> Any:
+        return array[len(array) // 2 :]
+
+    @tool
+    def total(self, array: Any) -> float:
+        return float(np.sum(array))
+
+    @tool
+    def ones(self, size: int) -> Any:
+        return np.ones(size)
+
+    @tool
+    def born_there(self, size: int) -> Any:
+        array = snakepit.empty(size)
+        array[:] = 7
+        return array
+
+    @tool
+    def copied(self) -> int:
+        return copied_bytes()
+
+    @tool
+    def count(self, parts: int, size: int) -> Iterator[Any]:
+        for number in range(parts):
+            array = snakepit.empty(size, "u1")
+            array[:] = number
+            yield array
+
+    @tool
+    def keep(self, value: Any) -> None:
+        self.kept = value
+
+    @tool
+    def kept_total(self) -> float:
+        return float(np.sum(self.kept))
+
+    @tool
+    def forget(self) -> None:
+        self.kept = None
+
+    @tool
+    def die(self, value: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @tool
+    def ponder(self, value: Any, sign: str) -> None:
+        with open(sign, "w") as file:
+            file.write("x")
+        time.sleep(60)
+
+    @tool
+    def make_until_stopped(self, sign: str) -> None:
+        with open(sign, "w") as file:
+            file.write("x")
+        while True:
+            snakepit.empty(3 * MIB)
+
+    @tool
+    def in_use(self) -> int:
+        assert _empty.heap is not None
+        _empty.heap.reclaim()
+        return _empty.heap.arena.used_bytes
+
+    @tool
+    def table(self) -> Any:
+        return pyarrow.table({"n": np.arange(MIB)})
+
+    @tool
+    def fork_and_return(self, value: Any) -> float:
+        """The child ends as Python does, with all that it inherited."""
+        pid = os.fork()
+        if pid == 0:
+            del value
+            sys.exit(0)
+        os.waitpid(pid, 0)
+        return float(np.sum(value))
+
+    @tool
+    def no_more_descriptors(self) -> None:
+        highest = max(map(int, os.listdir("/dev/fd")))
+        taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, max(taken) + 1))
+
+    @tool
+    def lie(self, kind: str) -> None:
+        """Say something untrue of this very call."""
+        call, end = snakepit.context().call_id, endpoint()
+        references = {
+            "never shown": [99, 0, MIB, 0, 1],
+            "not lent": [-1, 0, 8, 0, 0],
+            "malformed": ["segment"],
+        }
+        if kind == "given up":
+            end.tell(Drop((99,)))
+        elif kind == "unsealed":
+            fd = os.memfd_create("lie")
+            os.ftruncate(fd, MIB)
+            end._fds.send(3, 1, MIB, fd)
+            end.tell(Result(call, NIL, ([1, 0, MIB, 0, 1],)))
+        else:
+            end.tell(Result(call, NIL, (references[kind],)))
+        time.sleep(60)
+
+
+class AsyncSharer(Adapter):
+    @tool
+    async def echo(self, value: Any) -> Any:
+        return value
+
+    @tool
+    async def born_there(self, size: int) -> Any:
+        array = snakepit.empty(size)
+        array[:] = 7
+        return array
+
+
+def where(array: Any) -> int:
+    return address_of(array.data.cast("B"))
