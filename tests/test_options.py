@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import pytest
 
-from snakepit import ConfigError, CrashBarrier, Queue, Sessions, Startup, Stop
+from snakepit import ConfigError, CrashBarrier, Queue, Sessions, Startup, Stop, ZeroCopy
 
 DEFAULTS: dict[type, dict[str, Any]] = {
     Startup: {"timeout": 10, "init_timeout": 300, "batch_size": 8, "batch_delay": 0.75},
@@ -24,6 +24,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         "max_retries": 1,
         "taint": 5,
     },
+    ZeroCopy: {"enabled": True, "threshold": 2**20, "budget_mb": None},
 }
 CLASSES = list(DEFAULTS)
 
@@ -31,6 +32,8 @@ ABOVE_0 = "a finite number above 0"
 FROM_0 = "a finite number of at least 0"
 WHOLE_0 = "a whole number of at least 0"
 WHOLE_1 = "a whole number of at least 1"
+WHOLE_64_KIB = "a whole number of at least 65536"
+TRUTH = "True or False"
 WORDS = "'idempotent' or 'never'"
 AFFINITY = "'hint' or 'strict_queue' or 'strict_fail_fast'"
 DURATION = "a finite number of seconds above 0, a timedelta above 0, or None"
@@ -52,6 +55,9 @@ ALLOWED = {
     (CrashBarrier, "retry"): WORDS,
     (CrashBarrier, "max_retries"): WHOLE_0,
     (CrashBarrier, "taint"): FROM_0,
+    (ZeroCopy, "enabled"): TRUTH,
+    (ZeroCopy, "threshold"): WHOLE_64_KIB,
+    (ZeroCopy, "budget_mb"): WHOLE_1 + ", or None",
 }
 STRANGE: list[Any] = ["1", "", b"1", True, False, (), [1], {}, object(), 1j, print, Stop]
 NO_NUMBERS = [*STRANGE, math.nan, math.inf, -math.inf, -1, -1e-9, -(10**400)]
@@ -62,6 +68,9 @@ WRONG: dict[str, list[Any]] = {
     WHOLE_0: [*NO_NUMBERS, None, 1.0, 0.5],
     WHOLE_0 + ", or None": [*NO_NUMBERS, 1.0, 0.5],
     WHOLE_1: [*NO_NUMBERS, None, 0, 1.0, 1.5],
+    WHOLE_1 + ", or None": [*NO_NUMBERS, 0, 1.0, 1.5],
+    WHOLE_64_KIB: [*NO_NUMBERS, None, 0, 65_535, 65_536.0],
+    TRUTH: ["True", "", None, 0, 1, (), [], object(), np.True_],
     AFFINITY: [*STRANGE, None, 1, "Hint", "strict", "hint "],
     DURATION: [*NO_NUMBERS, 0, 10**400, dt.timedelta(0), dt.timedelta(-1)],
     WORDS: [*STRANGE, None, 1, "Never", "always", "idempotent ", np.array(["never", "never"])],
@@ -73,6 +82,9 @@ RIGHT: dict[str, list[Any]] = {
     WHOLE_0: [0, 1, 10**6],
     WHOLE_0 + ", or None": [None, 0, 1, 10**6],
     WHOLE_1: [1, 10**6],
+    WHOLE_1 + ", or None": [None, 1, 10**6],
+    WHOLE_64_KIB: [65_536, 2**40],
+    TRUTH: [True, False],
     AFFINITY: ["hint", "strict_queue", "strict_fail_fast"],
     DURATION: [None, 1, 0.5, dt.timedelta(microseconds=1), dt.timedelta(days=400)],
     WORDS: ["idempotent", "never"],

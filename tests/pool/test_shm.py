@@ -28,6 +28,7 @@ from snakepit import (
     open_pool,
     open_pool_sync,
 )
+from snakepit.transports import _shm
 
 
 @asynccontextmanager
@@ -199,6 +200,19 @@ async def test_over_the_budget_values_go_through_the_pipes_and_nobody_waits_for_
         assert memory(pool).copies == 1
         assert pool.empty(MIB).nbytes == 8 * MIB  # ordinary memory
         assert memory(pool).used_bytes <= memory(pool).budget_bytes == 16 * MIB
+
+
+async def test_who_holds_on_to_memory_that_others_need_is_reported_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_shm, "OLD_LEASE_S", 0.0)
+    async with shm_pool(zero_copy=ZeroCopy(budget_mb=32)) as pool:
+        await pool.execute("keep", {"value": np.ones(3 * MIB // 2)})
+        for _ in range(3):
+            assert await pool.execute("total", {"array": np.ones(MIB)}) == MIB
+    (record,) = (record for record in caplog.records if record.name == "snakepit.transports")
+    assert record.levelname == "WARNING"
+    assert "no room for 8388608 bytes in the shared memory of 16777216" in record.getMessage()
 
 
 async def test_large_arguments_are_copied_in_a_thread_and_others_overtake_them() -> None:
