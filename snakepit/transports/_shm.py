@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from snakepit.process import close_fds, fork_generation, guard_fds
@@ -197,8 +198,9 @@ class ShmChannel(ByteChannel):
         super()._put(self._bind(message, blocks) if may_refer else message, waiting.on_sent)
         self.flush_nowait()
 
-    async def _copy(self, message: ToWorker) -> dict[Key, Block]:  # noqa: ASYNC910 - nothing to copy
+    async def _copy(self, message: ToWorker) -> dict[Key, Block]:
         """Copy what lies in no segment, as far as there is room for it."""
+        await anyio.lowlevel.checkpoint()
         blocks: dict[Key, Block] = {}
         if not is_carrier(message) or not self._endpoint.is_up:
             return blocks
@@ -213,6 +215,7 @@ class ShmChannel(ByteChannel):
         """A block; waits for one while the budget is spent, though not for long, nor in vain twice."""
         heap = self._endpoint.heap
         until = anyio.current_time() + ROOM_WAIT_S
+        await anyio.lowlevel.checkpoint()
         while True:
             block = heap.take_warm(size)
             if block is None:
@@ -242,6 +245,7 @@ class ShmChannel(ByteChannel):
 
     async def _in_thread(self, function: partial[Any], size: int) -> Any:
         if size <= COPY_BYTES_MAX // 4:
+            await anyio.lowlevel.checkpoint()
             return function()
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)
 
