@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from snakepit.worker import Adapter as Adapter
     from snakepit.worker import CallContext as CallContext
     from snakepit.worker import context as context
-    from snakepit.worker import empty as empty
     from snakepit.worker import tool as tool
+    from snakepit.worker._empty import empty as empty
 
 _HOMES = {
     "snakepit._progress_bar": ("progress",),
@@ -106,7 +106,8 @@ _HOMES = {
     ),
     "snakepit.scripts": ("run",),
     "snakepit.transports": ("Channel", "Link", "Transport"),
-    "snakepit.worker": ("Adapter", "CallContext", "context", "empty", "tool"),
+    "snakepit.worker": ("Adapter", "CallContext", "context", "tool"),
+    "snakepit.worker._empty": ("empty",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

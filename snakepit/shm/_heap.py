@@ -12,8 +12,9 @@ import time
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import RLock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from snakepit.shm import _segments
 from snakepit.shm._arena import Arena
@@ -34,8 +35,8 @@ class Heap:
     def __init__(
         self, budget: int, make: Callable[[int], tuple[int, Mapping]] = _segments.create
     ) -> None:
-        self.lock = RLock()  # never held while anything is waited for
-        self.arena = Arena(budget)
+        self.lock: AbstractContextManager[Any] = RLock()  # never held while anything is waited for
+        self.arena: Arena = Arena(budget)
         self.endpoints: set[Endpoint] = set()
         self.references: int = 0  # buffers that travelled as references
         self.copies: int = 0  # of these, how many had to be copied into a segment, and their bytes

@@ -29,8 +29,10 @@ class Hold:
     __slots__ = ("__weakref__", "end", "offset", "receipt", "segment")
 
     def __init__(self, segment: Segment, offset: int, size: int, receipt: object = None) -> None:
-        self.segment, self.offset, self.end = segment, offset, offset + size
-        self.receipt = receipt
+        self.segment: Segment = segment
+        self.offset: int = offset
+        self.end: int = offset + size
+        self.receipt: object = receipt
         segment.holds.add(ref(self, segment.holds.discard))
 
     def covers(self, offset: int, size: int) -> bool:

@@ -41,7 +41,10 @@ class Lease:
     __slots__ = ("generation", "kept", "since", "slot")
 
     def __init__(self, slot: int, generation: int, kept: list[Any], since: float) -> None:
-        self.slot, self.generation, self.kept, self.since = slot, generation, kept, since
+        self.slot: int = slot
+        self.generation: int = generation
+        self.kept: list[Any] = kept
+        self.since: float = since
 
 
 class Leases:

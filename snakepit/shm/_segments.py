@@ -44,9 +44,9 @@ class Segment:
     __slots__ = ("__weakref__", "fd", "holds", "mapping", "number", "owner", "owners_number")
 
     def __init__(self, fd: int, mapping: Mapping, number: int) -> None:
-        self.fd = fd
-        self.mapping = mapping
-        self.number = number
+        self.fd: int = fd
+        self.mapping: Mapping = mapping
+        self.number: int = number
         self.holds: set[ref[Hold]] = set()
         self.owner: object = None
         self.owners_number: int = 0

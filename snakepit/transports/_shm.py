@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -303,8 +304,8 @@ class ShmLink(StdioLink):
             self.close()
             raise
         self._theirs = theirs
-        self.pass_fds = (theirs,)
-        self.env = {SHM_VARIABLE: str(theirs)}
+        self.pass_fds: tuple[int, ...] = (theirs,)
+        self.env: Mapping[str, str] = {SHM_VARIABLE: str(theirs)}
 
     def worker_started(self) -> None:
         super().worker_started()

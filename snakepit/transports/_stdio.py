@@ -74,6 +74,8 @@ class StdioLink(Link):
     """Two pipes, before and after the worker's process has taken its ends."""
 
     def __init__(self) -> None:
+        self.stdin: int
+        self.stdout: int
         self.stdin, self._write_fd = os.pipe()
         try:
             self._read_fd, self.stdout = os.pipe()

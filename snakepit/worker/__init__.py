@@ -2,6 +2,5 @@
 
 from snakepit.worker._context import CallContext as CallContext
 from snakepit.worker._context import context as context
-from snakepit.worker._empty import empty as empty
 from snakepit.worker._tool import Adapter as Adapter
 from snakepit.worker._tool import tool as tool
