@@ -16,6 +16,7 @@ from benchmarks._floor import Floor
 from benchmarks._peers import PEERS
 
 ADAPTER: Final = "benchmarks._adapter:Work"
+SHARED: Final = "snakepit shm"
 DEFAULT: Final = "snakepit stdio"  # what `transport="auto"` is; the gates judge this one
 
 
@@ -85,7 +86,7 @@ class TrioAlone(Contender):
 SNAKEPITS: Final[tuple[Contender, ...]] = (
     Snakepit("snakepit stdio", "stdio"),
     Snakepit("snakepit memory", "memory"),
-    Snakepit("snakepit shm", "shm"),
+    Snakepit(SHARED, "shm"),
     Snakepit("snakepit grpc", "grpc"),
 )
 NOT_PIPELINED: Final = Snakepit("snakepit, no pipelining", "auto", pipelining=False)

@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import frozen
 
-from benchmarks._contenders import DEFAULT, NOT_PIPELINED
+from benchmarks._contenders import DEFAULT, NOT_PIPELINED, SHARED
 from benchmarks._results import Results
 from benchmarks._rounds import Summary, ratios
 
@@ -153,6 +153,21 @@ GATES: Final = (
         cost("workers", "1,000 workers", "10 workers"),
         1.1,
     ),
+    Gate(
+        "256 MiB in shared memory there and back over 1 MiB",
+        cost("shm", "segment, 256 MiB", "segment, 1 MiB"),
+        2,
+    ),
+    *(
+        Gate(
+            f"{mib} MiB from the heap there and back over one warm copy",
+            cost("shm", f"heap, {mib} MiB", f"memcpy, {mib} MiB"),
+            1.3,
+        )
+        for mib in (64, 256)
+    ),
+    Gate("no-op round trip of shm over that of stdio", cost("roundtrip", SHARED, DEFAULT), 1.05),
+    Gate("no-op throughput of shm over that of stdio", cost("throughput", SHARED, DEFAULT), 1.05),
     Gate("no-op round trip over the floor", cost("roundtrip", DEFAULT, "floor"), 1.3, goal=True),
     Gate(
         "no-op throughput",

@@ -37,6 +37,28 @@ async def values(calls: Calls, *, value: str, seconds: float) -> float:
     return await _p50(lambda: calls.echo(sent), seconds)
 
 
+async def array(calls: Calls, *, mib: int, born: str, seconds: float) -> float:
+    """The median time that an array takes to a worker and back.
+
+    `born`: "segment", where it can be seen by the worker; "heap", in ordinary memory; "memcpy": it
+    stays here, and is copied once into memory that was written before.
+    """
+    import numpy
+
+    size = mib * 2**20
+    sent = calls.pool.empty(size, "u1") if born == "segment" else numpy.empty(size, "u1")
+    sent[:] = 7
+    if born != "memcpy":
+        return await _p50(lambda: calls.echo(sent), seconds)
+    copy = numpy.zeros(size, "u1")
+
+    async def memcpy() -> None:
+        numpy.copyto(copy, sent)
+
+    await memcpy()
+    return await _p50(memcpy, seconds)
+
+
 async def load(calls: Calls, *, callers: int, seconds: float) -> float:
     """Seconds per call while so many callers call all the time."""
     return await _under_load([calls.nothing] * callers, seconds)
@@ -191,6 +213,7 @@ MEASURES: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
     for measure in (
         round_trip,
         values,
+        array,
         load,
         sessions,
         one_long_call,

@@ -15,6 +15,7 @@ from benchmarks._contenders import (
     NOT_PIPELINED,
     ON_ASYNCIO,
     RUN_SYNC,
+    SHARED,
     SNAKEPITS,
     TRIO_ALONE,
 )
@@ -25,6 +26,8 @@ from benchmarks._rounds import FailedError, Turn, play
 from benchmarks._subjects import Company, LeftOutError, Subject, gather
 
 FLOOR: Final = "floor"
+SPAWN: Final = "ProcessPoolExecutor spawn"
+ARRAY_MIB: Final = (1, 64, 256)
 TURNS_EACH: Final = 5
 CALLERS: Final = 64
 _SNAKEPITS: Final = tuple(contender.name for contender in SNAKEPITS)
@@ -102,6 +105,27 @@ def values(plan: Plan) -> Iterator[Table]:
         for value, title in titles.items():
             turns = plan.turns(company, "values", seconds=0.1, value=value)
             yield _table(value, title, plan.play(turns, company), company, base=DEFAULT)
+
+
+def shared_memory(plan: Plan) -> Iterator[Table]:
+    """Arrays there and back: in shared memory, from the heap, and through pipes."""
+    rows: dict[str, list[float]] = {}
+    names = plan.wanted(DEFAULT, SHARED, SPAWN)
+    with gather(names, 1) as company:
+        for mib in ARRAY_MIB:
+            turns: dict[str, Turn] = {}
+            for name, subject in company.subjects.items():
+                measure = partial(
+                    subject.measure, "array", mib=plan.count(mib), seconds=plan.seconds(0.2)
+                )
+                if name == SHARED:
+                    for born in ("segment", "heap", "memcpy"):
+                        turns[f"{born}, {mib} MiB"] = partial(measure, born=born)
+                elif mib < max(ARRAY_MIB):  # they take seconds for the largest
+                    turns[f"{name}, {mib} MiB"] = partial(measure, born="heap")
+            rows |= plan.play(turns, company, turns_each=2)
+        base = f"memcpy, {max(ARRAY_MIB)} MiB"
+        yield _table("shm", "An array there and back, 1 caller, 1 worker", rows, company, base=base)
 
 
 def startup(plan: Plan) -> Iterator[Table]:
@@ -201,6 +225,7 @@ SCENARIOS: Final[dict[str, Callable[[Plan], Iterator[Table]]]] = {
     "roundtrip": round_trip,
     "throughput": throughput,
     "values": values,
+    "shm": shared_memory,
     "startup": startup,
     "longcall": long_call,
     "waiting": waiting,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _floor, _gates, _report
+from benchmarks import _floor, _gates, _report, _scenarios
 from benchmarks.__main__ import exit_status
 from benchmarks._contenders import DEFAULT, EVERYONE, NOT_PIPELINED
 from benchmarks._results import Results, Table
@@ -95,6 +95,11 @@ def test_each_gate_asks_for_rows_that_some_scenario_makes() -> None:
         "throughput": tuple(EVERYONE),
         "floats": tuple(EVERYONE),
         "dict": tuple(EVERYONE),
+        "shm": tuple(
+            f"{what}, {mib} MiB"
+            for what in ("segment", "heap", "memcpy")
+            for mib in _scenarios.ARRAY_MIB
+        ),
         "startup": tuple(EVERYONE),
         "longcall": ("the longest short call",),
         "waiting": ("10 callers", "10,000 callers"),
