@@ -22,6 +22,7 @@ from snakepit.protocol._messages import (
     Call,
     HostCall,
     HostReply,
+    Drop,
     Item,
     Part,
     Result,
@@ -40,6 +41,7 @@ _PART_HEAD_BYTES: Final = len(_PART_HEAD) + 8 + 5  # ..., bin32: the bytes
 CARRIERS: Final = frozenset(  # the messages with a body
     {Start, Call, Result, Item, HostCall, HostReply}
 )
+_OF_THE_LINK: Final = frozenset({Part, Drop})
 Frame = tuple[bytes, memoryview | None]
 M = TypeVar("M")
 
@@ -153,12 +155,18 @@ class Unpacker(Generic[M]):
 
     def _take(self, message: Any, messages: list[M]) -> None:
         kind = type(message)
-        if kind is Part:
-            self._take_part(message)
+        if kind in _OF_THE_LINK:
+            self._take_of_the_link(message)
             return
         if kind in CARRIERS and message.buffers:
             self._put_back(message, message.buffers)
         messages.append(message)
+
+    def _take_of_the_link(self, message: Part | Drop) -> None:
+        """Act on a message that is the link's own affair."""
+        if type(message) is not Part:
+            raise ProtocolError(f"{type(message).__name__} on a link without shared memory")
+        self._take_part(message)
 
     def _take_part(self, part: Part) -> None:
         if part.data is None:

@@ -69,7 +69,10 @@ class Endpoint:
     def is_up(self) -> bool:
         """Does the peer understand references? A foreign worker never says so."""
         if not self._greeted:
-            self._read_records()
+            try:
+                self._read_records()
+            except ProtocolError:
+                return False  # whoever sends must not pay; what it says of segments will be refused
         return self._greeted and not self._closed
 
     # -- sending -------------------------------------------------------------------------------

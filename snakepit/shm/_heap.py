@@ -118,8 +118,9 @@ class Heap:
 
     def reclaim(self) -> None:
         """Take in what peers and views have let go of."""
-        with self.lock:
-            self._reclaim()
+        if os.getpid() == self._pid:
+            with self.lock:
+                self._reclaim()
 
     def speak(self) -> None:
         """Tell peers of the segments that are gone; where messages to them may be sent."""

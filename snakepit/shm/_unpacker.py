@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from snakepit.protocol import Drop, Unpacker
+from snakepit.protocol import Drop, Part, Unpacker
 from snakepit.shm._endpoint import Endpoint
 
 M = TypeVar("M")
@@ -18,11 +18,11 @@ class ShmUnpacker(Unpacker[M]):
         super().__init__(decode)
         self._endpoint = endpoint
 
-    def _take(self, message: Any, messages: list[M]) -> None:
+    def _take_of_the_link(self, message: Part | Drop) -> None:
         if type(message) is Drop:
             self._endpoint.dropped(message.segments)
         else:
-            super()._take(message, messages)
+            super()._take_of_the_link(message)
 
     def _put_back(self, message: Any, transfers: tuple[Any, ...]) -> None:
         receipts: dict[tuple[int, int], Any] = {}

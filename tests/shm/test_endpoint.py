@@ -361,6 +361,19 @@ def test_records_that_make_no_sense_are_refused() -> None:
             host.resolve([1, 0, 1, 0, 1], {})
 
 
+def test_who_sends_does_not_pay_for_a_worker_that_begins_with_a_lie() -> None:
+    import socket
+
+    ours, theirs = (FdSocket(end.detach()) for end in socket.socketpair())
+    heap = Heap(BUDGET)
+    host = open_for_host(heap, ours, threshold=THRESHOLD, peer_budget=BUDGET)
+    theirs.send(9)
+    assert not host.is_up
+    host.close()
+    theirs.close()
+    heap.close()
+
+
 def test_a_segment_that_was_never_shown_cannot_be_given_up() -> None:
     with link() as (host, _), pytest.raises(ProtocolError, match="never shown"):
         host.dropped(Drop((7,)).segments)
