@@ -41,8 +41,8 @@ from snakepit.transports._stdio import PipeStream, StdioLink
 from snakepit.worker._wire import SHM_VARIABLE
 
 COPY_BYTES_MAX: Final = 4 * 2**20  # copied where the call is made; more is copied in a thread
-ROOM_WAIT_S: Final = 0.5  # for room in the arena, before the pipe must do
-LOOK_AGAIN_S: Final = 0.005
+PIPE_S_PER_BYTE: Final = 2e-9  # a wait for room in the arena is no longer than the pipe would take
+LOOK_AGAIN_S: Final = 0.002
 OLD_LEASE_S: Final = 60.0
 
 _log = logging.getLogger("snakepit.transports")
@@ -213,9 +213,9 @@ class ShmChannel(ByteChannel):
         return blocks
 
     async def _room(self, size: int) -> Block | None:
-        """A block; waits for one while the budget is spent, though not for long, nor in vain twice."""
+        """A block; waits for one while the budget is spent, but not long, nor in vain twice."""
         heap = self._endpoint.heap
-        until = anyio.current_time() + ROOM_WAIT_S
+        until = anyio.current_time() + size * PIPE_S_PER_BYTE
         await anyio.lowlevel.checkpoint()
         while True:
             block = heap.take_warm(size)

@@ -1,0 +1,94 @@
+"""Chaos in small: whatever is reused, forwarded, held or lost, no value is ever another one's."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from random import Random
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from pool_kit import tools_pool
+from shm_adapters import MIB, Sharer
+
+from snakepit import Pool, WorkerDiedError, ZeroCopy
+
+CALLERS = 6
+STEPS = 15
+
+
+def made_of(number: int, size: int) -> Any:
+    return np.full(size // 8, number, "i8")
+
+
+def is_whole(array: Any, number: int) -> bool:
+    return bool((array == number).all())
+
+
+async def _call(pool: Pool, tool: str, params: dict[str, Any]) -> Any:
+    """The value, or None if its worker was killed meanwhile."""
+    try:
+        return await pool.execute(tool, params)
+    except WorkerDiedError:
+        return None
+
+
+async def _caller(pool: Pool, chance: Random, first: int) -> None:
+    held: list[tuple[int, Any]] = []
+    for step in range(STEPS):
+        number = first + step
+        kind = chance.randrange(4)
+        if kind == 0 and held:  # on to whatever worker is free
+            number, array = chance.choice(held)
+        elif kind == 1:
+            array = pool.empty(chance.randrange(MIB // 8, MIB // 2), "i8")
+            array[:] = number
+        else:
+            array = made_of(number, chance.randrange(64 * 1024, 2 * MIB))
+        back = await _call(pool, "echo", {"value": [array, number]})
+        if back is not None:
+            assert back[1] == number
+            assert is_whole(back[0], number)
+            held.append((number, back[0]))
+        half = await _call(pool, "half", {"array": array})
+        assert half is None or is_whole(half, number)
+        ones = await _call(pool, "ones", {"size": chance.randrange(MIB // 16, MIB)})
+        assert ones is None or (ones == 1).all()
+        if ones is not None:
+            held.append((1, ones))
+        while len(held) > 5:
+            held.pop(chance.randrange(len(held)))
+        assert all(is_whole(array, number) for number, array in held)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("killed", [False, True], ids=["in peace", "with kills"])
+async def test_no_value_is_ever_another_one_s(killed: bool) -> None:
+    chance = Random(7)
+    async with tools_pool(
+        Sharer, size=2, transport="shm", zero_copy=ZeroCopy(threshold=2**16, budget_mb=24)
+    ) as pool:
+        async with anyio.create_task_group() as tasks:
+            if killed:
+                tasks.start_soon(_kill_now_and_then, pool, chance)
+            for caller in range(CALLERS):
+                tasks.start_soon(_caller, pool, Random(caller), 1000 * (caller + 1))
+        gc.collect()
+        stats = pool.stats().shared_memory
+        assert stats is not None
+        assert stats.used_bytes == 0
+        assert stats.leases == 0
+        assert stats.references > CALLERS
+
+
+async def _kill_now_and_then(pool: Pool, chance: Random) -> None:
+    for _ in range(4):
+        await anyio.sleep(0.2)
+        ready = [worker.pid for worker in pool.workers() if worker.state in ("ready", "leased")]
+        if ready:
+            pid = chance.choice(ready)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
