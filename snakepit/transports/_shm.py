@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from snakepit.process import close_fds, fork_generation, guard_fds
-from snakepit.protocol import Drop, ToWorker, decode_to_host
+from snakepit.protocol import Buffer, Drop, ToWorker, decode_to_host
 from snakepit.shm import (
     IDLE_TRIM_S,
     Block,
@@ -208,9 +208,14 @@ class ShmChannel(ByteChannel):
         for key, buffer in self._endpoint.strangers(message).items():
             block = await self._room(key[1])
             if block is not None:
-                await self._in_thread(partial(self._endpoint.fill, block, buffer), key[1])
+                # Taken out there: a thread may keep what it was called with until it is called again.
+                job = [(block, buffer)]
+                await self._in_thread(partial(self._fill, job), key[1])
                 blocks[key] = block
         return blocks
+
+    def _fill(self, job: list[tuple[Block, Buffer]]) -> None:
+        self._endpoint.fill(*job.pop())
 
     async def _room(self, size: int) -> Block | None:
         """A block; waits for one while the budget is spent, but not long, nor in vain twice."""
