@@ -125,6 +125,7 @@ FLOORS = {
     "shm": 1.5,  # both sides speak it, above the protocol
     "worker": 2,
     "process": 2,
+    "procfs": 1,
     "options": 2,
     "_loops": 2,
     "_progress_bar": 1,
@@ -136,7 +137,7 @@ FLOORS = {
     "scripts": 6,
     "__init__": 7,
 }
-WORKER_ROOMS = {"errors", "protocol", "shm", "worker"}
+WORKER_ROOMS = {"errors", "procfs", "protocol", "shm", "worker"}
 # Third parties that the worker's side may name. The lazy ones serve where they are installed, and
 # are imported where a value needs them.
 WORKER_CORE = {"msgspec"}

@@ -10,7 +10,7 @@ import anyio
 from attrs import frozen
 
 from snakepit.launchers._base import CannotLaunchError, Launched, Launcher
-from snakepit.process import ExitStatus, StderrCollector, WorkerProcess
+from snakepit.process import ExitStatus, StderrCollector, WorkerProcess, new_mark
 from snakepit.transports import Channel, Link, Transport
 
 
@@ -45,6 +45,9 @@ class SpawnedWorker(Launched):
     def request_dump(self) -> None:
         self._process.request_dump()
 
+    async def end_strays(self) -> None:
+        await self._process.end_strays()
+
     def kill_and_reap(self) -> ExitStatus:
         status = self._process.kill_and_reap()
         self._stderr.finish()
@@ -76,6 +79,7 @@ class SpawnLauncher(Launcher):
                     env={**self.env, **link.env},
                     cwd=self.cwd,
                     pass_fds=link.pass_fds,
+                    mark=new_mark(),
                 )
             except OSError as error:
                 raise CannotLaunchError(f"{self.argv[0]}: {error}") from error

@@ -6,6 +6,7 @@ from snakepit.process._fork_guard import guard_fds as guard_fds
 from snakepit.process._hold import hold_until as hold_until
 from snakepit.process._hold import shielded as shielded
 from snakepit.process._ladder import climb as climb
+from snakepit.process._marking import new_mark as new_mark
 from snakepit.process._memory import resident_mb as resident_mb
 from snakepit.process._stderr import StderrCollector as StderrCollector
 from snakepit.process._stoppable import ExitStatus as ExitStatus

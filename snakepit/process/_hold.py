@@ -9,6 +9,7 @@ Only for waits that something else bounds.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 
@@ -26,6 +27,12 @@ async def shielded(wait: Callable[[], Awaitable[object]]) -> None:  # noqa: ASYN
             cancellation = error
     if cancellation is not None:
         raise cancellation
+
+
+async def seen_through(wait: Callable[[], Awaitable[object]]) -> None:  # noqa: ASYNC910 - as wait
+    """As `shielded`, for one who is on his way out already: a cancellation is dropped."""
+    with suppress(anyio.get_cancelled_exc_class()):
+        await shielded(wait)
 
 
 async def hold_until(event: anyio.Event, timeout_s: float) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import anyio
 
-from snakepit.process._hold import hold_until
+from snakepit.process._hold import hold_until, seen_through
 from snakepit.process._stoppable import ExitStatus, Stoppable
 
 KILLED_EXIT_S = 5.0
@@ -27,7 +27,7 @@ async def climb(
     term_grace_s: float,
     dump: bool = False,
 ) -> ExitStatus:
-    """End the worker and reap it.
+    """End the worker and all that it started, and reap it.
 
     `exited` is set by whoever watches the process. `ask` requests an orderly exit; without it the
     ladder begins at SIGTERM, and before it, with `dump`, the worker writes its stacks to stderr.
@@ -46,4 +46,5 @@ async def climb(
     if not exited.is_set():
         process.send_signal(signal.SIGKILL)
         await hold_until(exited, KILLED_EXIT_S)
+    await seen_through(process.end_strays)
     return process.kill_and_reap()  # noqa: ASYNC910 - ending what is dead takes no wait

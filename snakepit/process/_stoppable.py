@@ -44,6 +44,9 @@ class Stoppable(ABC):
     def request_dump(self) -> None:
         """Ask for the stacks of its threads, where it prints."""
 
+    async def end_strays(self) -> None:  # noqa: ASYNC910, B027 - where there are none
+        """End what it has left behind, once it has ended and before it is reaped."""
+
     @abstractmethod
     def kill_and_reap(self) -> ExitStatus:
         """End what is left of it, at once. Idempotent."""

@@ -1,11 +1,14 @@
-"""One worker process: started, watched, signalled as a group, reaped. Owned by one task.
+"""One worker process: started, watched, signalled with all that it started, reaped. One task owns it.
 
 The process leads a session and group of its own. Until it is reaped its pid, and so its group id,
 cannot be given to anybody else; so the group is signalled only before the reaping, and the
-exit is first *seen* without reaping (`waitid(WNOWAIT)`), what is left of the group is killed,
-and then the leader is reaped. `with process:` holds to the very end: however the block is left,
-the group has been killed and the leader reaped. A forked child of the host owns no process:
-whatever it does with one here reaches nobody.
+exit is first *seen* without reaping (`waitid(WNOWAIT)`), what is left is killed, and then the
+leader is reaped. `with process:` holds to the very end: however the block is left, everything
+that it started has been killed and the leader reaped. A forked child of the host owns no
+process: whatever it does with one here reaches nobody.
+
+What has left the group is found below the process while that lives (a worker is the parent of
+its orphans), and by its mark afterwards.
 """
 
 from __future__ import annotations
@@ -27,6 +30,17 @@ import anyio.to_thread
 
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
 from snakepit.process._stoppable import ExitStatus, Stoppable
+from snakepit.procfs import (
+    VARIABLE,
+    Handle,
+    Mark,
+    Process,
+    close_all,
+    kill_descendants,
+    kill_marked,
+    members_of_group,
+    open_descendants,
+)
 
 DUMP_SIGNAL = signal.SIGQUIT
 
@@ -37,8 +51,13 @@ _running: set[WorkerProcess] = set()
 class WorkerProcess(Stoppable):
     """A running child. Construct only through `start`, use as a context manager."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], stderr_fd: int) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], stderr_fd: int, mark: Mark | None = None
+    ) -> None:
         self._popen = popen
+        self.mark: Mark | None = mark
+        self._told: list[Handle] = []  # what lived below it when it was signalled last
+        self._left_none = False  # it has been seen to
         self.pid: int = popen.pid
         self.stderr_fd: int = stderr_fd
         self.status: ExitStatus | None = None  # set when reaped
@@ -56,11 +75,13 @@ class WorkerProcess(Stoppable):
         env: Mapping[str, str],
         cwd: str | None,
         pass_fds: Sequence[int] = (),
+        mark: Mark | None = None,
     ) -> WorkerProcess:
         """Start the process on the calling thread; the caller owns it at once, with no checkpoint.
 
         Forking from the thread that runs the event loop matters: a parent-death signal is tied
-        to the *thread* that forked. Raises OSError if the program cannot be executed.
+        to the *thread* that forked. With `mark` in its environment, what it leaves behind can be
+        found. Raises OSError if the program cannot be executed.
         """
         read_fd, write_fd = os.pipe()
         try:
@@ -69,7 +90,7 @@ class WorkerProcess(Stoppable):
                 stdin=stdin,
                 stdout=stdout,
                 stderr=write_fd,
-                env=dict(env),
+                env=dict(env) if mark is None else {**env, VARIABLE: str(mark)},
                 cwd=cwd,
                 start_new_session=True,
                 pass_fds=pass_fds,
@@ -81,7 +102,7 @@ class WorkerProcess(Stoppable):
             os.close(write_fd)
         os.set_blocking(read_fd, False)
         guard_fds(read_fd)
-        return cls(popen, read_fd)
+        return cls(popen, read_fd, mark)
 
     def __enter__(self) -> Self:
         _running.add(self)
@@ -120,10 +141,28 @@ class WorkerProcess(Stoppable):
             )
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signal the whole group. Nothing happens if it is gone."""
-        if self.status is None and self.is_ours:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+        """Signal its group and everything below it. Nothing happens if it is gone."""
+        if self.status is not None or not self.is_ours:
+            return
+        if number == signal.SIGKILL:
+            self._kill()
+            return
+        below = [] if self._exit_seen() else open_descendants(self.pid, self._is_elsewhere)
+        self._signal_group(number)
+        for handle in below:
+            handle.send(number)
+        close_all(self._told)
+        self._told = below
+
+    async def end_strays(self) -> None:
+        """Kill what it has left behind. Call when it has ended and is not reaped yet."""
+        if self.mark is None or self.status is not None or not self.is_ours:
+            await anyio.lowlevel.checkpoint()
+            return
+        await anyio.to_thread.run_sync(
+            kill_marked, self.mark.instance, limiter=anyio.CapacityLimiter(1)
+        )
+        self._left_none = True
 
     def request_dump(self) -> None:
         """Ask the worker to write the stacks of its threads to stderr; it needs no GIL for that."""
@@ -132,7 +171,7 @@ class WorkerProcess(Stoppable):
                 os.kill(self.pid, DUMP_SIGNAL)
 
     def kill_and_reap(self) -> ExitStatus:
-        """SIGKILL what is left of the group and reap the leader.
+        """SIGKILL what is left of it and of all that it started, and reap the leader.
 
         Blocks for as long as the kernel takes to end a process that it has sent SIGKILL: some
         milliseconds, more only where the leader is in uninterruptible sleep. A leader that we may
@@ -144,27 +183,49 @@ class WorkerProcess(Stoppable):
             if not self.is_ours:
                 self.status = self._give_up()
             elif self._kill():
+                self._wait_unreaped()
+                if self.mark is not None and not self._left_none:
+                    kill_marked(self.mark.instance)
                 with self._reaping:
                     self.status = self._reap()
             else:
                 _log.warning("process %d is left alone: no permission to kill it", self.pid)
                 self.status = self._give_up()
+            close_all(self._told)
+            self._told = []
         return self.status
 
     def _kill(self) -> bool:
-        """SIGKILL the group; False if its leader lives and may not be signalled."""
-        if self._exit_seen():
-            self.send_signal(signal.SIGKILL)
-            return True
-        self.send_signal(signal.SIGKILL)
-        try:
-            os.kill(self.pid, signal.SIGKILL)  # of a group it is enough that one may be signalled
-        except PermissionError:
-            return self._exit_seen()
-        except ProcessLookupError:
-            pass  # it ended just now
-        self._wait_unreaped()
+        """SIGKILL all of it; False if its leader lives and may not be signalled."""
+        if not self._exit_seen():
+            try:
+                os.kill(self.pid, signal.SIGSTOP)
+            except PermissionError:
+                if not self._exit_seen():
+                    self._signal_group(signal.SIGKILL)
+                    return self._exit_seen()
+            except ProcessLookupError:
+                pass  # it ended just now
+            kill_descendants(self.pid)
+        self._signal_group(signal.SIGKILL)
+        for handle in self._told:
+            handle.send(signal.SIGKILL)
         return True
+
+    def _is_elsewhere(self, process: Process) -> bool:
+        return process.group != self.pid
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        """Signal the group; its id is that of no other as long as the leader is not reaped."""
+        with suppress(ProcessLookupError, PermissionError):
+            if not self._reaped_by_others():
+                os.killpg(self.pid, number)
+                return
+        for process in members_of_group(self.pid):
+            handle = Handle.open(process.pid, process.start)
+            if handle is not None:
+                handle.send(number)
+                handle.close()
 
     def _reap(self) -> ExitStatus:
         try:
@@ -188,6 +249,13 @@ class WorkerProcess(Stoppable):
             return os.waitid(os.P_PID, self.pid, flags) is not None
         except ChildProcessError:
             return True
+
+    def _reaped_by_others(self) -> bool:
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return True
+        return False
 
     def _wait_unreaped(self) -> None:
         with suppress(ChildProcessError):

@@ -20,9 +20,9 @@ from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, pref
 from snakepit.protocol._messages import (
     Buffer,
     Call,
+    Drop,
     HostCall,
     HostReply,
-    Drop,
     Item,
     Part,
     Result,

@@ -6,6 +6,7 @@ behind `ssh`, say), by the one argument.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -14,13 +15,16 @@ from threading import Thread
 from types import FrameType
 
 from snakepit.errors import ProtocolError
+from snakepit.procfs import Handle
 from snakepit.protocol import PROTOCOL_VERSION, Goodbye, Hello, Start, ToWorker, describe
 from snakepit.worker._execution import Execution
 from snakepit.worker._host_calls import HostCalls
+from snakepit.worker._host_watch import HostGoneError, bind_to_host, watch
 from snakepit.worker._interrupt import INTERRUPT_SIGNAL, Interrupt
 from snakepit.worker._lane import Lane, MainLane
 from snakepit.worker._offer import Offer, build, could_not_start
-from snakepit.worker._reader import Reader
+from snakepit.worker._offspring import Offspring
+from snakepit.worker._reader import ORPHAN_EXIT_CODE, Reader
 from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_main, load_target
 from snakepit.worker._wire import Wire, complain, flush_streams, open_wire
@@ -33,7 +37,14 @@ def main(argv: list[str]) -> int:
             "usage: python -m snakepit.worker [ADAPTER]; speaks the protocol on stdin and stdout"
         )
         return 2
+    try:
+        host = bind_to_host()
+    except HostGoneError:
+        return ORPHAN_EXIT_CODE
     wire = open_wire()
+    offspring = Offspring()
+    offspring.adopt()
+    atexit.register(offspring.end_all)  # the first to be registered is the last to be called
     _reset_in_forked_children()
     faulthandler.register(signal.SIGQUIT, all_threads=True)  # the host asks for dumps by it
     signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's Ctrl+C belongs to the host
@@ -45,12 +56,19 @@ def main(argv: list[str]) -> int:
     if start is None:
         return 1
     try:
-        return _serve(wire, start, early, argv[0] if argv else start.adapter)
+        return _serve(wire, start, early, argv[0] if argv else start.adapter, host, offspring)
     except OSError:
         return 1
 
 
-def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -> int:
+def _serve(
+    wire: Wire,
+    start: Start,
+    early: list[ToWorker],
+    adapter_spec: str,
+    host: Handle | None,
+    offspring: Offspring,
+) -> int:
     interrupt = Interrupt()
     interrupt.seams |= wire.seams
     interrupt.install()
@@ -59,8 +77,10 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
     except BaseException as error:
         return _could_not_start(wire, error)
     reader = Reader(wire)
+    reader.last_act, reader.reap = offspring.end_all, offspring.reap_adopted
     host_calls = HostCalls(wire, interrupt, reader.wait_anywhere)
     execution = Execution(wire, interrupt, offer.callable, reader.wait, host_calls=host_calls)
+    execution.end_started = lambda job: offspring.end_since(job.begun, start.cancel_grace_s)
     lane = _choose_lane(start, execution, reader, interrupt, offer)
     service = Service(wire, lane, interrupt, offer.callable, cancel_grace_s=start.cancel_grace_s)
     reader.service = service
@@ -69,6 +89,7 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
 
     def ready() -> None:
         nonlocal is_ready
+        offspring.keep()
         wire.send(offer.ready())
         is_ready = True
 
@@ -81,6 +102,8 @@ def _serve(wire: Wire, start: Start, early: list[ToWorker], adapter_spec: str) -
             interrupt.raise_if_due()
 
     signal.signal(signal.SIGTERM, terminate)
+    if host is not None:
+        watch(host, reader.end_orphan)
     alone = not isinstance(lane, MainLane)
     Thread(
         target=reader.serve, args=(early,), kwargs={"alone": alone}, name="snakepit-io", daemon=True

@@ -63,6 +63,8 @@ class Execution:
         self._reporter = reporter or Reporter(wire, interrupt)
         self.host_calls: HostCalls = host_calls or HostCalls(wire, interrupt)
         self.sessions = SessionStates()
+        # Ends the processes that a cancelled call has started; None where they are not ours alone.
+        self.end_started: Callable[[Job], None] | None = None
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
         """The tool and its checked arguments; None if the call has already been answered.
@@ -127,6 +129,8 @@ class Execution:
         A call that SIGTERM has ended is not answered: it ends with its worker's death.
         """
         if job.host_asked:
+            if ran and self.end_started is not None:
+                self.end_started(job)
             self._answer(job, Settled(job.id, ran))
 
     def finish_stream(self, job: Job, failure: BaseException | None) -> None:

@@ -35,6 +35,7 @@ class Job:
     reported: Update | None = None
     report_at: float = 0.0
     deadline: float | None = None
+    begun: float = 0.0  # by the clock of `_offspring.py`
     # Grants of further items; a grant of 0 only wakes the lane to look at `cancelled`.
     credits: SimpleQueue[int] | None = None
 

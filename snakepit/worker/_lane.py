@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from snakepit.worker._offspring import now
 from snakepit.worker._reader import HOOK
 from snakepit.worker._sessions import EndOfSession
 
@@ -76,6 +77,7 @@ class Lane(ABC):
         if self.waiting.pop(job.id, None) is None:
             self.running = None
             return False
+        job.begun = now()
         return True
 
 

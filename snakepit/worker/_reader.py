@@ -18,6 +18,7 @@ import signal
 import time
 from _queue import SimpleQueue
 from _thread import allocate_lock, get_ident
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from snakepit.errors import ProtocolError
@@ -48,9 +49,12 @@ class Reader:
 
     def __init__(self, wire: Wire) -> None:  # on the main thread
         self.service: Service  # set before anything is read
+        self.last_act: Callable[[], None]  # before the process of a host that is gone exits
+        self.reap: Callable[[], None]  # what nobody else will
         self.calls: SimpleQueue[Job | None] = SimpleQueue()  # for the main thread; None: stop
         self._wire = wire
         self._baton = allocate_lock()
+        self._end = allocate_lock()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._busy_with = HOOK
         self._resting = False
@@ -136,7 +140,7 @@ class Reader:
         except BaseException as error:  # whatever it is: nobody hears the host any more
             _explain(error)
         finally:
-            self._end_orphan()
+            self.end_orphan()
 
     def _until_needed(self) -> None:
         """Wait until the main thread has been busy with one thing for a tick."""
@@ -156,6 +160,7 @@ class Reader:
             seen = busy_with
 
     def _rest(self) -> None:
+        self.reap()
         self._resting = True
         if self._busy_with == IDLE and not self._host_gone:
             self._bell.get()
@@ -176,6 +181,7 @@ class Reader:
                 if not alone:
                     self._baton.release()
             if alone:
+                self.reap()
                 continue
             # It may have found the baton taken, and wait for what only this thread could read.
             missed = self.calls.empty() and (self._main_waits or self._busy_with != IDLE)
@@ -190,8 +196,14 @@ class Reader:
         self.service.handle_all(messages)
         return True
 
-    def _end_orphan(self) -> None:
-        """The host is gone: let the lane clean up, within bounds; the process ends in any case."""
+    def end_orphan(self) -> None:
+        """The host is gone: let the lane clean up, within bounds; the process ends in any case.
+
+        Called by whichever thread notices it; the first one does it.
+        """
+        if not self._end.acquire(blocking=False):
+            return
+        self._host_gone = True
         try:
             if self.service.begin_end():
                 deadline = time.monotonic() + ORPHAN_GRACE_S
@@ -201,6 +213,7 @@ class Reader:
                     self.service.nag()
                     time.sleep(NAG_INTERVAL_S)
         finally:
+            self.last_act()
             os._exit(ORPHAN_EXIT_CODE)
 
 

@@ -1,0 +1,22 @@
+"""What this host writes into the environment of each worker, so that it is known to be ours."""
+
+from __future__ import annotations
+
+import os
+
+from snakepit.procfs import Mark, random_id
+
+_run = random_id()
+
+
+def new_mark() -> Mark | None:
+    """A mark for one more worker of this process; None where /proc does not show it."""
+    return Mark.of_this_host(_run)
+
+
+def _in_child() -> None:
+    global _run
+    _run = random_id()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,29 @@
+"""Processes as the kernel shows them: identity, trees, marks; and the guardian, a program.
+
+Shared by host, workers and guardian, so it needs nothing but a few modules of the standard library:
+not even `typing`, which takes as long to import as the rest of the guardian.
+"""
+
+from snakepit.procfs._marks import VARIABLE as VARIABLE
+from snakepit.procfs._marks import Mark as Mark
+from snakepit.procfs._marks import end_marked as end_marked
+from snakepit.procfs._marks import find_marked as find_marked
+from snakepit.procfs._marks import kill_marked as kill_marked
+from snakepit.procfs._marks import own_mark as own_mark
+from snakepit.procfs._marks import random_id as random_id
+from snakepit.procfs._prctl import adopt_orphans as adopt_orphans
+from snakepit.procfs._prctl import die_with_parent as die_with_parent
+from snakepit.procfs._table import TICKS_PER_S as TICKS_PER_S
+from snakepit.procfs._table import Handle as Handle
+from snakepit.procfs._table import Process as Process
+from snakepit.procfs._table import children_of as children_of
+from snakepit.procfs._table import close_all as close_all
+from snakepit.procfs._table import descendants_of as descendants_of
+from snakepit.procfs._table import is_usable as is_usable
+from snakepit.procfs._table import members_of_group as members_of_group
+from snakepit.procfs._table import read_process as read_process
+from snakepit.procfs._table import wait_dead as wait_dead
+from snakepit.procfs._tree import end_trees as end_trees
+from snakepit.procfs._tree import kill_descendants as kill_descendants
+from snakepit.procfs._tree import kill_tree as kill_tree
+from snakepit.procfs._tree import open_descendants as open_descendants

@@ -1,0 +1,159 @@
+"""The mark that each worker and all that it starts carry in their environment.
+
+It says which host the worker belongs to, in terms that no other host can share: a random run id,
+the boot of the machine, the pid namespace, and the pid of the host with its start time. So the
+table of processes is the registry: nothing is written to a disk, and nothing can be out of date.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from binascii import hexlify
+from collections.abc import Callable, Iterator
+
+from snakepit.procfs._table import (
+    Handle,
+    all_processes,
+    close_all,
+    is_usable,
+    read_file,
+    read_process,
+)
+from snakepit.procfs._tree import end_trees
+
+VARIABLE = "SNAKEPIT_WORKER"
+VERSION = "1"
+ROUNDS_MAX = 5  # of looking for what was started while the others were ended
+
+
+class Mark:
+    """What the environment of a worker says. `instance` is this one worker, `run` its host's."""
+
+    __slots__ = ("boot", "host_pid", "host_start", "instance", "pid_namespace", "run")
+
+    def __init__(
+        self,
+        instance: str,
+        run: str,
+        boot: str,
+        pid_namespace: int,
+        host_pid: int,
+        host_start: int,
+    ) -> None:
+        self.instance, self.run, self.boot = instance, run, boot
+        self.pid_namespace, self.host_pid, self.host_start = pid_namespace, host_pid, host_start
+
+    @classmethod
+    def of_this_host(cls, run: str) -> Mark | None:
+        """A new mark, for a worker of this process; None where /proc does not show it."""
+        host = read_process(os.getpid()) if is_usable() else None
+        if host is None:
+            return None
+        boot, pid_namespace = where_we_are()
+        return cls(random_id(), run, boot, pid_namespace, host.pid, host.start)
+
+    @classmethod
+    def parse(cls, text: str) -> Mark | None:
+        """The mark that `str` made this text of; None if it is none."""
+        try:
+            version, instance, run, boot, *numbers = text.split(":")
+            pid_namespace, host_pid, host_start = map(int, numbers)
+        except ValueError:
+            return None
+        if version != VERSION:
+            return None
+        return cls(instance, run, boot, pid_namespace, host_pid, host_start)
+
+    def __str__(self) -> str:
+        names = f"{VERSION}:{self.instance}:{self.run}:{self.boot}"
+        return f"{names}:{self.pid_namespace}:{self.host_pid}:{self.host_start}"
+
+    def is_from_here(self) -> bool:
+        """Do its numbers mean anything to us? Only in the namespace and boot they are from."""
+        return is_usable() and (self.boot, self.pid_namespace) == where_we_are()
+
+    def host_is_alive(self) -> bool:
+        """Does its host run? Ask only where it is from here."""
+        host = read_process(self.host_pid)
+        return host is not None and host.start == self.host_start and not host.is_dead
+
+
+def random_id() -> str:
+    """A name that nobody else has."""
+    return hexlify(os.urandom(8)).decode()
+
+
+def where_we_are() -> tuple[str, int]:
+    """The boot of this machine, and the pid namespace of this process."""
+    boot = read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    return boot, os.stat("/proc/self/ns/pid").st_ino
+
+
+def own_mark() -> Mark | None:
+    """The mark of this process, if its numbers mean anything here."""
+    mark = Mark.parse(os.environ.get(VARIABLE, ""))
+    return mark if mark is not None and mark.is_from_here() else None
+
+
+def find_marked(wanted: Callable[[Mark], bool]) -> Iterator[tuple[Handle, Mark]]:
+    """The living processes of this user whose mark is wanted. Who takes a handle closes it.
+
+    Reads the environment of every process: some ten microseconds for each.
+    """
+    if not is_usable():
+        return
+    user, here = os.getuid(), where_we_are()
+    key = b"\0" + VARIABLE.encode() + b"="
+    for process in all_processes():
+        if process.is_dead or process.pid == os.getpid():
+            continue
+        try:
+            folder = f"/proc/{process.pid}"
+            environment = b"\0" + read_file(f"{folder}/environ")
+            at = environment.find(key)
+            if at < 0 or os.stat(folder).st_uid != user:
+                continue
+        except OSError:
+            continue
+        text = environment[at + len(key) :].partition(b"\0")[0].decode("ascii", "replace")
+        mark = Mark.parse(text)
+        if mark is None or (mark.boot, mark.pid_namespace) != here or not wanted(mark):
+            continue
+        handle = Handle.open(process.pid, process.start)
+        if handle is not None:
+            yield handle, mark
+
+
+def end_marked(wanted: Callable[[Mark], bool], grace_s: float) -> tuple[list[int], list[int]]:
+    """End the processes with such marks and all below them: SIGTERM, the grace, SIGKILL.
+
+    Looks again until there are none. Returns the pids of those that have ended, and of those that
+    have not. Blocks.
+    """
+    ended: list[int] = []
+    left: list[int] = []
+    for _ in range(ROUNDS_MAX):
+        handles = [handle for handle, _ in find_marked(wanted) if not _keep(handle, left)]
+        if not handles:
+            break
+        try:
+            left += end_trees(handles, grace_s)
+            ended += [handle.pid for handle in handles if handle.pid not in left]
+        finally:
+            close_all(handles)
+    return sorted(ended), sorted(set(left))
+
+
+def kill_marked(instance: str) -> None:
+    """SIGKILL what is left of one worker, if anything carries its mark. Blocks."""
+    end_marked(lambda mark: mark.instance == instance, 0.0)
+
+
+def _keep(handle: Handle, left: list[int]) -> bool:
+    """It would not die: once is enough. Closes the handle then."""
+    if handle.pid not in left:
+        return False
+    handle.send(signal.SIGKILL)
+    handle.close()
+    return True

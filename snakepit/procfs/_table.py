@@ -1,0 +1,168 @@
+"""Processes as the kernel shows them: who is whose child, and since when each one runs.
+
+A pid alone names nobody for long. A pid with its start time does, until the machine restarts; and
+a `Handle` (a pidfd, checked against the start time after it was opened) can be signalled without
+ever hitting another process that was given the same number.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK") if sys.platform == "linux" else 100
+
+
+class Process:
+    """One row of the table. `start`: clock ticks since the machine started."""
+
+    __slots__ = ("group", "is_dead", "parent", "pid", "session", "start")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        self.pid = pid
+        self.parent, self.group, self.session = map(int, fields[1:4])
+        self.start = int(fields[19])
+        # A leader that has ended is a zombie also while other threads of its process run.
+        self.is_dead = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+
+
+class Handle:
+    """A process that can be signalled and waited for, and is never mistaken for another one."""
+
+    __slots__ = ("fd", "pid", "start")
+
+    def __init__(self, pid: int, start: int, fd: int) -> None:
+        self.pid, self.start, self.fd = pid, start, fd
+
+    @classmethod
+    def open(cls, pid: int, start: int) -> Handle | None:
+        """None if there is no such process any more, or it cannot be opened."""
+        if sys.platform != "linux":
+            return None
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return None
+        found = read_process(pid)
+        if found is not None and found.start == start:
+            return cls(pid, start, fd)
+        os.close(fd)
+        return None
+
+    def send(self, number: int) -> bool:
+        """Signal it, if it is there; False if that is not permitted."""
+        if sys.platform == "linux":
+            try:
+                signal.pidfd_send_signal(self.fd, number)
+            except PermissionError:
+                return False
+            except OSError:
+                pass  # it has ended
+        return True
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.fd)
+
+
+def is_usable() -> bool:
+    """Does /proc show this process? Not where there is none, or that of another namespace."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def read_process(pid: int) -> Process | None:
+    """The row of this process; None if it is gone."""
+    try:
+        return Process(pid, read_file(f"/proc/{pid}/stat"))
+    except (OSError, ValueError):
+        return None
+
+
+def all_processes() -> Iterator[Process]:
+    """Every process that this one can see."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdecimal() and (process := read_process(int(name))) is not None:
+            yield process
+
+
+def children_of(pid: int) -> list[Process]:
+    """Its children, the dead ones included. Exact only while it is stopped."""
+    pids: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            try:
+                pids += map(int, read_file(f"/proc/{pid}/task/{thread}/children").split())
+            except OSError:
+                if not os.path.exists("/proc/thread-self/children"):  # a kernel without them
+                    return [process for process in all_processes() if process.parent == pid]
+    except OSError:
+        return []
+    found = map(read_process, pids)
+    return [process for process in found if process is not None and process.parent == pid]
+
+
+def descendants_of(pid: int) -> list[Process]:
+    """Everything that lives below it, parents first."""
+    found: list[Process] = []
+    waiting = [pid]
+    while waiting:
+        children = children_of(waiting.pop())
+        found += [child for child in children if not child.is_dead]
+        waiting += [child.pid for child in children if not child.is_dead]
+    return found
+
+
+def members_of_group(group: int) -> list[Process]:
+    """The living processes of the group that a session of the same number was begun with."""
+    return [
+        process
+        for process in all_processes()
+        if process.group == process.session == group != process.pid and not process.is_dead
+    ]
+
+
+def wait_dead(handles: Iterable[Handle], timeout_s: float) -> list[Handle]:
+    """Wait until these have ended, at most so long; returns those that have not. Blocks."""
+    alive = {handle.fd: handle for handle in handles}
+    poll = select.poll()
+    for fd in alive:
+        poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + timeout_s
+    while alive:
+        ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ended:
+            break
+        for fd, _ in ended:
+            poll.unregister(fd)
+            del alive[fd]
+    return list(alive.values())
+
+
+def close_all(handles: Iterable[Handle]) -> None:
+    """Let go of them."""
+    for handle in handles:
+        handle.close()
+
+
+def read_file(path: str) -> bytes:
+    """What a small file of the kernel's says. Never blocks."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        chunks = []
+        while chunk := os.read(fd, 2**16):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(fd)

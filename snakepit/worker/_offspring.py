@@ -1,0 +1,96 @@
+"""The processes below this worker: which of them end with a call, and that all end with it.
+
+The worker adopts what its descendants leave behind, so everything that was started here stays
+below it, however often it was forked and whatever session it has. What a cancelled call has
+started is told apart by its start time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from time import clock_gettime
+
+from snakepit.procfs import (
+    TICKS_PER_S,
+    Process,
+    adopt_orphans,
+    children_of,
+    close_all,
+    descendants_of,
+    kill_descendants,
+    open_descendants,
+    wait_dead,
+)
+
+POLITE_SHARE = 0.25  # of the grace of a cancelled call: from SIGTERM to SIGKILL
+POLITE_EXIT_S = 0.2  # the same when the worker ends
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Offspring:
+    """What lives below this process."""
+
+    def __init__(self) -> None:
+        self._kept: set[tuple[int, int]] = set()  # of `initialize`, whenever that was
+        self._pid = os.getpid()
+
+    def adopt(self) -> None:
+        """From now on orphans below this process become its children."""
+        adopt_orphans()
+
+    def keep(self) -> None:
+        """What lives now stays until the worker ends."""
+        self._kept = {(process.pid, process.start) for process in descendants_of(self._pid)}
+
+    def end_since(self, begun: float, grace_s: float) -> None:
+        """End what was started since then: SIGTERM, a share of the grace, SIGKILL.
+
+        `begun` is a reading of `now`. The kernel tells the starts in hundredths of a second: what
+        was started in the same one counts as started later.
+        """
+        since = int(begun * TICKS_PER_S)
+        self._end(
+            lambda process: (
+                process.start >= since and (process.pid, process.start) not in self._kept
+            ),
+            grace_s * POLITE_SHARE,
+        )
+
+    def end_all(self) -> None:
+        """End everything. A forked child of the worker ends nothing."""
+        if os.getpid() == self._pid:
+            self._end(lambda _process: True, POLITE_EXIT_S)
+
+    def _end(self, wanted: Callable[[Process], bool], polite_s: float) -> None:
+        told = open_descendants(self._pid, wanted)
+        if not told:
+            return
+        try:
+            for handle in told:
+                handle.send(signal.SIGTERM)
+            wait_dead(told, polite_s)
+        finally:
+            close_all(told)
+        kill_descendants(self._pid, wanted)
+
+    def reap_adopted(self) -> None:
+        """Reap the dead that were adopted, one by one.
+
+        Never `waitpid(-1)`: that would take the exit codes of a tool's own children. Ours is in
+        our session, or leads one; what is in another's session was started by somebody else.
+        """
+        session = os.getsid(0)
+        for child in children_of(self._pid):
+            if child.is_dead and child.session not in (session, child.pid):
+                try:
+                    os.waitpid(child.pid, os.WNOHANG)
+                except ChildProcessError:
+                    pass
+
+
+def now() -> float:
+    """The clock by which the kernel tells when processes started, in seconds."""
+    return clock_gettime(_CLOCK)
