@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from snakepit.pool import open_pool as open_pool
     from snakepit.pool import open_pool_sync as open_pool_sync
     from snakepit.pool import run_pool as run_pool
+    from snakepit.process import Cleanup as Cleanup
+    from snakepit.process import cleanup as cleanup
     from snakepit.scripts import run as run
     from snakepit.transports import Channel as Channel
     from snakepit.transports import Link as Link
@@ -104,6 +106,7 @@ _HOMES = {
         "open_pool_sync",
         "run_pool",
     ),
+    "snakepit.process": ("Cleanup", "cleanup"),
     "snakepit.scripts": ("run",),
     "snakepit.transports": ("Channel", "Link", "Transport"),
     "snakepit.worker": ("Adapter", "CallContext", "context", "tool"),

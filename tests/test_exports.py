@@ -24,6 +24,7 @@ PUBLIC = [
     "CallContext",
     "CallTimeoutError",
     "Channel",
+    "Cleanup",
     "ConfigError",
     "CrashBarrier",
     "HostToolError",
@@ -61,6 +62,7 @@ PUBLIC = [
     "WorkerInfo",
     "WorkerStartError",
     "ZeroCopy",
+    "cleanup",
     "context",
     "empty",
     "open_pool",
@@ -136,6 +138,7 @@ FLOORS = {
     "testing": 6,
     "scripts": 6,
     "__init__": 7,
+    "__main__": 7,
 }
 WORKER_ROOMS = {"errors", "procfs", "protocol", "shm", "worker"}
 # Third parties that the worker's side may name. The lazy ones serve where they are installed, and

@@ -46,6 +46,9 @@ class Launched(Stoppable):
 class Launcher(ABC):
     """A source of workers, all alike."""
 
+    async def serve(self) -> None:  # noqa: ASYNC910, B027 - where nothing runs beside the workers
+        """What runs beside the workers; cancelled when the last one has ended."""
+
     @abstractmethod
     def launch(self, worker_id: str) -> AbstractContextManager[Launched]:
         """Start a worker, with no checkpoint; however the block is left, the worker has ended.

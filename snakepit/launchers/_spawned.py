@@ -10,7 +10,14 @@ import anyio
 from attrs import frozen
 
 from snakepit.launchers._base import CannotLaunchError, Launched, Launcher
-from snakepit.process import ExitStatus, StderrCollector, WorkerProcess, new_mark
+from snakepit.process import (
+    ExitStatus,
+    StderrCollector,
+    WorkerProcess,
+    guardian,
+    new_mark,
+    sweep,
+)
 from snakepit.transports import Channel, Link, Transport
 
 
@@ -56,12 +63,24 @@ class SpawnedWorker(Launched):
 
 @frozen
 class SpawnLauncher(Launcher):
-    """Starts `argv` with the ends of a link as stdin and stdout."""
+    """Starts `argv` with the ends of a link as stdin and stdout.
+
+    `orphan_grace_s`: from SIGTERM to SIGKILL when the host is gone. `sweeps`: the orphans of other
+    hosts that are gone are ended meanwhile.
+    """
 
     transport: Transport
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str | None
+    orphan_grace_s: float
+    sweeps: bool
+
+    async def serve(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(guardian.guard)
+            if self.sweeps:
+                tasks.start_soon(sweep)
 
     @contextmanager
     def launch(self, worker_id: str) -> Generator[Launched]:
@@ -83,6 +102,10 @@ class SpawnLauncher(Launcher):
                 )
             except OSError as error:
                 raise CannotLaunchError(f"{self.argv[0]}: {error}") from error
-            with process:
-                link.worker_started()
-                yield SpawnedWorker(process, link.connect(), worker_id)
+            try:
+                with process:
+                    guardian.add(process.pid, self.orphan_grace_s)
+                    link.worker_started()
+                    yield SpawnedWorker(process, link.connect(), worker_id)
+            finally:
+                guardian.remove(process.pid)

@@ -65,8 +65,9 @@ async def open_pool(
     sessions: Sessions = DEFAULT_SESSIONS,
     crash_barrier: CrashBarrier = DEFAULT_CRASH_BARRIER,
     zero_copy: ZeroCopy = DEFAULT_ZERO_COPY,
+    sweep: bool = True,
 ) -> AsyncGenerator[Pool]:
-    """Open a pool of worker processes; every one of them is gone when the block is left.
+    """Open a pool of worker processes; all of them, and what they started, are gone when it is left.
 
     Entering waits for `min_ready` workers. Leaving, in whatever way, stops the calls that still
     run in other tasks (they raise PoolClosedError), lets the workers clean up, and ends what does
@@ -93,6 +94,7 @@ async def open_pool(
         crash_barrier: what follows on a worker's death; see `CrashBarrier`.
         zero_copy: how much memory transport "shm" may share, and for what; see `ZeroCopy`.
         call_timeout: default `timeout` of calls, in seconds.
+        sweep: end the orphans of hosts that are gone, in the background; see `cleanup`.
 
     Raises: ConfigError: an option is wrong, nothing was started. WorkerStartError: a worker could
         not start before `min_ready` were ready; the others have been stopped.
@@ -123,6 +125,7 @@ async def open_pool(
         sessions=sessions,
         crash_barrier=crash_barrier,
         zero_copy=zero_copy,
+        sweep=sweep,
     )
     core = PoolCore(settings)
     core.slots = [Slot(core, number) for number in range(1, settings.size + 1)]
@@ -166,6 +169,7 @@ async def _run_slots(core: PoolCore, settings: Settings, desk: Desk) -> None:
         async with anyio.create_task_group() as service:
             core.nursery = Nursery(service)
             service.start_soon(core.deadlines.watch, name=f"{settings.name}: deadlines")
+            service.start_soon(settings.launcher.serve, name=f"{settings.name}: processes")
             service.start_soon(desk.serve, name=f"{settings.name}: futures")
             async with anyio.create_task_group() as slots:
                 for number, slot in enumerate(core.slots):

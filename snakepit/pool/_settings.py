@@ -89,6 +89,7 @@ def make_settings(
     sessions: Sessions,
     crash_barrier: CrashBarrier,
     zero_copy: ZeroCopy,
+    sweep: bool,
 ) -> Settings:
     """Check every argument. Raises ConfigError, and starts nothing."""
     if size is None:
@@ -102,6 +103,7 @@ def make_settings(
     )
     _check(_is_text(name) and name != "" and is_utf8(name), "name", name, "a non-empty string")
     _check(tool_backend in ("asyncio", "trio"), "tool_backend", tool_backend, "'asyncio' or 'trio'")
+    _check(isinstance(sweep, bool), "sweep", sweep, "True or False")
     check_timeout("call_timeout", call_timeout)
     for option, value, kind in (
         ("startup", startup, Startup),
@@ -126,7 +128,7 @@ def make_settings(
     else:
         directory, environment = _directory(cwd), _environment(env, size)
         argv, same_interpreter = _argv(command, python)
-        launcher = SpawnLauncher(way, argv, environment, directory)
+        launcher = SpawnLauncher(way, argv, environment, directory, stop.term_grace, sweep)
         target = Target("") if command is not None else _target(adapter)
         import_paths = () if command is not None else _import_paths(same_interpreter)
     return Settings(

@@ -14,6 +14,11 @@ def new_mark() -> Mark | None:
     return Mark.of_this_host(_run)
 
 
+def run_id() -> str:
+    """What the marks of all workers of this process have in common."""
+    return _run
+
+
 def _in_child() -> None:
     global _run
     _run = random_id()

@@ -1,0 +1,29 @@
+"""`python -m snakepit cleanup`: end what hosts that are gone have left behind."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from snakepit.process import cleanup
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code, 1 if something would not die."""
+    parser = argparse.ArgumentParser(prog="python -m snakepit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("cleanup", help="end the orphans of dead hosts, and say which")
+    parser.parse_args(argv)
+    done = cleanup()
+    for pid in done.ended:
+        print(f"ended {pid}")
+    for pid in done.left:
+        print(f"would not die: {pid}")
+    if not (done.ended or done.left):
+        print("no orphans")
+    return 1 if done.left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The host's end of the guardian: one process for all pools of this one, while any is open.
+
+A pool runs `guard` for as long as it has workers; the first one starts the guardian, the last one ends
+it, and each sees to it that a lost one is replaced. What is under guard is known here, and told to
+each new guardian. Pools may live in several threads, so the state has a lock; it is never held
+for longer than a process takes to start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+import anyio
+
+import snakepit
+from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
+from snakepit.process._marking import run_id
+from snakepit.procfs import done_with, is_usable, read_process, watching
+
+RESTART_PAUSE_S = 0.2  # so that one that always dies does not cost a CPU
+# As a package of its own: with -S there is no snakepit to be found, and its face would cost more
+# than all the rest.
+_PROGRAM = (
+    "import sys; package = type(sys)('snakepit'); package.__path__ = [{root!r}]; "
+    "sys.modules['snakepit'] = package; "
+    "from snakepit.procfs._guardian import main; main(sys.argv[1:])"
+)
+
+_log = logging.getLogger("snakepit.process")
+
+
+class Guardian:
+    """The one guardian of this process, and what it guards."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._lines: dict[int, bytes] = {}  # of each worker under guard, by pid
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._pipe = -1
+
+    @property
+    def pid(self) -> int | None:
+        """Of the guardian that runs now; None where there is none."""
+        popen = self._popen
+        return None if popen is None else popen.pid
+
+    # -- for launchers ----------------------------------------------------------------------
+
+    def add(self, pid: int, grace_s: float) -> None:
+        """A worker of ours has started: it ends with us."""
+        process = read_process(pid)
+        if process is not None and not process.is_dead:
+            with self._lock:
+                line = self._lines[pid] = watching(pid, process.start, grace_s)
+                self._tell(line)
+
+    def remove(self, pid: int) -> None:
+        """It has been reaped."""
+        with self._lock:
+            if self._lines.pop(pid, None) is not None:
+                self._tell(done_with(pid))
+
+    # -- for pools --------------------------------------------------------------------------
+
+    async def guard(self) -> None:
+        """Keep a guardian, until cancelled; without another user it ends then."""
+        if not is_possible():
+            await anyio.sleep_forever()
+        generation = fork_generation()
+        with self._lock:
+            self._users += 1
+        try:
+            while True:
+                try:
+                    await self._watch()
+                    _log.warning("the guardian of the workers was lost; another one begins")
+                except OSError as error:
+                    _log.warning("the guardian of the workers cannot be started: %s", error)
+                await anyio.sleep(RESTART_PAUSE_S)
+        finally:
+            if generation == fork_generation():
+                with self._lock:
+                    self._users -= 1
+                    if self._users == 0:
+                        self._end()
+
+    async def _watch(self) -> None:
+        """Return when the guardian that runs now, or is started now, has ended."""
+        with self._lock:
+            if self._popen is None or self._has_ended():
+                self._end()
+                self._start()
+            pidfd = os.dup(self._pidfd)  # of our own: another pool of this loop waits as well
+        guard_fds(pidfd)
+        try:
+            await anyio.wait_readable(pidfd)
+        finally:
+            close_fds(pidfd)
+
+    def _has_ended(self) -> bool:
+        assert self._popen is not None
+        try:
+            flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+            return os.waitid(os.P_PID, self._popen.pid, flags) is not None
+        except ChildProcessError:
+            return True
+
+    def _start(self) -> None:
+        host = read_process(os.getpid())
+        assert host is not None, "is_possible looked"
+        read_fd, write_fd = os.pipe()
+        try:
+            program = _PROGRAM.format(root=str(Path(snakepit.__file__).parent))
+            self._popen = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", program]
+                + [str(host.pid), str(host.start), run_id()],
+                stdin=read_fd,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(write_fd)
+            raise
+        finally:
+            os.close(read_fd)
+        os.set_blocking(write_fd, False)
+        self._pipe, self._pidfd = write_fd, os.pidfd_open(self._popen.pid)
+        guard_fds(self._pipe, self._pidfd)
+        self._tell(b"".join(self._lines.values()))
+
+    def _tell(self, lines: bytes) -> None:
+        if self._popen is None or not lines:
+            return
+        try:
+            written = os.write(self._pipe, lines)
+        except OSError:
+            written = 0
+        if written < len(lines):  # it is dead, or does not read: the next one is told all
+            with suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _end(self) -> None:
+        """End it and reap it: there is nothing that it would have to clean up."""
+        if self._popen is None:
+            return
+        with suppress(OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._popen.wait()
+        self._popen = None
+        close_fds(self._pipe, self._pidfd)
+
+    def forget(self) -> None:
+        """In a forked child: this guardian is not ours, and watches nothing of ours."""
+        if self._popen is not None:
+            self._popen.returncode = 0  # Popen must neither wait nor warn
+        self.__init__()  # type: ignore[misc]
+
+
+def is_possible() -> bool:
+    """Linux, /proc, and an interpreter that is one: a frozen program would run itself."""
+    frozen = getattr(sys, "frozen", False)
+    return sys.platform == "linux" and is_usable() and bool(sys.executable) and not frozen
+
+
+guardian = Guardian()
+os.register_at_fork(after_in_child=guardian.forget)

@@ -1,0 +1,66 @@
+"""Ending the orphans of hosts that are gone, whoever they were: the table of processes is the registry."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from attrs import frozen
+
+from snakepit.process._hold import shielded
+from snakepit.procfs import Mark, end_marked
+
+ORPHAN_GRACE_S: Final = 2.0
+
+_log = logging.getLogger("snakepit.process")
+
+
+@frozen
+class Cleanup:
+    """What `cleanup` did: pids of processes that it `ended`, and of those that are `left`.
+
+    Left is what does not die although it was killed: a process in uninterruptible sleep, or one
+    that this user may not signal.
+    """
+
+    ended: tuple[int, ...] = ()
+    left: tuple[int, ...] = ()
+
+
+def cleanup() -> Cleanup:
+    """End the orphans of dead hosts: workers, and what they started, whose host does not run any more.
+
+    Only processes of this user, in this pid namespace, that bear the mark of a host; those of hosts
+    that are alive are left alone. Each gets SIGTERM, 2 seconds, SIGKILL. `open_pool` does the same
+    in the background unless it is told `sweep=False`. Blocks; reads `/proc`, so elsewhere than on
+    Linux it finds nothing. Call it from any thread, or as `python -m snakepit cleanup`.
+
+    Source: docs/guarantees.md.
+    """
+    alive: dict[tuple[int, int], bool] = {}
+
+    def is_orphan(mark: Mark) -> bool:
+        host = mark.host_pid, mark.host_start
+        if host not in alive:
+            alive[host] = mark.host_is_alive()
+        return not alive[host]
+
+    ended, left = end_marked(is_orphan, ORPHAN_GRACE_S)
+    if ended:
+        _log.warning("ended %d orphans of dead hosts: %s", len(ended), _listed(ended))
+    if left:
+        _log.error("%d orphans of dead hosts would not die: %s", len(left), _listed(left))
+    return Cleanup(tuple(ended), tuple(left))
+
+
+async def sweep() -> None:
+    """`cleanup`, in a thread. Seen to its end, which is bounded."""
+    await shielded(
+        lambda: anyio.to_thread.run_sync(cleanup, limiter=anyio.CapacityLimiter(1))
+    )
+
+
+def _listed(pids: list[int]) -> str:
+    return ", ".join(map(str, pids))

@@ -1,0 +1,92 @@
+"""The guardian: a tiny program that ends the workers of a host that is gone, however it went.
+
+It reads lines about workers from its stdin and waits for the end of the host's process: its
+handle tells, not the end of the pipe, which a forked child of the host may hold open. Then it does
+what the host cannot any more: SIGTERM, the grace, SIGKILL, to each worker with all below it, and at
+last to whatever else carries the host's marks. The host ends it with SIGKILL when it needs it no more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+
+from snakepit.procfs._marks import end_marked
+from snakepit.procfs._table import Handle
+from snakepit.procfs._tree import end_trees
+
+STDIN = 0
+
+
+def watching(pid: int, start: int, grace_s: float) -> bytes:
+    """The line that puts a worker under guard."""
+    return f"+ {pid} {start} {grace_s!r}\n".encode()
+
+
+def done_with(pid: int) -> bytes:
+    """The line that takes it off again."""
+    return f"- {pid}\n".encode()
+
+
+class Guardian:
+    """The workers under guard, as the lines tell."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Handle] = {}
+        self.grace_s = 0.0  # the longest that was asked for
+        self._begun = b""
+
+    def feed(self, data: bytes) -> None:
+        """Act on the lines that these bytes complete."""
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            sign, pid, *rest = line.split()
+            known = self.workers.pop(int(pid), None)
+            if known is not None:
+                known.close()
+            if sign == b"+":
+                handle = Handle.open(int(pid), int(rest[0]))
+                if handle is not None:
+                    self.workers[handle.pid] = handle
+                self.grace_s = max(self.grace_s, float(rest[1]))
+
+    def serve(self, host: Handle | None) -> None:
+        """Read lines until the host has ended, and those that are left."""
+        poll = select.poll()
+        poll.register(STDIN, select.POLLIN)
+        if host is not None:
+            poll.register(host.fd, select.POLLIN)
+        reads = True
+        while True:
+            ready = {fd for fd, _ in poll.poll(None if host is not None else 0)}
+            if STDIN in ready:
+                data = os.read(STDIN, 2**16)
+                if data:
+                    self.feed(data)
+                    continue
+                poll.unregister(STDIN)
+                reads = False
+            if host is None and not reads:
+                return
+            if host is None or host.fd in ready:
+                return
+
+    def end(self, run: str) -> None:
+        """End everything."""
+        end_trees(self.workers.values(), self.grace_s)
+        end_marked(lambda mark: mark.run == run, 0.0)
+
+
+def main(argv: list[str]) -> None:
+    """`argv`: pid and start of the host, and the run id in its workers' marks."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    guardian = Guardian()
+    guardian.serve(Handle.open(int(argv[0]), int(argv[1])))
+    guardian.end(argv[2])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
