@@ -116,10 +116,17 @@ def _serve(
         complain(f"it ends because of an error:\n{describe(error).traceback}")
         return 1
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: _end_now(offspring))
         flush_streams()
     wire.send(Goodbye())
     return 0
+
+
+def _end_now(offspring: Offspring) -> None:
+    """SIGTERM when the tools have stopped: do not wait for what threads and hooks still do."""
+    offspring.end_all()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _await_start(wire: Wire) -> tuple[Start | None, list[ToWorker]]:

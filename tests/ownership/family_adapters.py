@@ -1,0 +1,135 @@
+"""Adapters whose tools start processes of every kind, and that are stuck in every way.
+
+What runs is told by files in a folder: `NAME-PID`, made by the process itself or by its starter.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from snakepit import Adapter, tool
+from snakepit.worker._reader import Reader
+
+FOREVER_S = 3600.0
+PR_SET_PDEATHSIG = 1
+# Each prints nothing and runs until it is killed; $0 is the folder.
+STUBBORN = "trap '' TERM HUP INT; : > \"$0/{name}-$$\"; while :; do sleep 1000; done"
+
+
+def note(folder: str, name: str, pid: int | None = None) -> None:
+    (Path(folder) / f"{name}-{pid or os.getpid()}").touch()
+
+
+def deafen() -> None:
+    """Switch the third net off: this worker does not notice that its host is gone."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    Reader.end_orphan = lambda self: threading.Event().wait()  # type: ignore[method-assign, assignment]
+
+
+def start(folder: str, kind: str) -> None:
+    """Start a process of this kind, and do not wait for it."""
+    script = STUBBORN.format(name=kind)
+    if kind == "child":
+        subprocess.Popen(["sh", "-c", script, folder])
+    elif kind == "session":
+        subprocess.Popen(["sh", "-c", script, folder], start_new_session=True)
+    elif kind == "bare":  # no environment that could tell where it is from
+        subprocess.Popen(["sh", "-c", script, folder], env={}, start_new_session=True)
+    elif kind == "daemon":  # forked twice, in a session of its own, its parent gone
+        inner = f"setsid sh -c '{script.replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}' \"$0\" &"
+        subprocess.run(["sh", "-c", inner, folder], check=True)
+    elif kind == "grandchild":
+        code = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(1000)"
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", code, "sh", "-c", script, folder])
+    else:
+        raise ValueError(kind)
+
+
+KINDS = ("child", "session", "bare", "daemon", "grandchild")
+
+
+class Family(Adapter):
+    """`deaf`: without the third net. `early`: kinds of processes that `initialize` starts."""
+
+    def __init__(self, folder: str, deaf: bool = False, early: tuple[str, ...] = ()) -> None:
+        self.folder, self.deaf, self.early = folder, deaf, early
+
+    def initialize(self) -> None:
+        note(self.folder, "worker")
+        if self.deaf:
+            deafen()
+        for kind in self.early:
+            start(self.folder, kind)
+
+    def cleanup(self) -> None:
+        note(self.folder, "cleaned")
+
+    @tool
+    def pid(self) -> int:
+        return os.getpid()
+
+    @tool
+    def start(self, kinds: list[str], folder: str | None = None) -> None:
+        """Start these, and return when each of them runs."""
+        folder = folder or self.folder
+        for kind in kinds:
+            start(folder, kind)
+        while not all(list(Path(folder).glob(f"{kind}-*")) for kind in kinds):
+            time.sleep(0.003)
+
+    @tool
+    def start_and_sleep(self, kinds: list[str], folder: str | None = None) -> None:
+        self.start(kinds, folder)
+        note(folder or self.folder, "busy")
+        time.sleep(FOREVER_S)
+
+    @tool
+    def start_and_die(self, kinds: list[str]) -> None:
+        self.start(kinds)
+        os._exit(7)
+
+    @tool
+    async def start_and_await(self, kinds: list[str], folder: str | None = None) -> None:
+        import asyncio
+
+        self.start(kinds, folder)
+        note(folder or self.folder, "busy")
+        await asyncio.sleep(FOREVER_S)
+
+    @tool
+    def sleep(self) -> None:
+        note(self.folder, "busy")
+        time.sleep(FOREVER_S)
+
+    @tool
+    def spin(self) -> None:
+        note(self.folder, "busy")
+        while True:
+            pass
+
+    @tool
+    def hold_gil(self) -> None:
+        """C code that neither returns, nor looks at signals, nor lets anybody else run."""
+        note(self.folder, "busy")
+        collections.deque(itertools.repeat(None), maxlen=0)
+
+    @tool
+    def zombies(self) -> list[str]:
+        """The states of the children of this process that are dead."""
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children]
+        return [stat[0] for stat in stats if stat[0] == "Z"]
+
+
+class SyncFamily(Family):
+    """Without an event loop: the plain main thread."""
+
+    start_and_await = None  # type: ignore[assignment]
