@@ -25,8 +25,8 @@ from snakepit.procfs import (
     wait_dead,
 )
 
-POLITE_SHARE = 0.25  # of the grace of a cancelled call: from SIGTERM to SIGKILL
-POLITE_EXIT_S = 0.2  # the same when the worker ends
+POLITE_S = 0.2  # from SIGTERM to SIGKILL
+POLITE_SHARE = 0.25  # at most that of the grace of a cancelled call
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -46,7 +46,7 @@ class Offspring:
         self._kept = {(process.pid, process.start) for process in descendants_of(self._pid)}
 
     def end_since(self, begun: float, grace_s: float) -> None:
-        """End what was started since then: SIGTERM, a share of the grace, SIGKILL.
+        """End what was started since then: SIGTERM, a moment of the grace, SIGKILL.
 
         `begun` is a reading of `now`. The kernel tells the starts in hundredths of a second: what
         was started in the same one counts as started later.
@@ -56,13 +56,13 @@ class Offspring:
             lambda process: (
                 process.start >= since and (process.pid, process.start) not in self._kept
             ),
-            grace_s * POLITE_SHARE,
+            min(POLITE_S, grace_s * POLITE_SHARE),
         )
 
     def end_all(self) -> None:
         """End everything. A forked child of the worker ends nothing."""
         if os.getpid() == self._pid:
-            self._end(lambda _process: True, POLITE_EXIT_S)
+            self._end(lambda _process: True, POLITE_S)
 
     def _end(self, wanted: Callable[[Process], bool], polite_s: float) -> None:
         told = open_descendants(self._pid, wanted)
@@ -79,8 +79,9 @@ class Offspring:
     def reap_adopted(self) -> None:
         """Reap the dead that were adopted, one by one.
 
-        Never `waitpid(-1)`: that would take the exit codes of a tool's own children. Ours is in
-        our session, or leads one; what is in another's session was started by somebody else.
+        Never `waitpid(-1)`: that would take the exit codes of a tool's own children. A child of
+        ours is in our session, or leads one of its own: what is in another one was adopted. What
+        cannot be told apart so is left, as a zombie, until the worker ends.
         """
         session = os.getsid(0)
         for child in children_of(self._pid):

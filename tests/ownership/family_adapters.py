@@ -44,8 +44,8 @@ def start(folder: str, kind: str) -> None:
     elif kind == "bare":  # no environment that could tell where it is from
         subprocess.Popen(["sh", "-c", script, folder], env={}, start_new_session=True)
     elif kind == "daemon":  # forked twice, in a session of its own, its parent gone
-        inner = f"setsid sh -c '{script.replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}' \"$0\" &"
-        subprocess.run(["sh", "-c", inner, folder], check=True)
+        daemonize = "setsid sh -c 'sh -c \"$1\" \"$0\" &' \"$0\" \"$1\""
+        subprocess.run(["sh", "-c", daemonize, folder, script], check=True)
     elif kind == "grandchild":
         code = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(1000)"
         subprocess.Popen([sys.executable, "-I", "-S", "-c", code, "sh", "-c", script, folder])

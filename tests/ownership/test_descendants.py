@@ -1,0 +1,172 @@
+"""What tools start ends with a cancelled call, or else with the worker, however it hides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from _leaks import is_alive
+from family_adapters import KINDS, Family, SyncFamily
+from ownership_kit import ROOT, env_for_hosts, pid_of, wait_gone
+
+from snakepit import Pool, Stop, WorkerDiedError, open_pool
+
+PATIENT = Stop(cancel_grace=20, term_grace=10, drain_timeout=10)
+BRISK = Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
+MARKED = [kind for kind in KINDS if kind != "bare"]
+
+
+def pids(folder: Path, name: str = "*") -> list[int]:
+    return [pid_of(path) for path in folder.glob(f"{name}-*") if "busy" not in path.name]
+
+
+async def busy(folder: Path) -> None:
+    while not list(folder.glob("busy-*")):
+        await anyio.sleep(0.005)
+
+
+async def cancel_once_busy(pool: Pool, folder: Path, tool: str) -> None:
+    """Start every kind of process in a call, and cancel it when they run."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pool.execute, tool, {"kinds": list(KINDS), "folder": str(folder)})
+        await busy(folder)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("tool", ["start_and_sleep", "start_and_await"])
+async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
+    tool: str, tmp_path: Path
+) -> None:
+    """The worker is kept, and so is what `initialize` and a completed call have started."""
+    initial, completed, cancelled = (tmp_path / name for name in ("one", "two", "three"))
+    for folder in (initial, completed, cancelled):
+        folder.mkdir()
+    adapter = Family if tool == "start_and_await" else SyncFamily
+    with anyio.fail_after(40):
+        async with open_pool(
+            adapter, size=1, adapter_args=(str(initial), False, ("child", "daemon")), stop=PATIENT
+        ) as pool:
+            worker = await pool.execute("pid")
+            await pool.execute("start", {"kinds": ["session", "daemon"], "folder": str(completed)})
+            await anyio.sleep(0.02)  # the kernel tells starts in hundredths of a second
+            await cancel_once_busy(pool, cancelled, tool)
+            assert not any(map(is_alive, pids(cancelled)))
+            assert len(pids(cancelled)) == len(KINDS)
+            assert await pool.execute("pid") == worker
+            while len(pids(initial)) < 3:
+                await anyio.sleep(0.005)
+            assert all(map(is_alive, pids(initial) + pids(completed)))
+        wait_gone(pids(completed) + [*pids(initial, "child"), *pids(initial, "daemon")])
+
+
+@pytest.mark.parametrize("tool", ["start_and_sleep", "hold_gil"])
+async def test_a_worker_that_is_ended_takes_everything_along(tool: str, tmp_path: Path) -> None:
+    """Also what has no environment and a session of its own: it is below a worker that is stopped."""
+    with anyio.fail_after(40):
+        async with open_pool(
+            SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK
+        ) as pool:
+            await pool.execute("start", {"kinds": list(KINDS)})
+            async with anyio.create_task_group() as tasks:
+                params = {"kinds": []} if tool == "start_and_sleep" else {}
+                tasks.start_soon(pool.execute, tool, params)
+                await busy(tmp_path)
+                os.kill(pool.workers()[0].pid, signal.SIGSTOP)  # so that it hears no cancel
+                tasks.cancel_scope.cancel()
+            for kind in KINDS:
+                assert not any(map(is_alive, pids(tmp_path, kind))), kind
+
+
+async def test_a_worker_that_dies_leaves_nothing_that_bears_its_mark(tmp_path: Path) -> None:
+    """What has cleared its environment is out of reach then, and is not started here."""
+    with anyio.fail_after(40):
+        async with open_pool(
+            SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=PATIENT
+        ) as pool:
+            with pytest.raises(WorkerDiedError, match="exited with code 7"):
+                await pool.execute("start_and_die", {"kinds": MARKED})
+            for kind in MARKED:
+                assert not any(map(is_alive, pids(tmp_path, kind))), kind
+
+
+async def test_the_dead_that_a_worker_adopted_are_reaped_one_by_one(tmp_path: Path) -> None:
+    """And its tools' own children are not: their exit codes are for who started them."""
+    with anyio.fail_after(40):
+        async with open_pool(
+            SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=PATIENT
+        ) as pool:
+            await pool.execute("start", {"kinds": ["daemon", "session", "child"]})
+            for kind in ("daemon", "session", "child"):
+                for pid in pids(tmp_path, kind):
+                    os.kill(pid, signal.SIGKILL)
+            (daemon,) = pids(tmp_path, "daemon")
+            while Path(f"/proc/{daemon}").exists():  # until the worker has been idle for a while
+                await pool.execute("pid")
+                await anyio.sleep(0.15)
+            assert await pool.execute("zombies") == ["Z", "Z"]
+
+
+IGNORING = """
+import signal, sys, anyio, snakepit
+from pathlib import Path
+from family_adapters import SyncFamily
+if __name__ == "__main__":
+    {how}
+
+    async def main():
+        with anyio.fail_after(40):
+            stop = snakepit.Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
+            async with snakepit.open_pool(
+                SyncFamily, size=2, min_ready=2, adapter_args=(sys.argv[1],), stop=stop
+            ) as pool:
+                await pool.execute("start", {{"kinds": sys.argv[3:]}})
+                try:
+                    await pool.execute("start_and_die", {{"kinds": []}})
+                except snakepit.WorkerDiedError as error:
+                    print(error.exit_code, error.signal)
+                await pool.ready()
+                with anyio.move_on_after(0.5):
+                    await pool.execute("hold_gil")
+
+    anyio.run(main, backend=sys.argv[2])
+"""
+STEALING = """
+    import os, threading
+    def steal():
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                threading.Event().wait(0.001)
+    threading.Thread(target=steal, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+@pytest.mark.parametrize(
+    "how", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", STEALING.strip()], ids=["ign", "steal"]
+)
+def test_it_is_all_the_same_where_somebody_else_reaps(
+    how: str, backend: str, tmp_path: Path
+) -> None:
+    """SIGCHLD ignored, or another thread that waits for any child: nothing hangs, nothing is left."""
+    script = tmp_path / "host.py"
+    script.write_text(IGNORING.format(how=how), encoding="utf-8")
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    run = subprocess.run(
+        [sys.executable, str(script), str(folder), backend, *MARKED],
+        env=env_for_hosts(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, "None None\n"), run.stderr
+    wait_gone([pid for kind in (*MARKED, "worker") for pid in pids(folder, kind)])
