@@ -39,6 +39,10 @@ class Launched(Stoppable):
         """Carry messages and collect output, until cancelled."""
 
     @abstractmethod
+    async def dump(self) -> str:
+        """The stacks of its threads. Raises RuntimeError if it cannot show them now."""
+
+    @abstractmethod
     async def wait_exit(self) -> None:
         """Wait until it has ended; what is left of it is there until `kill_and_reap`."""
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from threading import Lock
+from threading import Lock, enumerate as threads
+from traceback import format_stack
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -98,6 +99,15 @@ class InProcessWorker(Launched):
             tasks.start_soon(self.channel.run)
             # Of its own, as in another process: what callers have in theirs does not leak in.
             Context().run(tasks.start_soon, self._live)
+
+    async def dump(self) -> str:
+        """Of this process: its threads are ours."""
+        await anyio.lowlevel.checkpoint()
+        names = {thread.ident: thread.name for thread in threads()}
+        return "\n".join(
+            f"Thread {names.get(ident)} (most recent call last):\n{''.join(format_stack(frame))}"
+            for ident, frame in sys._current_frames().items()
+        )
 
     async def wait_exit(self) -> None:
         await self._ended.wait()

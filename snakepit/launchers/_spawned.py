@@ -52,6 +52,12 @@ class SpawnedWorker(Launched):
     def request_dump(self) -> None:
         self._process.request_dump()
 
+    async def dump(self) -> str:
+        if not self._process.can_dump():
+            raise RuntimeError(f"process {self.pid} cannot show its stacks yet")
+        lines = await self._stderr.hear(self._process.request_dump)
+        return "\n".join(lines)
+
     async def end_strays(self) -> None:
         await self._process.end_strays()
 

@@ -20,6 +20,7 @@ from snakepit.pool._desk import Desk
 from snakepit.pool._executor import PoolExecutor
 from snakepit.pool._functions import pickle_call, refuse_strangers, unpickle_outcome
 from snakepit.pool._host_tools import HostToolCalls, HostTools
+from snakepit.pool._insight import Insight
 from snakepit.pool._map import Results, open_map
 from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._session import Session, SessionCalls, session_named
@@ -39,6 +40,8 @@ Ts = TypeVarTuple("Ts")
 
 
 class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory):
+
+class Pool(TypedCalls, SessionCalls, Insight):
     """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
 
     It belongs to the event loop that opened it.
@@ -300,10 +303,6 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory):
     def stats(self) -> PoolStats:
         """Counters since the pool was opened, and its state now."""
         return self._core.stats()
-
-    def workers(self) -> list[WorkerInfo]:
-        """The workers as they are now, one for each slot."""
-        return [slot.info() for slot in self._core.slots]
 
     async def ready(self) -> None:
         """Wait until all `size` workers are ready. Always a checkpoint.

@@ -232,6 +232,11 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         self._check_open()
         return self._portal.call(self._pool.workers)
 
+    def dump(self, worker_id: str) -> str:
+        """See `Pool.dump`."""
+        self._check_open()
+        return self._portal.call(self._pool.dump, worker_id)
+
     def _execute(self, tool: str, params: Mapping[str, Any]) -> Any:
         return self.execute(tool, params)
 

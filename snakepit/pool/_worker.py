@@ -62,6 +62,7 @@ class Worker:
         self.death: WorkerDiedError | None = None
         self.was_fruitful: bool = False
         self.reading: Reading | None = None  # from Ready on
+        self.running: Launched | None = None  # while its task has it
         self.heard_out: bool = False  # all that it said has been understood, to the end
         self._channel: Channel | None = None
         self._condemned = anyio.Event()
@@ -222,10 +223,11 @@ class Worker:
         try:
             with self._core.settings.launcher.launch(self.id) as running:
                 self.pid = running.pid
-                self._channel = running.channel
+                self._channel, self.running = running.channel, running
                 try:
                     await self._serve(running, hatched)
                 finally:
+                    self.running = None
                     await running.channel.aclose()  # noqa: ASYNC102 - closing never waits
         except CannotLaunchError as error:
             self.start_error = WorkerStartError(self.id, str(error))
@@ -349,11 +351,12 @@ class Worker:
             self._reason,
             True,
             stderr_tail,
-            str(status),
+            status.certificate,
         )
         if not self._core.closing.is_set():
             process = "" if self.pid is None else f" (pid {self.pid})"
-            _log.warning("%s", self.start_error or f"{self.id}{process} {self._reason}: {status}")
+            death = f"{self.id}{process} {self._reason}: {status.certificate}"
+            _log.warning("%s", self.start_error or death)
         self._core.gone(self, self.death)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -15,6 +16,9 @@ LINE_BYTES_MAX: Final = 8192
 TAIL_LINES_MAX: Final = 100
 CHUNK_BYTES: Final = 2048  # so many lines at most are logged before others may run
 PIPE_BYTES: Final = 2**16  # what a pipe holds that nobody has enlarged
+
+QUIET_S: Final = 0.1
+HEAR_S: Final = 2.0
 
 _log = logging.getLogger("snakepit.worker")
 
@@ -30,11 +34,31 @@ class StderrCollector:
         self._generation = fork_generation()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES_MAX)
         self._begun = b""
+        self._listeners: list[list[str]] = []
 
     @property
     def tail(self) -> str:
         """The last lines, oldest first."""
         return "\n".join(self._tail)
+
+    async def hear(self, ask: Callable[[], object]) -> list[str]:
+        """The lines that come after this request, until none has come for `QUIET_S`.
+
+        `collect` has to run. Nothing in `HEAR_S`: then nothing is returned.
+        """
+        lines: list[str] = []
+        self._listeners.append(lines)
+        try:
+            ask()
+            with anyio.move_on_after(HEAR_S):
+                heard = -1
+                while not lines or len(lines) != heard:
+                    heard = len(lines)
+                    await anyio.sleep(QUIET_S)
+        finally:
+            # By identity: two that have heard the same are equal.
+            self._listeners = [other for other in self._listeners if other is not lines]
+        return lines
 
     async def collect(self) -> None:  # noqa: ASYNC910 - only at the end of the stream
         """Read until every writer has closed the pipe. Cancelling loses nothing that was read."""
@@ -80,4 +104,6 @@ class StderrCollector:
             # Not "backslashreplace": a MiB that is no text would hold the loop for 0.6 s.
             text = line[start : start + LINE_BYTES_MAX].decode("utf-8", "replace").rstrip("\r")
             self._tail.append(text)
+            for listener in self._listeners:
+                listener.append(text)
             _log.info("%s: %s", self._worker_id, text, extra={"worker_id": self._worker_id})

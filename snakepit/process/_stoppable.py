@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from abc import ABC, abstractmethod
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -13,10 +13,27 @@ class ExitStatus:
     """How a process ended: an exit code, or the number of a signal; neither if nobody knows.
 
     Nobody knows when somebody else reaped the process (SIGCHLD ignored, a foreign `wait`).
+    `peak_mb`: the most memory that it had at once, in MiB, where that is known. `oom_kills`: how
+    many processes of its cgroup the kernel ended for want of memory while it lived.
     """
 
     exit_code: int | None = None
     signal: int | None = None
+    peak_mb: float | None = field(default=None, eq=False)
+    oom_kills: int = field(default=0, eq=False)
+
+    @property
+    def certificate(self) -> str:
+        """All of it, in words."""
+        text = str(self)
+        if self.peak_mb is not None:
+            text += f"; it had up to {self.peak_mb:.0f} MiB of memory"
+        if self.oom_kills:
+            text += (
+                f"; for want of memory the kernel ended {self.oom_kills} of the processes "
+                "of its cgroup meanwhile"
+            )
+        return text
 
     def __str__(self) -> str:
         if self.signal is not None:

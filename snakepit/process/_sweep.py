@@ -57,9 +57,7 @@ def cleanup() -> Cleanup:
 
 async def sweep() -> None:
     """`cleanup`, in a thread. Seen to its end, which is bounded."""
-    await shielded(
-        lambda: anyio.to_thread.run_sync(cleanup, limiter=anyio.CapacityLimiter(1))
-    )
+    await shielded(lambda: anyio.to_thread.run_sync(cleanup, limiter=anyio.CapacityLimiter(1)))
 
 
 def _listed(pids: list[int]) -> str:

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from resource import RUSAGE_SELF, getrusage
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
+from snakepit.process._oom import oom_kills
 from snakepit.process._stoppable import ExitStatus, Stoppable
 from snakepit.procfs import (
     VARIABLE,
@@ -40,9 +42,11 @@ from snakepit.procfs import (
     kill_marked,
     members_of_group,
     open_descendants,
+    read_status,
 )
 
 DUMP_SIGNAL = signal.SIGQUIT
+KB_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # there it is bytes
 
 _log = logging.getLogger("snakepit.process")
 _running: set[WorkerProcess] = set()
@@ -58,6 +62,10 @@ class WorkerProcess(Stoppable):
         self.mark: Mark | None = mark
         self._told: list[Handle] = []  # what lived below it when it was signalled last
         self._left_none = False  # it has been seen to
+        # A new program counts what the one that forked it had as its own.
+        self._inherited_kb = getrusage(RUSAGE_SELF).ru_maxrss
+        self._peak_kb: int | None = None
+        self._oom_kills = oom_kills()
         self.pid: int = popen.pid
         self.stderr_fd: int = stderr_fd
         self.status: ExitStatus | None = None  # set when reaped
@@ -147,6 +155,7 @@ class WorkerProcess(Stoppable):
         if number == signal.SIGKILL:
             self._kill()
             return
+        self._note_peak()
         below = [] if self._exit_seen() else open_descendants(self.pid, self._is_elsewhere)
         self._signal_group(number)
         for handle in below:
@@ -169,6 +178,13 @@ class WorkerProcess(Stoppable):
         if self.status is None and self.is_ours:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, DUMP_SIGNAL)
+
+    def can_dump(self) -> bool:
+        """Would the signal be understood? To a program that does not catch it, it means: dump core."""
+        if self.status is not None or not self.is_ours:
+            return False
+        caught = read_status(self.pid, "SigCgt", base=16)
+        return caught is None or bool(caught >> (DUMP_SIGNAL - 1) & 1)
 
     def kill_and_reap(self) -> ExitStatus:
         """SIGKILL what is left of it and of all that it started, and reap the leader.
@@ -198,6 +214,7 @@ class WorkerProcess(Stoppable):
     def _kill(self) -> bool:
         """SIGKILL all of it; False if its leader lives and may not be signalled."""
         if not self._exit_seen():
+            self._note_peak()
             try:
                 os.kill(self.pid, signal.SIGSTOP)
             except PermissionError:
@@ -211,6 +228,10 @@ class WorkerProcess(Stoppable):
         for handle in self._told:
             handle.send(signal.SIGKILL)
         return True
+
+    def _note_peak(self) -> None:
+        """While it lives: what is dead tells of no memory."""
+        self._peak_kb = read_status(self.pid, "VmHWM") or self._peak_kb
 
     def _is_elsewhere(self, process: Process) -> bool:
         return process.group != self.pid
@@ -228,14 +249,21 @@ class WorkerProcess(Stoppable):
                 handle.close()
 
     def _reap(self) -> ExitStatus:
+        oom_now = oom_kills()
+        oom_delta = 0
+        if oom_now is not None and self._oom_kills is not None:
+            oom_delta = oom_now - self._oom_kills
         try:
-            found = os.waitid(os.P_PID, self.pid, os.WEXITED)
+            _, status, usage = os.wait4(self.pid, 0)
         except ChildProcessError:
-            return ExitStatus()
-        assert found is not None, "only WNOHANG finds nobody"
-        if found.si_code == os.CLD_EXITED:
-            return ExitStatus(exit_code=found.si_status)
-        return ExitStatus(signal=found.si_status)
+            return ExitStatus(oom_kills=oom_delta)
+        if usage.ru_maxrss > self._inherited_kb:
+            self._peak_kb = usage.ru_maxrss
+        peak_mb = None if self._peak_kb is None else self._peak_kb / KB_PER_MB
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            return ExitStatus(signal=-code, peak_mb=peak_mb, oom_kills=oom_delta)
+        return ExitStatus(exit_code=code, peak_mb=peak_mb, oom_kills=oom_delta)
 
     def _give_up(self) -> ExitStatus:
         if self._pidfd is not None:

@@ -24,6 +24,7 @@ from snakepit.procfs._table import descendants_of as descendants_of
 from snakepit.procfs._table import is_usable as is_usable
 from snakepit.procfs._table import members_of_group as members_of_group
 from snakepit.procfs._table import read_process as read_process
+from snakepit.procfs._table import read_status as read_status
 from snakepit.procfs._table import wait_dead as wait_dead
 from snakepit.procfs._tree import end_trees as end_trees
 from snakepit.procfs._tree import kill_descendants as kill_descendants

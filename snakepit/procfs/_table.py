@@ -86,6 +86,18 @@ def read_process(pid: int) -> Process | None:
         return None
 
 
+def read_status(pid: int, key: str, *, base: int = 10) -> int | None:
+    """The number behind this key in the status of the process; None if there is none."""
+    try:
+        for line in read_file(f"/proc/{pid}/status").splitlines():
+            name, _, value = line.decode("utf-8", "replace").partition(":")
+            if name == key:
+                return int(value.split()[0], base)
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 def all_processes() -> Iterator[Process]:
     """Every process that this one can see."""
     try:

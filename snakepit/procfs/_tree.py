@@ -57,9 +57,7 @@ def kill_descendants(pid: int, wanted: Wanted = everyone) -> list[int]:
         close_all(known.values())
 
 
-def _stop_below(
-    pid: int, wanted: Wanted, known: dict[tuple[int, int], Handle]
-) -> list[Handle]:
+def _stop_below(pid: int, wanted: Wanted, known: dict[tuple[int, int], Handle]) -> list[Handle]:
     """Stop what lives below the process and is not known yet, top down."""
     found: list[Handle] = []
     waiting = [pid]

@@ -44,7 +44,7 @@ def start(folder: str, kind: str) -> None:
     elif kind == "bare":  # no environment that could tell where it is from
         subprocess.Popen(["sh", "-c", script, folder], env={}, start_new_session=True)
     elif kind == "daemon":  # forked twice, in a session of its own, its parent gone
-        daemonize = "setsid sh -c 'sh -c \"$1\" \"$0\" &' \"$0\" \"$1\""
+        daemonize = 'setsid sh -c \'sh -c "$1" "$0" &\' "$0" "$1"'
         subprocess.run(["sh", "-c", daemonize, folder, script], check=True)
     elif kind == "grandchild":
         code = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(1000)"
@@ -125,7 +125,9 @@ class Family(Adapter):
     def zombies(self) -> list[str]:
         """The states of the children of this process that are dead."""
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children]
+        stats = [
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children
+        ]
         return [stat[0] for stat in stats if stat[0] == "Z"]
 
 

@@ -100,7 +100,5 @@ def wait_gone(numbers: Sequence[int]) -> None:
     assert numbers
     wait_until(
         lambda: not any(map(is_alive, numbers)),
-        lambda: [
-            Path(f"/proc/{pid}/cmdline").read_bytes() for pid in numbers if is_alive(pid)
-        ],
+        lambda: [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in numbers if is_alive(pid)],
     )

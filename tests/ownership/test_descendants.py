@@ -68,9 +68,7 @@ async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
 async def test_a_worker_that_is_ended_takes_everything_along(tool: str, tmp_path: Path) -> None:
     """Also what has no environment and a session of its own: it is below a worker that is stopped."""
     with anyio.fail_after(40):
-        async with open_pool(
-            SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK
-        ) as pool:
+        async with open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK) as pool:
             await pool.execute("start", {"kinds": list(KINDS)})
             async with anyio.create_task_group() as tasks:
                 params = {"kinds": []} if tool == "start_and_sleep" else {}

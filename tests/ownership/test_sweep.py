@@ -252,4 +252,3 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
         main(["clean"])
     assert caught.value.code == 2
     assert "cleanup" in capsys.readouterr().err
-

@@ -43,7 +43,7 @@ async def test_the_death_of_a_worker_is_told_in_full_and_it_is_replaced(how: str
         assert (error.worker_id, error.pid) == (worker.id, worker.pid)
         assert (error.exit_code, error.signal) == (exit_code, number)
         assert (error.reason, error.started) == ("died", True)
-        assert error.certificate == certificate
+        assert error.certificate.startswith(certificate)
         assert str(worker.pid) in str(error)
         assert certificate in str(error)
         assert pickle.loads(pickle.dumps(error)).args == error.args

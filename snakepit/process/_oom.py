@@ -1,0 +1,46 @@
+"""How often the kernel has ended processes of our cgroup for want of memory."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+def oom_kills() -> int | None:
+    """A counter that never falls; None where there is none to be read."""
+    path = _counter_file()
+    return None if path is None else parse_oom_kills(path)
+
+
+def parse_oom_kills(path: Path) -> int | None:
+    """The line `oom_kill N` of `memory.events` (cgroup 2) or `memory.oom_control` (1)."""
+    try:
+        for line in path.read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+@cache
+def _counter_file() -> Path | None:
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, where = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            folder, name = ROOT / "memory", "memory.oom_control"
+        elif controllers == "":
+            folder, name = ROOT, "memory.events"
+        else:
+            continue
+        # In a cgroup namespace the path is relative to what is mounted.
+        for path in (folder / where.lstrip("/") / name, folder / name):
+            if parse_oom_kills(path) is not None:
+                return path
+    return None

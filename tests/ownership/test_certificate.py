@@ -1,0 +1,174 @@
+"""What is known of a death is told; and the stacks of a worker, on request."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from family_adapters import SyncFamily
+from ownership_kit import wait_until
+
+from snakepit import Adapter, Stop, WorkerDiedError, open_pool, open_pool_sync, tool
+from snakepit.process import ExitStatus, _worker_process
+from snakepit.process._oom import parse_oom_kills
+
+BRISK = Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
+
+
+class Stuck(Adapter):
+    @tool
+    async def wait(self, busy: str) -> None:
+        Path(busy).touch()
+        await anyio.sleep_forever()
+
+
+async def stack_of_busy(tmp_path: Path, name: str) -> str:
+    async with (
+        open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(pool.execute, name)
+        while not list(tmp_path.glob("busy-*")):
+            await anyio.sleep(0.005)
+        stacks = await pool.dump(pool.workers()[0].id)
+        tasks.cancel_scope.cancel()
+    return stacks
+
+
+@pytest.mark.parametrize("name", ["sleep", "spin", "hold_gil"])
+async def test_a_dump_shows_where_a_worker_stands(name: str, tmp_path: Path) -> None:
+    """Also one that holds the GIL; a second one is asked while it holds it still."""
+    with anyio.fail_after(30):
+        stacks = await stack_of_busy(tmp_path, name)
+    assert re.search(rf'File ".*family_adapters\.py", line \d+ in {name}\n', stacks)
+    assert stacks.count("most recent call first") >= 2
+
+
+async def test_an_idle_worker_shows_its_stacks_and_serves_on(tmp_path: Path) -> None:
+    with anyio.fail_after(30):
+        async with open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),)) as pool:
+            [worker] = pool.workers()
+            first, second = await pool.dump(worker.id), await pool.dump(worker.id)
+            assert "_reader.py" in first
+            assert "_reader.py" in second
+            assert await pool.execute("pid") == worker.pid
+
+
+async def test_who_is_not_there_cannot_be_dumped(tmp_path: Path) -> None:
+    with anyio.fail_after(30):
+        async with open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),)) as pool:
+            [worker] = pool.workers()
+            with pytest.raises(LookupError, match="no worker 'nobody'"):
+                await pool.dump("nobody")
+            os.kill(worker.pid, signal.SIGKILL)
+            while pool.workers()[0].id == worker.id:
+                await anyio.sleep(0.005)
+            with pytest.raises(LookupError):
+                await pool.dump(worker.id)
+
+
+async def test_a_worker_that_does_not_know_the_signal_is_not_sent_it(tmp_path: Path) -> None:
+    """To other programs it means: dump core. As to one that has just been started."""
+    script = "import sys; sys.stdin.read()"
+    argv = [sys.executable, "-I", "-S", "-c", script]
+    with anyio.fail_after(30):
+        async with open_pool(command=argv, size=1, min_ready=0, stop=BRISK) as pool:
+            [worker] = pool.workers()
+            while worker.pid is None:
+                await anyio.sleep(0.005)
+                [worker] = pool.workers()
+            with pytest.raises(RuntimeError, match="cannot show its stacks"):
+                await pool.dump(worker.id)
+
+
+async def test_a_worker_in_memory_shows_the_stacks_of_its_host(tmp_path: Path) -> None:
+    async with open_pool(Stuck, size=1, transport="memory") as pool:
+        stacks = await pool.dump(pool.workers()[0].id)
+    assert "test_a_worker_in_memory_shows_the_stacks_of_its_host" in stacks
+
+
+def test_a_pool_without_async_dumps_too(tmp_path: Path) -> None:
+    with open_pool_sync(SyncFamily, size=1, adapter_args=(str(tmp_path),)) as pool:
+        assert "_reader.py" in pool.dump(pool.workers()[0].id)
+
+
+async def test_a_worker_killed_for_not_stopping_tells_why_and_where_it_stood(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with anyio.fail_after(30), caplog.at_level(logging.INFO, "snakepit"):
+        async with open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK) as pool:
+            [worker] = pool.workers()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pool.execute, "hold_gil")
+                while not list(tmp_path.glob("busy-*")):
+                    await anyio.sleep(0.005)
+                tasks.cancel_scope.cancel()
+            while pool.workers()[0].id == worker.id:
+                await anyio.sleep(0.005)
+    assert re.search(
+        rf"{worker.id} \(pid {worker.pid}\) was ended because 'hold_gil' did not stop within 0\.2 s of "
+        r"being cancelled: ended by SIGKILL; it had up to \d+ MiB of memory\n",
+        caplog.text,
+    )
+    assert re.search(rf"{worker.id}:   File .* in hold_gil\n", caplog.text)
+
+
+async def test_memory_that_a_dead_worker_had_is_told(tmp_path: Path) -> None:
+    """It is known where it is more than the host itself ever had."""
+    with anyio.fail_after(30):
+        async with open_pool(size=1) as pool:
+            peak_mb = _peak_mb() + 50
+            with pytest.raises(WorkerDiedError) as caught:
+                await pool.run_sync(_fill_and_die, peak_mb)
+    told = re.search(r"it had up to (\d+) MiB", caught.value.certificate)
+    assert told is not None
+    assert peak_mb <= int(told[1]) < peak_mb + 100
+
+
+def _peak_mb() -> int:
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) // 1024
+
+
+def _fill_and_die(mb: int) -> None:
+    filled = b"x" * (mb << 20)
+    os._exit(len(filled) % 1)
+
+
+def test_kills_for_want_of_memory_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = tmp_path / "memory.events"
+    monkeypatch.setattr(_worker_process, "oom_kills", lambda: parse_oom_kills(events))
+    events.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    with _started("exit 1") as process:
+        wait_until(process._exit_seen)
+        events.write_text("low 0\noom 3\noom_kill 5\n")
+        status = process.kill_and_reap()
+    assert status == ExitStatus(exit_code=1)
+    assert status.oom_kills == 3
+    assert "the kernel ended 3 of the processes of its cgroup" in status.certificate
+
+
+@pytest.mark.parametrize("text", ["", "oom_kill_disable 0\n", "oom_kill many\n"])
+def test_a_counter_that_is_not_there_counts_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(text)
+    assert parse_oom_kills(tmp_path / "file") is None
+    assert parse_oom_kills(tmp_path / "nothing") is None
+
+
+def _started(script: str) -> _worker_process.WorkerProcess:
+    return _worker_process.WorkerProcess.start(
+        ["sh", "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"]},
+        cwd=None,
+    )
