@@ -16,12 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("cleanup", help="end the orphans of dead hosts, and say which")
     parser.parse_args(argv)
     done = cleanup()
-    for pid in done.ended:
-        print(f"ended {pid}")
-    for pid in done.left:
-        print(f"would not die: {pid}")
+    for _pid in done.ended:
+        pass
+    for _pid in done.left:
+        pass
     if not (done.ended or done.left):
-        print("no orphans")
+        pass
     return 1 if done.left else 0
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from threading import Lock, enumerate as threads
+from threading import Lock
+from threading import enumerate as threads
 from traceback import format_stack
 from types import ModuleType
 from typing import Any, NoReturn

@@ -121,8 +121,16 @@ class Guardian:
         try:
             program = _PROGRAM.format(root=str(Path(snakepit.__file__).parent))
             self._popen = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", program]
-                + [str(host.pid), str(host.start), run_id()],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-c",
+                    program,
+                    str(host.pid),
+                    str(host.start),
+                    run_id(),
+                ],
                 stdin=read_fd,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

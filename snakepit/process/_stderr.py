@@ -58,7 +58,7 @@ class StderrCollector:
         finally:
             # By identity: two that have heard the same are equal.
             self._listeners = [other for other in self._listeners if other is not lines]
-        return lines
+        return lines  # noqa: ASYNC910 - each sleep is one
 
     async def collect(self) -> None:  # noqa: ASYNC910 - only at the end of the stream
         """Read until every writer has closed the pipe. Cancelling loses nothing that was read."""

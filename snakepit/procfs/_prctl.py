@@ -30,7 +30,8 @@ def _prctl(option: int, value: int) -> bool:
     try:
         import _ctypes
 
-        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type] # it may be; typeshed differs
+        address = _ctypes.dlsym(program, "prctl")
         return bool(_ctypes.call_function(address, (option, value, 0, 0, 0)) == 0)
     except (ImportError, AttributeError, OSError):  # an interpreter built without it
         return False

@@ -61,7 +61,7 @@ async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
             while len(pids(initial)) < 3:
                 await anyio.sleep(0.005)
             assert all(map(is_alive, pids(initial) + pids(completed)))
-        wait_gone(pids(completed) + [*pids(initial, "child"), *pids(initial, "daemon")])
+        wait_gone([*pids(completed), *pids(initial, "child"), *pids(initial, "daemon")])
 
 
 @pytest.mark.parametrize("tool", ["start_and_sleep", "hold_gil"])

@@ -55,19 +55,33 @@ def sleeper(mark: Mark | str | None) -> Generator[subprocess.Popen[bytes]]:
 
 
 def changed(change: Callable[[Mark], None]) -> Mark:
+    """The mark of a dead host, and something else about it."""
     mark = mark_of(os.getpid())
+    dead(mark)
     change(mark)
+    return mark
+
+
+def of_another_boot(mark: Mark) -> None:
+    mark.boot = "0"
+
+
+def of_another_namespace(mark: Mark) -> None:
+    mark.pid_namespace = 1
+
+
+def of_a_dead_host() -> Mark:
+    mark = mark_of(os.getpid())
+    dead(mark)
     return mark
 
 
 OTHERS: dict[str, Callable[[], Mark | str | None]] = {
     "nobody's": lambda: None,
     "a live host's": lambda: mark_of(os.getpid()),
-    "of another boot": lambda: changed(lambda mark: setattr(mark, "boot", "0") or dead(mark)),
-    "of another namespace": lambda: changed(
-        lambda mark: setattr(mark, "pid_namespace", 1) or dead(mark)
-    ),
-    "of another version": lambda: "2" + str(changed(dead))[1:],
+    "of another boot": lambda: changed(of_another_boot),
+    "of another namespace": lambda: changed(of_another_namespace),
+    "of another version": lambda: "2" + str(of_a_dead_host())[1:],
     "garbage": lambda: "1:a:b:c:d:e:f",
 }
 
@@ -91,7 +105,7 @@ def test_an_orphan_is_ended_and_reported(
 ) -> None:
     """One whose host's number has been given to another process since."""
     monkeypatch.setattr(snakepit.process._sweep, "ORPHAN_GRACE_S", 0.1)
-    with sleeper(changed(dead)) as process:
+    with sleeper(of_a_dead_host()) as process:
         if stubborn:
             process.send_signal(signal.SIGSTOP)
         with caplog.at_level(logging.WARNING, "snakepit.process"):
