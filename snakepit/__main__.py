@@ -16,12 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("cleanup", help="end the orphans of dead hosts, and say which")
     parser.parse_args(argv)
     done = cleanup()
-    for _pid in done.ended:
-        pass
-    for _pid in done.left:
-        pass
-    if not (done.ended or done.left):
-        pass
+    lines = [f"ended {pid}" for pid in done.ended] + [f"would not die: {pid}" for pid in done.left]
+    sys.stdout.write("\n".join(lines or ["no orphans"]) + "\n")
     return 1 if done.left else 0
 
 
