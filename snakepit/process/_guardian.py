@@ -181,5 +181,5 @@ def is_possible() -> bool:
     return sys.platform == "linux" and is_usable() and bool(sys.executable) and not frozen
 
 
-guardian = Guardian()
+guardian: Guardian = Guardian()
 os.register_at_fork(after_in_child=guardian.forget)

@@ -22,7 +22,7 @@ from snakepit.procfs._table import (
 )
 from snakepit.procfs._tree import end_trees
 
-VARIABLE = "SNAKEPIT_WORKER"
+VARIABLE: str = "SNAKEPIT_WORKER"
 VERSION = "1"
 ROUNDS_MAX = 5  # of looking for what was started while the others were ended
 
@@ -41,8 +41,12 @@ class Mark:
         host_pid: int,
         host_start: int,
     ) -> None:
-        self.instance, self.run, self.boot = instance, run, boot
-        self.pid_namespace, self.host_pid, self.host_start = pid_namespace, host_pid, host_start
+        self.instance: str = instance
+        self.run: str = run
+        self.boot: str = boot
+        self.pid_namespace: int = pid_namespace
+        self.host_pid: int = host_pid
+        self.host_start: int = host_start
 
     @classmethod
     def of_this_host(cls, run: str) -> Mark | None:

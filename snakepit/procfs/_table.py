@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK") if sys.platform == "linux" else 100
+TICKS_PER_S: int = os.sysconf("SC_CLK_TCK") if sys.platform == "linux" else 100
 
 
 class Process:
@@ -24,11 +24,13 @@ class Process:
 
     def __init__(self, pid: int, stat: bytes) -> None:
         fields = stat[stat.rindex(b")") + 2 :].split()
-        self.pid = pid
-        self.parent, self.group, self.session = map(int, fields[1:4])
-        self.start = int(fields[19])
+        self.pid: int = pid
+        self.parent: int = int(fields[1])
+        self.group: int = int(fields[2])
+        self.session: int = int(fields[3])
+        self.start: int = int(fields[19])
         # A leader that has ended is a zombie also while other threads of its process run.
-        self.is_dead = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+        self.is_dead: bool = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
 
 
 class Handle:
@@ -37,7 +39,9 @@ class Handle:
     __slots__ = ("fd", "pid", "start")
 
     def __init__(self, pid: int, start: int, fd: int) -> None:
-        self.pid, self.start, self.fd = pid, start, fd
+        self.pid: int = pid
+        self.start: int = start
+        self.fd: int = fd
 
     @classmethod
     def open(cls, pid: int, start: int) -> Handle | None:
