@@ -71,7 +71,7 @@ class WorkerProcess(Stoppable):
         self.status: ExitStatus | None = None  # set when reaped
         self._generation = fork_generation()
         self._pidfd = _open_pidfd(popen.pid)
-        self._reaping = threading.Lock()  # until it is released, the pid is nobody else's
+        self._reaping = threading.RLock()  # until it is released, the pid is nobody else's
 
     @classmethod
     def start(
@@ -150,18 +150,19 @@ class WorkerProcess(Stoppable):
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal its group and everything below it. Nothing happens if it is gone."""
-        if self.status is not None or not self.is_ours:
-            return
-        if number == signal.SIGKILL:
-            self._kill()
-            return
-        self._note_peak()
-        below = [] if self._exit_seen() else open_descendants(self.pid, self._is_elsewhere)
-        self._signal_group(number)
-        for handle in below:
-            handle.send(number)
-        close_all(self._told)
-        self._told = below
+        with self._reaping:
+            if self.status is not None or not self.is_ours:
+                return
+            if number == signal.SIGKILL:
+                self._kill()
+                return
+            self._note_peak()
+            below = [] if self._exit_seen() else open_descendants(self.pid, self._is_elsewhere)
+            self._signal_group(number)
+            for handle in below:
+                handle.send(number)
+            close_all(self._told)
+            self._told = below
 
     async def end_strays(self) -> None:
         """Kill what it has left behind. Call when it has ended and is not reaped yet."""
@@ -207,8 +208,9 @@ class WorkerProcess(Stoppable):
             else:
                 _log.warning("process %d is left alone: no permission to kill it", self.pid)
                 self.status = self._give_up()
-            close_all(self._told)
-            self._told = []
+            with self._reaping:
+                close_all(self._told)
+                self._told = []
         return self.status
 
     def _kill(self) -> bool:
@@ -291,7 +293,7 @@ class WorkerProcess(Stoppable):
 
 
 def kill_running() -> int:
-    """SIGKILL the groups of all workers of this process, and say how many these are. From any thread.
+    """SIGKILL all workers of this process, and all below them, and say how many these are. From any thread.
 
     For when the loop of their owners may be stuck; where it turns, it sees them end and reaps them.
     """

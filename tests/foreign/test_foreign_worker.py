@@ -182,7 +182,7 @@ async def test_a_tool_that_is_deaf_to_cancel_costs_the_worker(
         assert await pool.execute("pid") != pid
     [death] = [record.getMessage() for record in caplog.records if "ended" in record.getMessage()]
     assert death.startswith(f"default-1.1 (pid {pid}) was ended because 'spin' did not stop")
-    assert death.endswith("ended by SIGTERM")
+    assert "ended by SIGTERM" in death
 
 
 async def test_what_a_tool_raises_arrives_as_that_type() -> None:
