@@ -25,7 +25,7 @@ from snakepit.pool._map import Results, open_map
 from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._session import Session, SessionCalls, session_named
 from snakepit.pool._settings import check_timeout
-from snakepit.pool._slot import WorkerInfo, raise_start_error
+from snakepit.pool._slot import raise_start_error
 from snakepit.pool._stats import PoolStats
 from snakepit.pool._stream import Stream, check_window
 from snakepit.pool._tools import ToolSpec, as_params, find_tool, specs_of
@@ -39,9 +39,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory):
-
-class Pool(TypedCalls, SessionCalls, Insight):
+class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
     """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
 
     It belongs to the event loop that opened it.
