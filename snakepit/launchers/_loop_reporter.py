@@ -23,8 +23,9 @@ class LoopReporter(Reporter):
     async def serve(self) -> None:
         """Send what had to wait, until cancelled."""
         while True:
-            await self._posted.wait()
-            self._posted = anyio.Event()
+            while not self._waiting:  # those posted during the sleep below have been sent with it
+                self._posted = anyio.Event()
+                await self._posted.wait()
             await anyio.sleep_until(self._waiting[0][1])
             waiting, self._waiting = self._waiting, []
             for job, _ in waiting:

@@ -10,7 +10,17 @@ import pytest
 import trio
 import trio.testing
 
-from snakepit import Adapter, Pool, Queue, Startup, Stop, WorkerDiedError, open_pool, tool
+from snakepit import (
+    Adapter,
+    Pool,
+    Queue,
+    Startup,
+    Stop,
+    WorkerDiedError,
+    context,
+    open_pool,
+    tool,
+)
 from snakepit.testing import Faults, Garbage, MemoryTransport, Silence, run_seeded
 
 WARM_UP = 5  # calls after which a worker is known for short ones, and is sent others ahead
@@ -19,6 +29,12 @@ runs: Counter[str] = Counter()
 
 
 class Tools(Adapter):
+    @tool
+    async def count(self, to: int) -> int:
+        for number in range(to):
+            context().progress(number)
+        return to
+
     @tool
     async def work(self, name: str, seconds: float = 0.0) -> str:
         runs[name] += 1
@@ -115,5 +131,19 @@ def test_a_worker_that_never_came_to_be_is_gone_with_its_pool() -> None:
         ) as pool:
             await warm_up(pool)
         assert [worker.state for worker in pool.workers()] == ["gone"] * 3
+
+    run_seeded(0, main)
+
+
+def test_two_calls_in_a_row_may_tell_more_than_can_be_sent_at_once() -> None:
+    """The second one's update came in the pause before the first one's; its worker broke the pool."""
+
+    async def main(_random: Random) -> None:
+        async with open_pool(Tools, size=1, transport="memory") as pool:
+            for _ in range(2):
+                assert await pool.execute("count", {"to": 3}) == 3
+            await trio.sleep(1)
+            assert await pool.execute("count", {"to": 3}) == 3
+            assert pool.stats().restarts == 0
 
     run_seeded(0, main)
