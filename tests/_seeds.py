@@ -9,6 +9,8 @@ import pytest
 
 seeds = 0
 endings: Counter[str] = Counter()
+map_endings: Counter[str] = Counter()
+session_endings: Counter[str] = Counter()
 faults: Counter[str] = Counter()
 behaviours: Counter[str] = Counter()
 
@@ -19,13 +21,18 @@ def add(world: Any) -> None:
     seeds += 1
     endings.update(outcome.kind for outcome in world.outcomes.values())
     faults.update(type(fault).__name__ for _, fault in world.faults.happened)
-    calls = world.plan.calls()
-    behaviours.update(calls[n].order["how"] for n in world.runs if n in calls)
+    map_endings.update(world.map_endings)
+    session_endings.update(world.session_endings)
+    behaviours.update(world.calls[n].order["how"] for n in world.runs if n in world.calls)
 
 
 def line() -> str:
     calls, wrongs = sum(endings.values()), sum(faults.values())
-    return f"{seeds:,} seeds: {calls:,} calls, {wrongs:,} faults; make simulate goes on"
+    maps, sessions = sum(map_endings.values()), sum(session_endings.values())
+    return (
+        f"{seeds:,} seeds: {calls:,} calls, {maps:,} maps, {sessions:,} sessions, {wrongs:,} faults; "
+        "make simulate goes on"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from sim_plan import CallPlan
 from sim_run import simulate
-from sim_tools import LIMIT_S, Outcome, World, answer
+from sim_sessions import of_sessions, untruth_of_session
+from sim_tools import LIMIT_S, answer_of
+from sim_world import Outcome, World
 
 from snakepit.pool._core import PoolCore
 from snakepit.pool._seat import Phase
@@ -18,6 +20,9 @@ NOT_ACCEPTED = {
     "PoolBrokenError",
     "ToolNotFoundError",
     "InvalidParamsError",
+    "SessionBusyError",
+    "SessionLostError",
+    "SessionNotFoundError",
 }
 EPSILON_S = 1e-6
 TAIL = 40  # lines of the log that a failure shows
@@ -30,11 +35,12 @@ def problems(world: World) -> Iterator[str]:
     if core is None:
         yield "the pool was never closed"
         return
-    for number, plan in world.plan.calls().items():
+    for number, plan in world.calls.items():
         yield from (f"call {number}: {problem}" for problem in of_call(world, core, number, plan))
     yield from of_workers(world)
     yield from of_closing(world, core)
     yield from of_counters(world, core)
+    yield from of_sessions(world.sessions, core)
 
 
 def of_call(world: World, core: PoolCore, number: int, plan: CallPlan) -> Iterator[str]:
@@ -50,7 +56,10 @@ def of_call(world: World, core: PoolCore, number: int, plan: CallPlan) -> Iterat
     idempotent = plan.tool == "again" if plan.idempotent is None else plan.idempotent
     barrier = core.settings.crash_barrier
     again = barrier.max_retries if idempotent and barrier.retry == "idempotent" else 0
-    if len(runs) > 1 + (0 if plan.items is not None else again):
+    moves = call is None or call.session is None or not call.session.strict
+    if plan.items is not None or not moves:
+        again = 0
+    if len(runs) > 1 + again:
         yield f"it ran {len(runs)} times, and may {1 + again} times"
     if call is not None:
         if world.settled[call.id] != 1:
@@ -72,8 +81,11 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
         limit = LIMIT_S if plan.tool == "limited" else core.settings.call_timeout
     match outcome.kind:
         case "value":
-            if outcome.value != answer(plan.number):
+            if outcome.value != answer_of(plan):
                 return f"the value is {outcome.value!r}"
+            updates = plan.order.get("updates")
+            if updates and plan.hears and (world.heard[plan.number] or [0])[-1] != updates:
+                return f"its caller heard {world.heard[plan.number]} of {updates} updates"
             if not any(run.how == "returned" for run in runs):
                 return "no tool returned it"
         case "items":
@@ -117,8 +129,19 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
             if core.broken is None:
                 return "the pool was not broken"
         case "PoolSaturatedError":
-            if core.settings.queue.max_size is None or runs:
+            of_sessions = "Sessions.max" in str(outcome.error)
+            most = core.settings.sessions.max if of_sessions else core.settings.queue.max_size
+            if most in (None, 10_000) or runs:
                 return "there was room, or it ran"
+        case "unread":
+            pass
+        case "HeardEnough":
+            if plan.hears != "enough" or not world.heard[plan.number]:
+                return "its caller did not say so"
+        case "SessionBusyError" | "SessionLostError" | "SessionNotFoundError":
+            return untruth_of_session(
+                core, world.sessions, plan.session, outcome.error, ran=bool(runs)
+            )
         case "ToolNotFoundError":
             if plan.tool != "nonsense" or runs:
                 return "there is such a tool"
@@ -138,8 +161,9 @@ def of_workers(world: World) -> Iterator[str]:
         if worker in world.culprits:
             continue
         # A tool that is ended with its worker, or has no time to end by itself.
-        calls = world.plan.calls()
-        given_up = {calls[n].tool for n, outcome in world.outcomes.items() if gave_up(outcome)}
+        given_up = {
+            world.calls[n].tool for n, outcome in world.outcomes.items() if gave_up(outcome)
+        }
         if any(f"{tool!r}" in reason for tool in given_up & {"fragile", "brief"}):
             continue
         if world.plan.stop.cancel_grace > 0 or "did not stop" not in reason:
@@ -147,7 +171,15 @@ def of_workers(world: World) -> Iterator[str]:
 
 
 def gave_up(outcome: Outcome) -> bool:
-    return outcome.kind in ("cancelled", "left", "CallTimeoutError", "PoolClosedError")
+    return outcome.kind in (
+        "cancelled",
+        "left",
+        "unread",
+        "CallTimeoutError",
+        "HeardEnough",
+        "PoolClosedError",
+        "SessionNotFoundError",
+    )
 
 
 def of_closing(world: World, core: PoolCore) -> Iterator[str]:
@@ -158,7 +190,7 @@ def of_closing(world: World, core: PoolCore) -> Iterator[str]:
     stop = core.settings.stop
     bound = stop.cancel_grace + stop.term_grace + stop.drain_timeout + 1
     # Tools in memory that shield themselves cannot be ended; those here do so for a while.
-    bound += max([0.0, *(p.order["extra"] for p in world.plan.calls().values())])
+    bound += max([0.0, *(p.order["extra"] for p in world.calls.values())])
     took = world.closed_at - world.closing_at
     if took > bound + EPSILON_S:
         yield f"closing took {took:g} s, and may take {bound:g} s"
@@ -191,16 +223,17 @@ def of_counters(world: World, core: PoolCore) -> Iterator[str]:
     kinds = [world.outcomes[n].kind for n in world.accepted if n in world.outcomes]
     failed = sum(kind not in ("value", "items", "left") for kind in kinds)
     probes = sum(n not in world.outcomes for n in world.accepted)
-    maybe = kinds.count("left") + kinds.count("cancelled") + probes
+    # These may have had their answer when they were given up; a listener may stop before it comes.
+    maybe = sum(map(kinds.count, ("left", "cancelled", "unread", "HeardEnough"))) + probes
     if not failed - maybe <= stats.errors <= failed + maybe:
         yield f"{stats.errors} errors counted, {failed} seen"
     if stats.errors != sum(c.given_up or c.error is not None for c in world.accepted.values()):
         yield f"{stats.errors} errors counted wrongly"
     refused = Counter(outcome.kind for outcome in world.outcomes.values()) + world.probe_errors
-    if stats.saturated != refused["PoolSaturatedError"]:
-        yield f"{stats.saturated} saturated, {refused['PoolSaturatedError']} seen"
+    if stats.saturated != world.saturated:
+        yield f"{stats.saturated} saturated, {world.saturated} seen"
     late = refused["QueueTimeoutError"]
-    if not late <= stats.queue_timeouts <= late + refused["cancelled"]:
+    if not late <= stats.queue_timeouts <= late + refused["cancelled"] + refused["unread"]:
         yield f"{stats.queue_timeouts} queue timeouts, {late} seen"
 
 

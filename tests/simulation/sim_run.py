@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
-
 import trio
-from sim_plan import PROBE_S, CallerPlan, CallPlan, draw_plan
-from sim_tools import Outcome, SimTools, World, answer, item, set_world
+from sim_callers import make_steps
+from sim_draw import draw_plan
+from sim_plan import PROBE_S
+from sim_sessions import of_kept_states
+from sim_spies import making, spying
+from sim_tools import SimTools, answer, set_world
+from sim_world import World
 
 from snakepit import Pool, SnakepitError, open_pool
-from snakepit.launchers._in_process import InProcessWorker
 from snakepit.pool._core import PoolCore
 from snakepit.testing import Garbage, MemoryTransport, Silence, run_seeded
 from snakepit.testing._seeded import _tree
-from snakepit.transports._memory import MemoryLink
 
 PATIENCE_S = 30.0  # of a calm ending, with the callers and then with the workers
 PROBES = 10_000  # the numbers of the probes begin here
 VIRTUAL_S_MAX = 5_000.0
-
-# Which call of the plan the task is making.
-making: ContextVar[int] = ContextVar("making")
 
 
 class BodyError(Exception):
@@ -94,13 +89,13 @@ class Simulation:
         world.note("open")
         for caller in plan.callers:
             if caller.outsider:
-                outsiders.start_soon(self.call_all, pool, caller)
+                outsiders.start_soon(make_steps, world, pool, caller)
         async with trio.open_nursery() as insiders:
             if plan.watches_ready:
                 insiders.start_soon(self.watch_ready, pool)
             for caller in plan.callers:
                 if not caller.outsider:
-                    insiders.start_soon(self.call_all, pool, caller)
+                    insiders.start_soon(make_steps, world, pool, caller)
             if plan.ending == "calm":
                 insiders.cancel_scope.deadline = trio.current_time() + PATIENCE_S
             else:
@@ -125,77 +120,6 @@ class Simulation:
                     self.world.is_wrong("ready() returned with workers that are not")
         except SnakepitError as error:
             self.check_start_error(error)
-
-    # -- the callers ---------------------------------------------------------------------------
-
-    async def call_all(self, pool: Pool, caller: CallerPlan) -> None:
-        if caller.together:
-            async with trio.open_nursery() as nursery:
-                for call in caller.calls:
-                    nursery.start_soon(self.call, pool, call)
-        else:
-            for call in caller.calls:
-                await self.call(pool, call)
-
-    async def call(self, pool: Pool, plan: CallPlan) -> None:
-        """Make the call and note how it ended. It does end, or the run is stuck."""
-        world = self.world
-        await trio.sleep(plan.pause_s)
-        making.set(plan.number)
-        asked = trio.current_time()
-        world.note("asks", plan.number, plan.tool)
-        kind, value, failure = "cancelled", None, None
-        scope = trio.CancelScope()
-        if plan.cancel_after_s is not None:
-            scope.deadline = asked + plan.cancel_after_s
-        try:
-            with scope:
-                if plan.items is None:
-                    value = await pool.execute(
-                        plan.tool, plan.params(), timeout=plan.timeout, idempotent=plan.idempotent
-                    )
-                    kind = "value"
-                else:
-                    kind = await self.read(pool, plan)
-        except SnakepitError as error:
-            kind, failure = type(error).__name__, error
-            # The builtin twin of a ToolError bears another name.
-            if type(error).__module__ == "builtins" or hasattr(error, "traceback"):
-                kind = "ToolError" if hasattr(error, "type") else kind
-        finally:
-            world.note("ended", plan.number, kind)
-            scheduler = pool._core.scheduler
-            if scheduler.queued() and scheduler.idle:
-                world.is_wrong(f"{len(scheduler.queued())} calls wait, {scheduler.idle} idle")
-            if plan.number in world.outcomes:
-                world.is_wrong(f"call {plan.number} ended twice")
-            if world.running[plan.number]:
-                world.is_wrong(f"call {plan.number} ended ({kind}) while its tool runs")
-            world.outcomes[plan.number] = Outcome(
-                plan.number,
-                kind,
-                asked,
-                trio.current_time(),
-                value,
-                failure,
-                scope.deadline if scope.cancel_called else None,
-            )
-
-    async def read(self, pool: Pool, plan: CallPlan) -> str:
-        world, number = self.world, plan.number
-        async with pool.stream(
-            plan.tool, plan.params(), timeout=plan.timeout, window=plan.window
-        ) as stream:
-            while plan.read is None or world.taken[number] < plan.read:
-                try:
-                    chunk = await anext(stream)
-                except StopAsyncIteration:
-                    return "items"
-                if chunk != item(number, world.taken[number]):
-                    world.is_wrong(f"stream {number}: {chunk!r} is item {world.taken[number]}")
-                world.taken[number] += 1
-                await trio.sleep(plan.read_pause_s)
-        return "left"
 
     # -- a calm ending ---------------------------------------------------------------------------
 
@@ -245,11 +169,14 @@ class Simulation:
             took = trio.current_time() - began
             if len(workers) != count or took > PROBE_S + 1e-6:
                 self.world.is_wrong(f"{count} probes ran on {sorted(workers)} in {took:g} s")
+            for problem in of_kept_states(self.world.workers, pool._core):
+                self.world.is_wrong(problem)
 
     def is_alone(self) -> bool:
         """No outsider makes calls meanwhile."""
-        outsiders = [call for c in self.plan.callers if c.outsider for call in c.calls]
-        return all(call.number in self.world.outcomes for call in outsiders)
+        return all(
+            caller.number in self.world.done for caller in self.plan.callers if caller.outsider
+        )
 
 
 def is_broken(core: PoolCore) -> bool:
@@ -265,48 +192,3 @@ def all_tasks() -> set[trio.lowlevel.Task]:
     root = trio.lowlevel.current_root_task()
     assert root is not None
     return set(_tree(root))
-
-
-@contextmanager
-def spying(world: World) -> Generator[None]:
-    """Note what the pool's core does; the tests of nothing else see this."""
-    original = {name: getattr(PoolCore, name) for name in ("submit", "settle", "gone", "close")}
-
-    def submit(core: PoolCore, tool: str, *args: Any, **kwargs: Any) -> Any:
-        call = original["submit"](core, tool, *args, **kwargs)
-        world.accepted[making.get()] = call
-        return call
-
-    def settle(core: PoolCore, call: Any) -> None:
-        world.settled[call.id] += 1
-        if call.worker is not None and call.id in call.worker.seat.calls:
-            world.let_go |= {n for n, made in world.accepted.items() if made is call}
-        original["settle"](core, call)
-
-    def gone(core: PoolCore, worker: Any, death: Any) -> None:
-        world.note("buried", worker.id, death.reason)
-        world.buried[worker.id] = (trio.current_time(), death.reason)
-        original["gone"](core, worker, death)
-
-    def close(core: PoolCore) -> None:
-        if world.closing_at is None:
-            world.closing_at = trio.current_time()
-            world.core = core  # type: ignore[attr-defined]
-            world.note("closing")
-        original["close"](core)
-
-    make = InProcessWorker.__init__
-
-    def made(self: InProcessWorker, link: MemoryLink, adapter: Any, worker_id: str) -> None:
-        world.worker_ids[link.ordinal] = worker_id
-        make(self, link, adapter, worker_id)
-
-    for spy in (submit, settle, gone, close):
-        setattr(PoolCore, spy.__name__, spy)
-    InProcessWorker.__init__ = made  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        InProcessWorker.__init__ = make  # type: ignore[method-assign]
-        for name, function in original.items():
-            setattr(PoolCore, name, function)

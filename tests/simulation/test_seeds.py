@@ -15,13 +15,18 @@ import _seeds
 import pytest
 from _leaks import unmeasured_env
 from sim_checks import report, simulate_and_check
-from sim_plan import BEHAVIOURS
+from sim_draw import BEHAVIOURS
 
 SEEDS = 2000
 CHUNK = 100
 ROOT = Path(__file__).parents[2]
 
 ENDINGS = {
+    "HeardEnough",
+    "SessionBusyError",
+    "SessionLostError",
+    "SessionNotFoundError",
+    "unread",
     "CallTimeoutError",
     "InvalidParamsError",
     "PoolBrokenError",
@@ -36,6 +41,29 @@ ENDINGS = {
     "items",
     "left",
     "value",
+}
+
+
+MAP_ENDINGS = {
+    "CallTimeoutError",
+    "InputError",
+    "PoolClosedError",
+    "QueueTimeoutError",
+    "SessionLostError",
+    "ToolError",
+    "WorkerDiedError",
+    "cancelled",
+    "items",
+    "left",
+}
+SESSION_ENDINGS = {
+    "PoolClosedError",
+    "PoolSaturatedError",
+    "SessionBusyError",
+    "SessionNotFoundError",
+    "cancelled",
+    "ended",
+    "left",
 }
 
 
@@ -77,6 +105,8 @@ def test_the_seeds_meet_every_kind_of_end() -> None:
     """None of the checks is there for nothing. Says nothing where only some of the seeds were run."""
     if _seeds.seeds >= SEEDS:
         assert set(_seeds.endings) == ENDINGS
+        assert set(_seeds.map_endings) >= MAP_ENDINGS
+        assert set(_seeds.session_endings) >= SESSION_ENDINGS
         assert set(_seeds.faults) == {"Delay", "Die", "Garbage", "Silence"}
         assert set(_seeds.behaviours) == set(BEHAVIOURS)
 

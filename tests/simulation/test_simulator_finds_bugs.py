@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
-from sim_checks import simulate_and_check
+from sim_bugs import PutIn, check_found
 
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
@@ -19,13 +17,11 @@ from snakepit.pool._worker import Worker
 from snakepit.protocol import Recall, Returned, ToWorker
 from snakepit.worker._service import Service
 
-SEEDS_MAX = 400
-
 Patch = pytest.MonkeyPatch
-BUGS: dict[str, Callable[[Patch], None]] = {}
+BUGS: dict[str, PutIn] = {}
 
 
-def bug(put_in: Callable[[Patch], None]) -> Callable[[Patch], None]:
+def bug(put_in: PutIn) -> PutIn:
     BUGS[put_in.__name__] = put_in
     return put_in
 
@@ -194,14 +190,4 @@ def closing_waits_for_running_calls(patch: Patch) -> None:
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_bug_is_found(name: str, monkeypatch: Patch) -> None:
-    BUGS[name](monkeypatch)
-    logging.disable(logging.CRITICAL)
-    try:
-        for seed in range(SEEDS_MAX):
-            _, problems = simulate_and_check(seed)
-            if problems:
-                print(f"{name}: seed {seed}: {problems[0]}")
-                return
-    finally:
-        logging.disable(logging.NOTSET)
-    pytest.fail(f"{SEEDS_MAX} seeds did not find it")
+    check_found(name, BUGS[name], monkeypatch)
