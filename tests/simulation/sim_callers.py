@@ -92,7 +92,7 @@ async def make_call(
             world.is_wrong("calls wait for a worker that idles")
         if plan.number in world.outcomes:
             world.is_wrong(f"call {plan.number} ended twice")
-        if world.running[plan.number]:
+        if world.running_of([plan.number]):
             world.is_wrong(f"call {plan.number} ended ({kind}) while its tool runs")
         world.outcomes[plan.number] = Outcome(
             plan.number,

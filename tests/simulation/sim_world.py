@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -104,9 +104,7 @@ class World:
         self.running[call] += 1
         if self.running[call] > 1:
             self.is_wrong(f"call {call} runs twice at a time")
-        # A worker that heard nothing for the whole grace may begin a call whose caller was let go.
-        deaf = call in self.let_go and run.worker in self.culprits
-        if call in self.outcomes and not deaf:
+        if call in self.outcomes and not self.is_excused(call):
             self.is_wrong(f"call {call} begins although it has ended: {self.outcomes[call].kind}")
         self.note("begins", call, run.worker)
         plan = self.calls.get(call)
@@ -119,9 +117,16 @@ class World:
             run.ended = trio.current_time()
             self.note("ends", call, run.worker, run.how)
 
-    def running_of(self, numbers: Any) -> list[int]:
-        """Which of these calls a tool still runs for."""
-        return [number for number in numbers if self.running[number]]
+    def running_of(self, numbers: Iterable[int]) -> list[int]:
+        """Which of these calls a tool still runs for, without an excuse."""
+        return [n for n in numbers if self.running[n] and not self.is_excused(n)]
+
+    def is_excused(self, call: int) -> bool:
+        """May its tool run although it is over?
+
+        A worker that heard nothing for the whole grace may begin a call whose caller was let go.
+        """
+        return call in self.let_go and self.runs[call][-1].worker in self.culprits
 
 
 def worker_id() -> str:
