@@ -53,9 +53,8 @@ def of_call(world: World, core: PoolCore, number: int, plan: CallPlan) -> Iterat
     call = world.accepted.get(number)
     if call is None and outcome.kind not in NOT_ACCEPTED | {"cancelled"}:
         yield f"it ended ({outcome.kind}) and never began"
-    idempotent = plan.tool == "again" if plan.idempotent is None else plan.idempotent
     barrier = core.settings.crash_barrier
-    again = barrier.max_retries if idempotent and barrier.retry == "idempotent" else 0
+    again = barrier.max_retries if is_idempotent(plan) and barrier.retry == "idempotent" else 0
     moves = call is None or call.session is None or not call.session.strict
     if plan.items is not None or not moves:
         again = 0
@@ -70,6 +69,10 @@ def of_call(world: World, core: PoolCore, number: int, plan: CallPlan) -> Iterat
     if lie:
         told = f"{outcome.error!r}" if outcome.error else outcome.kind
         yield f"ended with {told}, but {lie}"
+
+
+def is_idempotent(plan: CallPlan) -> bool:
+    return plan.tool == "again" if plan.idempotent is None else plan.idempotent
 
 
 def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> str | None:
@@ -120,7 +123,7 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
             worker = outcome.error.worker_id  # type: ignore[union-attr]
             if worker not in world.buried:
                 return f"{worker} lives"
-            if len(runs) == 1 and runs[0].worker != worker and plan.tool != "again":
+            if len(runs) == 1 and runs[0].worker != worker and not is_idempotent(plan):
                 return "it never ran there"
         case "PoolClosedError":
             if world.closing_at is None or outcome.ended < world.closing_at:
