@@ -17,9 +17,10 @@ import trio
 from snakepit.launchers._tool_thread import ToolThread
 from snakepit.process import shielded
 from snakepit.worker._execution import Execution
+from snakepit.worker._inputs import Arrival, AsyncInputIterator, Input
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
-from snakepit.worker._lane import Hook
+from snakepit.worker._lane import Hook, Lane
 from snakepit.worker._loop_lanes import AsyncioLane, LoopLane, TrioLane
 from snakepit.worker._toolbox import Tool
 
@@ -48,6 +49,12 @@ class InProcessLane(LoopLane):
             self._thread.feed(job.credits, count)
         self._poke()
 
+    def supply(self, target: Input, arrival: Arrival) -> None:
+        if isinstance(target, AsyncInputIterator):
+            super().supply(target, arrival)
+        else:
+            self._thread.feed(target.arrived, arrival)
+
     def submit(self, job: Job) -> None:
         if not self._killed:
             super().submit(job)
@@ -58,8 +65,7 @@ class InProcessLane(LoopLane):
         self.waiting.clear()
         if (job := self.running) is not None:
             job.cancelled = True
-            self.grant(job, 0)
-            self._execution.host_calls.cancel(job)
+            Lane.cancel(self, job)  # a sync tool that waits
 
     def call_soon(self, function: Callable[[], object]) -> None:
         function()

@@ -29,6 +29,10 @@ from ._messages import HostCall as HostCall
 from ._messages import HostCancel as HostCancel
 from ._messages import HostFailure as HostFailure
 from ._messages import HostReply as HostReply
+from ._messages import InputCredit as InputCredit
+from ._messages import InputEnd as InputEnd
+from ._messages import InputItem as InputItem
+from ._messages import InputStop as InputStop
 from ._messages import Item as Item
 from ._messages import Message as Message
 from ._messages import Part as Part
@@ -56,6 +60,7 @@ from ._parts import transfer_of as transfer_of
 from ._values import BUFFER_BYTES_MIN as BUFFER_BYTES_MIN
 from ._values import decode as decode_value
 from ._values import encode as encode_value
+from ._values import encode_arguments as encode_arguments
 from ._values import encode_params as encode_params
 
 __all__ = [
@@ -85,6 +90,10 @@ __all__ = [
     "HostCancel",
     "HostFailure",
     "HostReply",
+    "InputCredit",
+    "InputEnd",
+    "InputItem",
+    "InputStop",
     "Item",
     "Message",
     "Packer",
@@ -106,6 +115,7 @@ __all__ = [
     "decode_to_worker",
     "decode_value",
     "describe",
+    "encode_arguments",
     "encode_message",
     "encode_params",
     "encode_value",

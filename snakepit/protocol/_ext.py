@@ -24,6 +24,7 @@ code  value           payload
 15    Enum member     array module, qualified name, member name; or … , nil, value (flags)
 16    path            array "" (of the machine), "posix" or "windows"; str
 17    complex         raw: two big-endian doubles
+18    input           int: its number; only as a value of the map of arguments
 32    bytes           index of a buffer; bin once there are `BUFFERS_MAX` buffers
 33    memoryview      array format (of the struct module), shape, bin or index of a buffer
 34    NumPy array     array dtype, shape, "C" or "F", bin or index of a buffer
@@ -63,6 +64,7 @@ DECIMAL: Final = 14
 ENUM: Final = 15
 PATH: Final = 16
 COMPLEX: Final = 17
+INPUT: Final = 18
 BYTES: Final = 32
 MEMORYVIEW: Final = 33
 NDARRAY: Final = 34
@@ -114,15 +116,19 @@ class Writer:
 
     `careful`: ints and strs are looked at one by one. The first walk does not, msgspec
     complains about the rare one that it cannot write, and a second, careful walk is made.
+    `inputs`: where the async iterables among a call's arguments are put; None for other values.
     """
 
-    __slots__ = ("buffers", "careful", "depth", "exported", "threshold")
+    __slots__ = ("buffers", "careful", "depth", "exported", "inputs", "threshold")
 
-    def __init__(self, threshold: int, *, careful: bool = False) -> None:
+    def __init__(
+        self, threshold: int, *, careful: bool = False, inputs: list[Any] | None = None
+    ) -> None:
         self.buffers: list[memoryview | bytes] = []
         self.careful = careful
         self.depth = 0
         self.exported: dict[int, tuple[object, Any]] = {}  # what can be asked only once
+        self.inputs = inputs
         self.threshold = threshold
 
     def walk(self, value: object) -> Any:

@@ -66,7 +66,8 @@ class Start(Struct, array_like=True, tag=1):
 class Call(Struct, array_like=True, tag=2):
     """Host → worker: run a tool. `window` 0 asks for one value, more for a stream of items.
 
-    `session`: the id of the session that the call belongs to.
+    `session`: the id of the session that the call belongs to. `input_window` above 0: some of the
+    arguments are inputs, of each of which so many items may be unread.
     """
 
     id: int
@@ -76,6 +77,7 @@ class Call(Struct, array_like=True, tag=2):
     timeout_s: float | None = None
     window: int = 0
     session: str | None = None
+    input_window: int = 0
 
 
 class Cancel(Struct, array_like=True, tag=3):
@@ -126,6 +128,22 @@ class HostFailure(Struct, array_like=True, tag=9):
     id: int
     kind: str
     error: ErrorData
+
+
+class InputItem(Struct, array_like=True, tag=10):
+    """Host → worker: the next item of an input of this call."""
+
+    id: int
+    input: int
+    body: Raw = NIL
+    buffers: Buffers = ()
+
+
+class InputEnd(Struct, array_like=True, tag=11):
+    """Host → worker: this input is complete."""
+
+    id: int
+    input: int
 
 
 class Part(Struct, array_like=True, tag=16):
@@ -231,6 +249,21 @@ class HostCancel(Struct, array_like=True, tag=43):
     call: int
 
 
+class InputCredit(Struct, array_like=True, tag=44):
+    """Worker → host: so many further items of this input may be sent."""
+
+    id: int
+    input: int
+    count: int
+
+
+class InputStop(Struct, array_like=True, tag=45):
+    """Worker → host: no more of this input is wanted, though the call goes on."""
+
+    id: int
+    input: int
+
+
 ToWorker: TypeAlias = (
     Start
     | Call
@@ -241,6 +274,8 @@ ToWorker: TypeAlias = (
     | EndSession
     | HostReply
     | HostFailure
+    | InputItem
+    | InputEnd
     | Part
     | Drop
 )
@@ -257,6 +292,8 @@ ToHost: TypeAlias = (
     | Progress
     | HostCall
     | HostCancel
+    | InputCredit
+    | InputStop
     | Part
     | Drop
 )

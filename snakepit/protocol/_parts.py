@@ -23,6 +23,7 @@ from snakepit.protocol._messages import (
     Drop,
     HostCall,
     HostReply,
+    InputItem,
     Item,
     Part,
     Result,
@@ -39,7 +40,7 @@ _PART_HEAD: Final = b"\x93\x10\xcf"  # array of 3, tag 16, uint64: the transfer
 _PART_HEAD_BYTES: Final = len(_PART_HEAD) + 8 + 5  # ..., bin32: the bytes
 
 CARRIERS: Final = frozenset(  # the messages with a body
-    {Start, Call, Result, Item, HostCall, HostReply}
+    {Start, Call, Result, Item, HostCall, HostReply, InputItem}
 )
 _OF_THE_LINK: Final = frozenset({Part, Drop})
 Frame = tuple[bytes, memoryview | None]

@@ -16,7 +16,7 @@ import decimal
 import enum
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from types import NoneType
 from typing import Any, Final, TypeAlias, cast
 
@@ -26,7 +26,7 @@ from msgspec.msgpack import Ext
 
 from snakepit.errors import ProtocolError, SerializationError, SnakepitError
 
-from . import _arrays, _scalars
+from . import _arrays, _inputs, _scalars
 from . import _ext as ext
 from ._ext import READERS, WRITERS, Reader, UnsendableError, Writer, encode_plain, key_segment
 
@@ -48,21 +48,27 @@ _BUILTINS: Final = (
 
 
 def encode(
-    value: object, *, buffer_threshold: int = BUFFER_BYTES_MIN
+    value: object,
+    *,
+    buffer_threshold: int = BUFFER_BYTES_MIN,
+    inputs: list[AsyncIterable[Any]] | None = None,
 ) -> tuple[Raw, tuple[Data, ...]]:
     """The value as one msgpack value and the buffers that it refers to by index.
 
     C- or F-contiguous arrays, memoryviews and byte strings of `buffer_threshold` bytes or more
-    are not copied. Raises SerializationError.
+    are not copied. Async iterables are put into `inputs`, if there is such a list, and the value
+    refers to them by index. Raises SerializationError.
     """
     try:
         try:
             if type(value) in _FLAT:
                 return Raw(encode_plain(value)), ()
-            writer = Writer(buffer_threshold)
+            writer = Writer(buffer_threshold, inputs=inputs)
             return Raw(encode_plain(writer.walk(value))), tuple(writer.buffers)
         except (OverflowError, UnicodeEncodeError):
-            careful = Writer(buffer_threshold, careful=True)
+            if inputs:
+                inputs.clear()
+            careful = Writer(buffer_threshold, careful=True, inputs=inputs)
             careful.exported = writer.exported if type(value) not in _FLAT else {}
             return Raw(encode_plain(careful.walk(value))), tuple(careful.buffers)
     except UnsendableError as unsendable:
@@ -80,13 +86,33 @@ def encode_params(params: dict[str, Any]) -> tuple[Raw, tuple[Data, ...]]:
     return encode(params) if params else (_EMPTY_DICT, ())
 
 
-def decode(body: Raw | bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> Any:
+def encode_arguments(
+    params: dict[str, Any],
+) -> tuple[Raw, tuple[Data, ...], Sequence[AsyncIterable[Any]]]:
+    """`encode_params` where async iterables may be among the arguments: these come as the third."""
+    if not params:
+        return _EMPTY_DICT, (), ()
+    inputs: list[AsyncIterable[Any]] = []
+    body, buffers = encode(params, inputs=inputs)
+    return body, buffers, inputs
+
+
+def decode(
+    body: Raw | bytes | bytearray | memoryview,
+    buffers: Sequence[Any] = (),
+    open_input: Callable[[int], Any] | None = None,
+) -> Any:
     """The value that `encode` was given. Arrays and memoryviews are read-only views of the buffers.
 
+    `open_input` gives what stands for the input of a number; without it there may be none.
     Raises ProtocolError for what is no value, SerializationError for a value that this
     interpreter cannot hold (a class or library that cannot be imported here).
     """
-    reader = Reader(buffers) if buffers else _BARE
+    reader: Reader
+    if open_input is not None:
+        reader = _inputs.InputReader(buffers, open_input)
+    else:
+        reader = Reader(buffers) if buffers else _BARE
     try:
         return reader.read(body)
     except SnakepitError:
@@ -96,7 +122,7 @@ def decode(body: Raw | bytes | bytearray | memoryview, buffers: Sequence[Any] = 
     except Exception as error:
         raise ProtocolError(f"malformed value: {str(error)[:200]}") from error
     finally:
-        if buffers:
+        if reader is not _BARE:
             reader.close()
 
 
@@ -250,6 +276,8 @@ def _write_other(writer: Writer, value: Any) -> Any:
         return _scalars.write_zone(writer, value)
     if isinstance(value, _BUILTINS):
         raise UnsendableError(_subclass_advice(kind))
+    if _inputs.is_input(kind):
+        return _inputs.write_input(writer, value)
     if (pathlib := sys.modules.get("pathlib")) is not None and isinstance(value, pathlib.PurePath):
         flavours = (
             pathlib.PosixPath,
@@ -323,8 +351,8 @@ def _subclass_advice(kind: type) -> str:
 
 
 def _advice(value: object) -> str:
-    if hasattr(value, "__next__") or hasattr(value, "__anext__"):
-        return "; make it a list, or let the tool yield so that it streams"
+    if hasattr(value, "__next__"):
+        return _inputs.ITERATOR_ADVICE
     if callable(value):
         return "; functions and classes stay in their process"
     return "; send its parts: builtins, dataclass, attrs, msgspec.Struct, or NumPy and Arrow data"

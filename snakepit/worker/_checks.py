@@ -26,6 +26,12 @@ Check: TypeAlias = tuple[frozenset[type], Convert] | None  # None: anything pass
 _ANYTHING = (UNKNOWN, Any, object)
 _BYTES = (bytes, bytearray, memoryview)  # never made from text
 _NONE: frozenset[type] = frozenset()
+_ITERATORS = (
+    collections.abc.Iterator,
+    collections.abc.Iterable,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncIterable,
+)
 
 
 def check_for(annotation: Any) -> Check:
@@ -34,6 +40,23 @@ def check_for(annotation: Any) -> Check:
         return _check_for(annotation)
     except Exception:
         return None
+
+
+def items_check_for(annotation: Any) -> Check:
+    """The check for each item of an argument with this annotation: `Iterator[int]`, say."""
+    for arm in arms_of(annotation) or (annotation,):
+        args = typing.get_args(arm)
+        if len(args) == 1 and typing.get_origin(arm) in _ITERATORS:
+            return check_for(args[0])
+    return None
+
+
+def failure_of(error: Exception) -> str:
+    """What is wrong with a value that its check has refused."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    text = str(error).replace("`", "")
+    return text[:1].lower() + text[1:]
 
 
 def _check_for(annotation: Any) -> Check:

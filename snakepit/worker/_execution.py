@@ -29,6 +29,7 @@ from snakepit.protocol import (
 )
 from snakepit.worker._context import CallContext, current_context
 from snakepit.worker._host_calls import HostCalls
+from snakepit.worker._inputs import AsyncInputIterator, Input, InputIterator, LoopPrimitives
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
 from snakepit.worker._progress import Reporter
@@ -45,14 +46,14 @@ _KINDS = (
 
 
 class Execution:
-    """Runs the calls of one worker, one at a time. `wait` takes the next grant of credit."""
+    """Runs the calls of one worker, one at a time. `wait` takes the next of a queue that the host fills."""
 
     def __init__(
         self,
         wire: Sender,
         interrupt: Interrupt,
         tools: Mapping[str, Tool],
-        wait: Callable[[SimpleQueue[int]], int] = SimpleQueue.get,
+        wait: Callable[[SimpleQueue[Any]], Any] = SimpleQueue.get,
         reporter: Reporter | None = None,
         host_calls: HostCalls | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class Execution:
         self.sessions = SessionStates()
         # Ends the processes that a cancelled call has started; None where they are not ours alone.
         self.end_started: Callable[[Job], None] | None = None
+        self.loop: LoopPrimitives | None = None  # where async tools run
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
         """The tool and its checked arguments; None if the call has already been answered.
@@ -81,7 +83,10 @@ class Execution:
             tool = find(self._tools, message.tool)
             if tool.streaming != (message.window > 0):
                 raise InvalidParamsError(tool.name, _WRONG_CALL[tool.streaming])
-            params = decode_value(message.body, message.buffers)
+            if message.input_window:
+                params = self._with_inputs(job, tool)
+            else:
+                params = decode_value(message.body, message.buffers)
             if type(params) is not dict:
                 raise InvalidParamsError(tool.name, "params must be a dict of argument names")
             arguments = tool.bind(params)
@@ -89,6 +94,30 @@ class Execution:
             self._settle_or_fail(job, error, _kind(error, "params"))
             return None
         return tool, arguments
+
+    def _with_inputs(self, job: Job, tool: Tool) -> Any:
+        """The arguments, iterators for the inputs among them."""
+        inputs: dict[int, Input] = {}
+
+        def open_input(number: int) -> Input:
+            if tool.is_async:
+                assert self.loop is not None
+                opened: Input = AsyncInputIterator(
+                    job, number, self._wire, self._interrupt, *self.loop
+                )
+            else:
+                opened = InputIterator(job, number, self._wire, self._interrupt, self._wait)
+            inputs[number] = opened
+            return opened
+
+        message = job.message
+        params = decode_value(message.body, message.buffers, open_input)
+        if type(params) is dict:
+            for name, value in params.items():
+                if isinstance(value, Input):
+                    value.name, value.check = name, tool.check_of_items(name)
+        job.inputs = inputs
+        return params
 
     def release(self) -> None:
         """Let go of the call that has ended, of its arguments and its value."""
@@ -213,6 +242,9 @@ class Execution:
         job.over = True
         if job.asked_host:
             self.host_calls.finish(job)
+        if job.inputs is not None:
+            job.wake_inputs()
+            job.inputs = None
         if job.report is not job.reported:
             self._reporter.send_last(job)
         self.send(outcome)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import time
 from _queue import SimpleQueue
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from snakepit.protocol import Call
+
+if TYPE_CHECKING:
+    from snakepit.worker._inputs import Input
 
 Update: TypeAlias = tuple[float, float | None, str | None]  # done, total, message
 
@@ -38,6 +41,7 @@ class Job:
     begun: float = 0.0  # by the clock of `_offspring.py`
     # Grants of further items; a grant of 0 only wakes the lane to look at `cancelled`.
     credits: SimpleQueue[int] | None = None
+    inputs: dict[int, Input] | None = None  # by number, from when its arguments are read
 
     def __init__(self, message: Call) -> None:
         self.message: Call = message
@@ -46,6 +50,11 @@ class Job:
             self.deadline = time.monotonic() + message.timeout_s
         if message.window:
             self.credits = SimpleQueue()
+
+    def wake_inputs(self) -> None:
+        """Let who waits for an item look at what became of the call."""
+        for one in (self.inputs or {}).values():
+            one.wake()
 
     def skipped(self) -> None:
         """Its turn has come and it is not run: somebody else has answered it."""

@@ -18,6 +18,7 @@ from snakepit.worker._sessions import EndOfSession
 if TYPE_CHECKING:
     from snakepit.protocol import HostFailure, HostReply
     from snakepit.worker._execution import Execution
+    from snakepit.worker._inputs import Arrival, Input
     from snakepit.worker._job import Job
     from snakepit.worker._reader import Reader
 
@@ -49,6 +50,9 @@ class Lane(ABC):
         self.grant(job, 0)  # wakes a generator's lane that waits for credit
         if job.asked_host:
             self._execution.host_calls.cancel(job)
+        for one in (job.inputs or {}).values():
+            if not one.is_async:  # its loop cancels what waits there
+                self.supply(one, None)
 
     def grant(self, job: Job, count: int) -> None:
         """Let a stream send further items."""
@@ -58,6 +62,10 @@ class Lane(ABC):
     def answer(self, message: HostReply | HostFailure) -> None:
         """The host has answered a host call."""
         self._execution.host_calls.answer(message)
+
+    def supply(self, target: Input, arrival: Arrival) -> None:
+        """Something has come for an input of the running call."""
+        target.arrived.put(arrival)
 
     def ask(self, job: Job) -> None:
         """Let the loop set `job.answered` when it next runs. Without a loop nobody answers."""

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from snakepit.worker._execution import Execution
+from snakepit.worker._inputs import AsyncInputIterator
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
 from snakepit.worker._lane import Hook, Lane
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import asyncio
 
     import trio
+
+    from snakepit.worker._inputs import Arrival, Input
 
 T = TypeVar("T")
 
@@ -125,6 +128,11 @@ class LoopLane(Lane):
         super().cancel(job)
         self.call_soon(lambda: self._deliver(job))
 
+    def supply(self, target: Input, arrival: Arrival) -> None:
+        super().supply(target, arrival)
+        if isinstance(target, AsyncInputIterator):
+            self.call_soon(target.poke)
+
     def ask(self, job: Job) -> None:
         self.call_soon(lambda: setattr(job, "answered", True))
 
@@ -138,8 +146,10 @@ class LoopLane(Lane):
 
     def _deliver(self, job: Job) -> None:
         job.answered = True
-        if self.running is job and not self._closing:
-            self._cancel_run()
+        if self.running is job:
+            if not self._closing:
+                self._cancel_run()
+            job.wake_inputs()
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """`run`, on the loop."""
@@ -257,6 +267,7 @@ class AsyncioLane(LoopLane):
 
         self._loop = asyncio.get_running_loop()
         self._poked = asyncio.Event()
+        self._execution.loop = asyncio.Event, lambda: asyncio.sleep(0)
         self._task: asyncio.Task[Any] | None = None
 
     def new_event(self) -> Any:
@@ -313,6 +324,7 @@ class TrioLane(LoopLane):
 
         self._token = trio.lowlevel.current_trio_token()
         self._poked = trio.Event()
+        self._execution.loop = trio.Event, trio.lowlevel.checkpoint
         self._scope: trio.CancelScope | None = None
 
     def new_event(self) -> Any:

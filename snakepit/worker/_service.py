@@ -19,6 +19,8 @@ from snakepit.protocol import (
     EndSession,
     HostFailure,
     HostReply,
+    InputEnd,
+    InputItem,
     Recall,
     Returned,
     Settled,
@@ -101,6 +103,8 @@ class Service:
                 target = lane.waiting.get(message.id)
             if target is not None:
                 lane.grant(target, message.count)
+        elif isinstance(message, InputItem | InputEnd):
+            self._supply(message)
         elif isinstance(message, Recall):
             self._wire.send(
                 Returned(tuple(i for i in message.ids if lane.waiting.pop(i, None) is not None))
@@ -113,6 +117,13 @@ class Service:
             lane.stop()
         else:
             raise ProtocolError(f"{type(message).__name__} is out of place here")
+
+    def _supply(self, message: InputItem | InputEnd) -> None:
+        job = self._lane.running
+        if job is not None and job.id == message.id:
+            target = (job.inputs or {}).get(message.input)
+            if target is not None:
+                self._lane.supply(target, message)
 
     def _cancel(self, job: Job) -> None:
         tool = self._tools.get(job.tool)

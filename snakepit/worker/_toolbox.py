@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 from snakepit.errors import ConfigError, ToolNotFoundError
 from snakepit.protocol import ToolInfo
 from snakepit.worker._annotations import signature_of
+from snakepit.worker._checks import Check, items_check_for
 from snakepit.worker._schema import by_name, make_bind, schema_of
 from snakepit.worker._tool import ToolOptions, mark_of
 
@@ -54,6 +55,17 @@ class Tool:
         self._signature = signature_of(call)
         self.bind = make_bind(name, self._signature)
         self.call = by_name(call, self._signature)
+
+    def check_of_items(self, name: str) -> Check:
+        """The check for each item of an argument that is an input."""
+        return next(
+            (
+                items_check_for(one.annotation)
+                for one in self._signature.parameters
+                if one.name == name
+            ),
+            None,
+        )
 
     def info(self) -> ToolInfo:
         """What the host is told of it."""

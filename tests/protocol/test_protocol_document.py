@@ -10,6 +10,7 @@ import re
 import typing
 import uuid
 import zoneinfo
+from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -168,6 +169,7 @@ SAMPLES: dict[int, list[tuple[Any, Any]]] = {
     35: [(np.int8(1), ["|i1", b"\1"]), (np.str_("a"), ["<U", "a"])],
 }  # fmt: skip
 ELSEWHERE = {36: "needs torch", 37: "an Arrow stream is no sample to write down: tested below"}
+NO_VALUES = {_ext.INPUT: "stands for an input: tested below"}
 
 
 def plain(value: Any) -> Any:
@@ -183,7 +185,7 @@ def plain(value: Any) -> Any:
 
 def test_every_code_is_shown_and_no_other() -> None:
     listed = {int(row[0]): row for row in rows("ext")}
-    assert sorted(listed) == sorted(READERS)
+    assert sorted(listed) == sorted([*READERS, *NO_VALUES])
     assert all(name and payload for _, name, payload in listed.values())
     raw = {code for code, row in listed.items() if row[2].startswith("raw:")}
     assert raw == {1, 2, 13, 14, 17}
@@ -197,6 +199,16 @@ def test_payloads_are_what_the_table_says(code: int) -> None:
     for value, payload in SAMPLES[code]:
         body, _ = p.encode_value(value)
         assert plain(msgspec.msgpack.decode(body)) == [code, payload]
+
+
+def test_an_input_is_written_as_its_number() -> None:
+    body, _, inputs = p.encode_arguments({"a": 1, "b": (first := numbers()), "c": numbers()})
+    assert plain(msgspec.msgpack.decode(body)) == {"a": 1, "b": [18, 0], "c": [18, 1]}
+    assert inputs[0] is first
+
+
+async def numbers() -> AsyncIterator[int]:
+    yield 1
 
 
 def test_kinds_of_arrow_data_are_what_the_text_says() -> None:
