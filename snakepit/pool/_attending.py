@@ -48,9 +48,14 @@ class Attendant:
     """One task of a call. `cancel` it when nobody needs it any more."""
 
     def __init__(
-        self, attendants: Attendants, function: Callable[[], Coroutine[Any, Any, None]], name: str
+        self,
+        attendants: Attendants,
+        function: Callable[[], Coroutine[Any, Any, None]],
+        name: str,
+        end: Callable[[], object] | None,
     ) -> None:
         self._attendants, self._function = attendants, function
+        self.end: Callable[[], object] = end or self.cancel  # when the call has settled
         self.name: str = name
         expires_at = attendants.call.expires_at
         self._scope = anyio.CancelScope(deadline=inf if expires_at is None else expires_at)
@@ -98,12 +103,17 @@ class Attendants:
     def __bool__(self) -> bool:
         return bool(self._live)
 
-    def start(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> Attendant:
+    def start(
+        self,
+        function: Callable[[], Coroutine[Any, Any, None]],
+        name: str,
+        end: Callable[[], object] | None = None,
+    ) -> Attendant:
         """Start a task now, or as soon as the caller has woken up; never if the call ends before."""
         call = self.call
         assert not call.settled
         assert not call.given_up
-        attendant = Attendant(self, function, name)
+        attendant = Attendant(self, function, name, end)
         nursery = call.nursery
         if nursery is None and (call.follower is not None or call.window):
             nursery = self.core.nursery
@@ -121,10 +131,16 @@ class Attendants:
             self._start_in(nursery, attendant)
 
     def cancel(self) -> None:
-        """The call is over or given up: end them all. What has not been started never is."""
+        """The call is given up: cancel them all. What has not been started never is."""
         self._posted.clear()
         for attendant in self._live:
             attendant.cancel()
+
+    def end(self) -> None:
+        """The call is over: let each end in its way."""
+        self._posted.clear()
+        for attendant in self._live:
+            attendant.end()
 
     def _start_in(self, nursery: Nursery, attendant: Attendant) -> None:
         self._live[attendant] = None
@@ -157,16 +173,22 @@ class Attendants:
 
 
 def start_for(
-    core: PoolCore, call: PendingCall, function: Callable[[], Coroutine[Any, Any, None]], name: str
+    core: PoolCore,
+    call: PendingCall,
+    function: Callable[[], Coroutine[Any, Any, None]],
+    name: str,
+    *,
+    end: Callable[[], object] | None = None,
 ) -> Attendant:
     """Start a task that belongs to this call, which must not be over or given up.
 
     `function` runs once, from its first checkpoint at the latest under the caller's cancel scopes. It may end
-    before the call does. An Exception that it lets out gives the call up and is what its caller gets.
+    before the call does. An Exception that it lets out gives the call up and is what its caller gets. When the call
+    is given up it is cancelled; when the call settles, `end` is called, which has to see to its end, or it is cancelled.
     """
     if call.attendants is None:
         call.attendants = Attendants(core, call)
-    return call.attendants.start(function, name)
+    return call.attendants.start(function, name, end)
 
 
 @asynccontextmanager
@@ -204,7 +226,7 @@ async def attending(core: PoolCore, call: PendingCall) -> AsyncGenerator[None]:
 
 def block_of(core: PoolCore, call: PendingCall) -> AbstractAsyncContextManager[None]:
     """What a block of the caller's needs around it, so that its call may have tasks."""
-    return attending(core, call) if core.may_attend else nullcontext()
+    return attending(core, call) if core.may_attend or call.pumps else nullcontext()
 
 
 async def finish(core: PoolCore, call: PendingCall) -> None:  # noqa: ASYNC910 - no call settles before it was sent

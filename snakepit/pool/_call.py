@@ -8,8 +8,8 @@ A call settles exactly once. Its caller does not return before that: when a call
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Raw
 
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from snakepit.pool._core import PoolCore
     from snakepit.pool._deadlines import Alarm
     from snakepit.pool._progress import Feed
+    from snakepit.pool._pumps import Pump
     from snakepit.pool._seat import Seat
     from snakepit.pool._sessions import SessionRecord
     from snakepit.pool._worker import Worker
     from snakepit.protocol import ToolInfo
 
 PREFETCH_BODY_BYTES_MAX = 2**16
+INPUT_WINDOW: Final = 16  # of calls that have no window of their own
 
 
 class Follower(Protocol):
@@ -66,6 +68,8 @@ class PendingCall:
     feed: Feed | None = None  # of a caller that wants to hear of its progress
     on_settled: Callable[[PendingCall], None] | None = None  # of one who waits for many
     follower: Follower | None = None  # asked before it is sent
+    pumps: Sequence[Pump] = ()  # of its arguments that are async iterables, by number
+    input_window: int = 0  # how many items of each of these may be unread
     nursery: Nursery | None = None  # for tasks that belong to it; see `_attending.py`
     attendants: Attendants | None = None  # these tasks
     host_calls: dict[tuple[str, int], Attendant] | None = None  # under way, by worker and number
@@ -91,6 +95,7 @@ class PendingCall:
         expires_at: float | None = None,
         retries_left: int = 0,
         window: int = 0,
+        pumps: Sequence[Pump] = (),
     ) -> None:
         self.id: int = number
         self.tool: str = tool
@@ -106,6 +111,10 @@ class PendingCall:
         self.buffers: Buffers = buffers
         self.alarms: tuple[Alarm, ...] = ()
         self._new_signal = new_signal
+        if pumps:
+            self.pumps = pumps
+            self.input_window = window or INPUT_WINDOW
+            self.prefetchable = False
         if window:
             self.credit: int = window  # items that the worker may still send
             self.items: deque[Item] = deque()  # come and not yet taken
@@ -114,7 +123,16 @@ class PendingCall:
         """The message that starts this call; remembered in `sent`."""
         left = None if self.expires_at is None else max(0.0, self.expires_at - now)
         session = None if self.session is None else self.session.id
-        self.sent = Call(self.id, self.tool, self.body, self.buffers, left, self.window, session)
+        self.sent = Call(
+            self.id,
+            self.tool,
+            self.body,
+            self.buffers,
+            left,
+            self.window,
+            session,
+            self.input_window,
+        )
         return self.sent
 
     def wake(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -32,11 +32,11 @@ from snakepit.pool._host_tools import HostTools
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Phase, Seat
 from snakepit.pool._sessions import SessionTable
-from snakepit.pool._stats import PoolStats, stats_of
 from snakepit.protocol import Buffers, EndSession, ToolInfo
 
 if TYPE_CHECKING:
     from snakepit.pool._attending import Nursery
+    from snakepit.pool._pumps import Pump
     from snakepit.pool._sessions import SessionRecord
     from snakepit.pool._settings import Settings
     from snakepit.pool._slot import Slot
@@ -93,6 +93,7 @@ class PoolCore:
         attended: bool = False,
         follower: Follower | None = None,
         session: str | SessionRecord | None = None,
+        pumps: Sequence[Pump] = (),
     ) -> PendingCall:
         """Take a call in, if `refuse_if_shut` does not; it begins at once where a worker is free."""
         place = None if session is None else self._place(session)
@@ -118,6 +119,7 @@ class PoolCore:
             expires_at=None if timeout is None else now + timeout,
             retries_left=self.settings.retries if repeats and not window else 0,
             window=window,
+            pumps=pumps,
         )
         if call.expires_at is not None:
             call.alarms = (self.deadlines.at(call.expires_at, lambda: self._expire(call)),)
@@ -206,7 +208,7 @@ class PoolCore:
             if call.given_up and call.feed is not None:
                 call.feed.stop()
         if call.attendants is not None:
-            call.attendants.cancel()
+            call.attendants.end()
         call.wake()
         if call.on_settled is not None and not call.attendants:  # else the last of these does
             call.on_settled(call)
@@ -334,10 +336,6 @@ class PoolCore:
             raise self.closed_error()
         if self.broken is not None:
             raise PoolBrokenError(*self.broken.args)
-
-    def stats(self) -> PoolStats:
-        """The counters as they are now."""
-        return stats_of(self)
 
     def _place(
         self, session: str | SessionRecord

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import anyio
@@ -19,6 +20,7 @@ from snakepit.errors import ConfigError, PoolBrokenError, PoolClosedError
 from snakepit.pool._attending import Nursery
 from snakepit.pool._groups import raise_lone
 from snakepit.pool._inputs import Input, length_of, open_input
+from snakepit.pool._pumps import close_unpulled, inputs_in
 from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S, PREFETCH_MAX
 from snakepit.process import shielded
 from snakepit.protocol import decode_value
@@ -209,10 +211,13 @@ class Results(AsyncIterator[Any]):
                 self._exhausted = True
                 break
             self._held += 1
-            while self._running and (enough := self._enough()):
-                await self._pause(enough)
-            if not self._is_over():
-                self._begin(item)
+            try:
+                while self._running and (enough := self._enough()):
+                    await self._pause(enough)
+            except BaseException:
+                self._close_inputs(item)
+                raise
+            self._begin(item)
         while self._running and not self._is_over():
             await self._pause(1)  # if one fails meanwhile, this task stops the others
 
@@ -244,9 +249,13 @@ class Results(AsyncIterator[Any]):
         self._turn_ends = self._core.now() + TURN_S
 
     def _begin(self, item: Any) -> None:
+        if self._is_over():
+            self._close_inputs(item)
+            return
         try:
             call = self._start(item)
         except Exception as error:
+            self._close_inputs(item)
             self._line.append(error)
             if self._is_final(error):
                 self._fail(error)
@@ -270,10 +279,18 @@ class Results(AsyncIterator[Any]):
             self._fail(error)
         if not self._ordered:
             self._line.append(call)
+        if call.pumps:
+            self._close_inputs(None, call)
         if len(self._running) < self._wake_below:
             self._wake_input()
         if self._for_reader is not None and self._has_news():
             self._wake_reader()
+
+    def _close_inputs(self, item: object, call: PendingCall | None = None) -> None:
+        """Close the inputs of a call that no pump has closed, in a task of the block."""
+        if call is not None or inputs_in(item):
+            assert self._nursery is not None
+            self._nursery.start(partial(close_unpulled, item, call), "inputs of map")
 
     def _is_final(self, error: BaseException) -> bool:
         """Does it end all, and not only its own call?"""

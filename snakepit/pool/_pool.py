@@ -11,8 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.errors import InvalidParamsError
-from snakepit.pool._ancestry import OpenStream
-from snakepit.pool._attending import block_of, finish
+from snakepit.pool._attending import finish
 from snakepit.pool._born import SharedMemory
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
@@ -23,16 +22,17 @@ from snakepit.pool._host_tools import HostToolCalls, HostTools
 from snakepit.pool._insight import Insight
 from snakepit.pool._map import Results, open_map
 from snakepit.pool._progress import OnProgress, check_on_progress, listen
+from snakepit.pool._pumps import close_unpulled, pumps_of
 from snakepit.pool._session import Session, SessionCalls, session_named
 from snakepit.pool._settings import check_timeout
 from snakepit.pool._slot import raise_start_error
-from snakepit.pool._stats import PoolStats
-from snakepit.pool._stream import Stream, check_window
+from snakepit.pool._stats import PoolStats, stats_of
+from snakepit.pool._stream import Stream, check_window, open_stream
 from snakepit.pool._tools import ToolSpec, as_params, find_tool, specs_of
 from snakepit.pool._typed import TypedCalls
 from snakepit.pool._views import BoundPool
 from snakepit.process import fork_generation
-from snakepit.protocol import ToolInfo, decode_value, encode_params
+from snakepit.protocol import ToolInfo, decode_value, encode_arguments, encode_params
 from snakepit.worker._functions import RUN_SYNC
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
 
     def __repr__(self) -> str:
         core = self._core
-        stats = core.stats()
+        stats = stats_of(core)
         state = "closed" if core.closing.is_set() else "broken" if core.broken else "open"
         return (
             f"<snakepit.Pool {core.settings.name!r} {state}: {stats.workers} of "
@@ -80,7 +80,8 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
 
         Args:
             tool: the tool's name.
-            params: its arguments by name. They may be changed once this has returned.
+            params: its arguments by name. They may be changed once this has returned. One that is an async
+                iterable is pulled as the tool asks for items; it is closed before this returns.
             session: the id of a session, or what `session` yielded. One that is not open is made, as
                 `Sessions` says, and lasts for its `ttl` after the last use, or until `end_session`.
             timeout: seconds for the whole call, waiting included; None: the tool's own, else
@@ -107,18 +108,23 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
         self._check_caller()
         if on_progress is not None:
             check_on_progress(on_progress)
-        await self._loop.checkpoint_if_cancelled()  # a cancelled scope sends nothing
-        call = self._submit(
-            tool,
-            params,
-            session=session,
-            timeout=timeout,
-            idempotent=idempotent,
-            attended=on_progress is None,
-        )
-        if on_progress is not None:
-            await listen(self._core, call, on_progress)
-        await finish(self._core, call)
+        call: PendingCall | None = None
+        try:
+            await self._loop.checkpoint_if_cancelled()  # a cancelled scope sends nothing
+            call = self._submit(
+                tool,
+                params,
+                session=session,
+                timeout=timeout,
+                idempotent=idempotent,
+                attended=on_progress is None,
+            )
+            if on_progress is not None:
+                await listen(self._core, call, on_progress)
+            await finish(self._core, call)
+        finally:
+            if call is None or call.pumps:
+                await close_unpulled(params, call)  # noqa: ASYNC102 - cancelled if we are
         return decode_value(*call.outcome())
 
     @asynccontextmanager
@@ -151,19 +157,14 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
         """
         self._check_caller()
         check_window(window)
-        call = self._submit(tool, params, session=session, timeout=timeout, window=window)
-        stream: Stream[Any] = Stream(call)
-        async with block_of(self._core, call):
-            try:
-                with OpenStream(self._core, call):
-                    yield stream
-            finally:
-                stream.close()
-                if call.session is not None:
-                    self._core.sessions.stream_left(call.session)
-                if not call.settled:
-                    self._core.give_up(call)
-                    await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
+        call: PendingCall | None = None
+        try:
+            call = self._submit(tool, params, session=session, timeout=timeout, window=window)
+            async with open_stream(self._core, call) as stream:
+                yield stream
+        finally:
+            if call is None or call.pumps:
+                await close_unpulled(params, call)  # noqa: ASYNC102 - as in execute
 
     def map(
         self,
@@ -300,7 +301,7 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
 
     def stats(self) -> PoolStats:
         """Counters since the pool was opened, and its state now."""
-        return self._core.stats()
+        return stats_of(self._core)
 
     async def ready(self) -> None:
         """Wait until all `size` workers are ready. Always a checkpoint.
@@ -369,7 +370,8 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
         attended: bool = False,
     ) -> PendingCall:
         info = self._check_call(tool, timeout=timeout, streaming=window > 0)
-        body, buffers = encode_params(as_params(tool, params))
+        given = as_params(tool, params)
+        body, buffers, inputs = encode_arguments(given)
         return self._core.submit(
             tool,
             body,
@@ -380,6 +382,7 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
             window=window,
             attended=attended,
             session=None if session is None else session_named(self, session),
+            pumps=pumps_of(given, inputs) if inputs else (),
         )
 
     def _check_caller(self) -> None:

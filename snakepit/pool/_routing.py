@@ -15,12 +15,15 @@ from snakepit.errors import (
 from snakepit.pool._ancestry import stalled
 from snakepit.pool._call import PendingCall
 from snakepit.pool._host_tools import begin_host_call, cancel_host_call
+from snakepit.pool._pumps import route_to_pump
 from snakepit.protocol import (
     End,
     Failure,
     Goodbye,
     HostCall,
     HostCancel,
+    InputCredit,
+    InputStop,
     Item,
     Progress,
     Result,
@@ -61,6 +64,8 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
             if not call.settled:  # as above
                 _conclude(worker, call, message)
                 core.settle(call)
+        elif isinstance(message, InputCredit | InputStop):
+            route_to_pump(core, worker, message)
         elif isinstance(message, Progress):
             _show(worker, message)
         elif isinstance(message, HostCall):

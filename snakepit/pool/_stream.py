@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
 
 from snakepit.errors import ConfigError
-from snakepit.pool._ancestry import reads_now, recheck
+from snakepit.pool._ancestry import OpenStream, reads_now, recheck
+from snakepit.pool._attending import block_of
 from snakepit.protocol import Credit, decode_value
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
+    from snakepit.pool._core import PoolCore
 
 
 T = TypeVar("T")
@@ -88,6 +91,23 @@ class Stream(AsyncIterator[T]):
             self._call.credit += self._owed
             self._call.worker.tell(Credit(self._call.id, self._owed))
             self._owed = 0
+
+
+@asynccontextmanager
+async def open_stream(core: PoolCore, call: PendingCall) -> AsyncGenerator[Stream[Any]]:
+    """The block in which a stream is read. The call is over, and its tasks are, when it is left."""
+    stream: Stream[Any] = Stream(call)
+    async with block_of(core, call):
+        try:
+            with OpenStream(core, call):
+                yield stream
+        finally:
+            stream.close()
+            if call.session is not None:
+                core.sessions.stream_left(call.session)
+            if not call.settled:
+                core.give_up(call)
+                await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
 
 
 def check_window(window: object) -> None:

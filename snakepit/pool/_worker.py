@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,7 +31,9 @@ from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
 from snakepit.process import ExitStatus, climb, hold_until, shielded
 from snakepit.protocol import (
+    PART_BYTES_MAX,
     Cancel,
+    InputItem,
     Recall,
     Shutdown,
     ToHost,
@@ -104,6 +107,20 @@ class Worker:
         """Send any other message, unless the link is gone."""
         if self._channel is not None:
             self._channel.send_nowait(message)
+
+    async def feed(self, item: InputItem) -> None:  # noqa: ASYNC910 - waits only for room
+        """Send an item of an input; wait where the link has no room, so that no more is pulled.
+
+        If that is cancelled the worker never sees it. Nothing if the link is gone.
+        """
+        channel = self._channel
+        if channel is None:
+            return  # noqa: ASYNC910 - as above
+        if channel.is_sending or item.buffers or len(memoryview(item.body)) > PART_BYTES_MAX:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await channel.send(item)
+        else:
+            channel.send_nowait(item)
 
     def recall(self, ids: tuple[int, ...]) -> None:
         """Ask prefetched calls back."""

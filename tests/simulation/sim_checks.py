@@ -13,6 +13,7 @@ from sim_world import Outcome, World
 
 from snakepit.pool._core import PoolCore
 from snakepit.pool._seat import Phase
+from snakepit.pool._stats import stats_of
 
 NOT_ACCEPTED = {
     "PoolSaturatedError",
@@ -207,7 +208,7 @@ def of_closing(world: World, core: PoolCore) -> Iterator[str]:
 
 
 def of_counters(world: World, core: PoolCore) -> Iterator[str]:
-    stats, scheduler = core.stats(), core.scheduler
+    stats, scheduler = stats_of(core), core.scheduler
     left = {
         "waiting": scheduler.waiting,
         "prefetched": scheduler.prefetched,
