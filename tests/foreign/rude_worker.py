@@ -37,7 +37,7 @@ class Rude(spec.Worker):
     def outcome(self, call: spec.Call) -> tuple:
         if call.tool not in ("say", "say_stream"):
             return super().outcome(call)
-        *early, last = spec.understand(call.body, call.buffers)["messages"]
+        *early, last = spec.understand(call.body, call.buffers, call.open_input)["messages"]
         for message in early:
             self.say(message, call.id)
         if last == "close":

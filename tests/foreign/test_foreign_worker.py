@@ -68,12 +68,12 @@ async def test_a_foreign_worker_tells_its_tools() -> None:
     async with foreign_pool() as pool:
         tools = pool.tools()
         assert list(tools) == [
-            "echo", "add", "big", "pid", "count", "work", "ask", "remember", "fail", "sleep",
-            "spin", "crash",
+            "echo", "add", "big", "pid", "count", "total", "first", "doubled", "work", "ask",
+            "remember", "fail", "sleep", "spin", "crash",
         ]  # fmt: skip
         assert tools["add"].description == "a + b"
         assert tools["add"].parameters == {"type": "object"}
-        assert [name for name, tool in tools.items() if tool.streaming] == ["count"]
+        assert [name for name, tool in tools.items() if tool.streaming] == ["count", "doubled"]
 
 
 PLAIN = [

@@ -79,7 +79,9 @@ async def test_a_javascript_worker_tells_its_tools() -> None:
             "required": ["a"],
             "additionalProperties": False,
         }
-        assert [name for name, tool in tools.items() if tool.streaming] == ["count", "watch"]
+        assert [name for name, tool in tools.items() if tool.streaming] == [
+            "doubled", "count", "watch",
+        ]  # fmt: skip
         assert await pool.execute("add", {"a": 2, "b": 40}) == 42
         assert await pool.execute("add", {"a": 2}) == 3
 

@@ -1,7 +1,7 @@
 """A worker written from docs/protocol.md alone: standard library only, nothing of snakepit.
 
-The main thread runs the calls, one at a time; a second one reads, so that Cancel, Recall and
-Credit are heard while a tool runs.
+The main thread runs the calls, one at a time; a second one reads, so that Cancel, Recall, Credit and
+the items of inputs are heard while a tool runs.
 """
 
 import functools
@@ -99,9 +99,11 @@ def unpack(data, at: int = 0):
     return (raw.decode() if kind == "str" else raw), at + size
 
 
-def understand(value, buffers: list):
+def understand(value, buffers: list, open_input=None):
     """The value with its extensions read: 3 and 32 are bytes, 4 to 6 lists."""
     match value:
+        case Ext(18, payload) if open_input:
+            return open_input(unpack(payload)[0])
         case Ext(3 | 4 | 5 | 6 | 32, payload):
             content = understand(unpack(payload)[0], buffers)
             return bytes(buffers[content]) if isinstance(content, int) else content
@@ -110,7 +112,7 @@ def understand(value, buffers: list):
         case list():
             return [understand(member, buffers) for member in value]
         case dict():
-            return {key: understand(member, buffers) for key, member in value.items()}
+            return {key: understand(one, buffers, open_input) for key, one in value.items()}
     return value
 
 
@@ -180,15 +182,31 @@ class Wire:
 
 class Call:
     def __init__(self, wire: Wire, sessions: dict, fields: list) -> None:
-        defaults = [0, "", None, [], None, 0, None]
-        self.id, self.tool, self.body, numbers, _timeout, self.window, session = (
+        defaults = [0, "", None, [], None, 0, None, 0]
+        self.id, self.tool, body, numbers, _timeout, self.window, session, self.input_window = (
             fields + defaults[len(fields) :]
-        )[:7]
+        )[:8]
         self.told = [] if session is None else sessions.setdefault(session, [])
-        self.body, self.buffers = wire.complete(self.body, numbers)
+        self.body, self.buffers = wire.complete(body, numbers)
         self.ask, self.reply = functools.partial(wire.ask, self), queue.SimpleQueue()
         self.tell = functools.partial(wire.send, 41, self.id)
+        self.wire, self.inputs = wire, {}
         self.credit, self.cancelled = threading.Semaphore(self.window), threading.Event()
+
+    def open_input(self, number: int):
+        """An argument whose items come one by one: nothing is asked for before the first `next`."""
+        arrived = self.inputs[number] = queue.SimpleQueue()
+        credit = self.input_window
+        while not self.cancelled.is_set():
+            self.wire.send(44, self.id, number, credit)
+            item, credit = arrived.get(), 1
+            if item is None:  # the end, or the call is cancelled
+                break
+            yield understand(*item)
+
+
+def first(_call: Call, items, count: int) -> list:
+    return [item for _, item in zip(range(count), items, strict=False)]
 
 
 def count(_call: Call, until: int):
@@ -214,6 +232,9 @@ TOOLS: dict = {  # name: function, description, does it stream
     "big": (lambda _call, size, text="x": text * size, "A long text", False),
     "pid": (lambda _call: os.getpid(), "The id of this process", False),
     "count": (count, "The numbers from 0", True),
+    "total": (lambda _call, numbers: sum(numbers), "The sum of an input", False),
+    "first": (first, "The first items of an input", False),
+    "doubled": (lambda _call, numbers: (2 * n for n in numbers), "Twice each", True),
     "work": (work, "Tell each step", False),
     "ask": (lambda call, name, params: call.ask(name, params), "Ask the host", False),
     "remember": (lambda call, it: call.told.append(it) or call.told, "All it was told", False),
@@ -256,7 +277,7 @@ class Worker:
         """Run a call; the message that answers it."""
         kind = "serialization"
         try:
-            arguments = understand(call.body, call.buffers)
+            arguments = understand(call.body, call.buffers, call.input_window and call.open_input)
             kind = "not_found"
             function, _, streams = TOOLS[call.tool]
             kind = "params"
@@ -303,6 +324,8 @@ class Worker:
             known[0].cancelled.set()
             known[0].credit.release()
             known[0].reply.put(None)
+            for arrived in list(known[0].inputs.values()):
+                arrived.put(None)
         elif tag == 4 and known:
             known[0].credit.release(fields[1])
         elif tag == 5:
@@ -315,6 +338,10 @@ class Worker:
             self.wire.replies.get(number, queue.SimpleQueue()).put((tag, *rest))
         elif tag == 7:  # calls that wait have theirs already
             self.sessions.pop(fields[0], None)
+        elif tag in (10, 11):
+            item = self.wire.complete(*fields[2:]) if tag == 10 else None
+            if known and fields[1] in known[0].inputs:
+                known[0].inputs[fields[1]].put(item)
         elif tag not in (3, 4):
             raise ValueError(f"unknown message {tag}")
 

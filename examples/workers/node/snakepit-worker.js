@@ -4,15 +4,16 @@
 import { setImmediate as turn, setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 
-import { ExtData } from "@msgpack/msgpack";
-import { listen, send, sendValue, take } from "./wire.js";
-import { CannotTravelError, understand, unpack } from "./values.js";
+import { listen, send, sendValue } from "./wire.js";
+import { received, takeInputs } from "./inputs.js";
+import { CannotTravelError, understand } from "./values.js";
 
 const [START, CALL, CANCEL, CREDIT, RECALL, SHUTDOWN, END_SESSION] = [1, 2, 3, 4, 5, 6, 7];
 const [HELLO, READY, RESULT, FAILURE, ITEM, END, SETTLED, RETURNED, GOODBYE, PROGRESS] = [
   32, 33, 34, 35, 36, 37, 38, 39, 40, 41,
 ];
 const [HOST_REPLY, HOST_FAILURE, HOST_CALL, HOST_CANCEL] = [8, 9, 42, 43];
+const [INPUT_ITEM, INPUT_END] = [10, 11];
 const VERSION = 1;
 const TEXT_CHARS_MAX = 20_000; // below 64 KiB of UTF-8 whatever the text
 const NAME_CHARS_MAX = 300;
@@ -23,10 +24,11 @@ const FAREWELL_MS = 800; // for the running call, and for cleanup, once the host
 
 /** A call by the host. `signal` is aborted when the host cancels it. */
 class Call {
-  constructor(id, tool, body, numbers, timeoutS, window, sessionId = null) {
-    Object.assign(this, { id, tool, body, timeoutS, credit: Number(window), sessionId });
+  constructor(id, tool, body, numbers, timeoutS, window, sessionId = null, inputWindow = 0) {
+    Object.assign(this, { id, tool, timeoutS, credit: Number(window), sessionId });
     this.session = stateOf(sessionId);
-    [this.body, this.buffers] = complete(body, numbers);
+    [this.body, this.buffers] = received(body, numbers);
+    [this.inputWindow, this.inputs] = [Number(inputWindow), new Map()];
     this.isStream = window > 0;
     this.controller = new AbortController();
     this.signal = this.controller.signal;
@@ -96,6 +98,7 @@ class Call {
   finish() {
     this.sendUpdate();
     this.isOver = true;
+    for (const input of this.inputs.values()) input.return();
     for (const { call, reject } of asked.values())
       if (call === this) reject(new Error("the call is over"));
   }
@@ -113,15 +116,8 @@ export class HostToolError extends Error {
 const asked = new Map();
 let lastAsked = 0;
 
-/** The body and its buffers, which were sent before. */
-function complete(body, numbers) {
-  const buffers = numbers.map(take);
-  const isApart = body instanceof ExtData && body.type === 127;
-  return [isApart ? unpack(buffers.pop()) : body, buffers];
-}
-
 function hostReply(id, body = null, numbers = []) {
-  const whole = complete(body, numbers); // also if it comes too late
+  const whole = received(body, numbers); // also if it comes too late
   try {
     asked.get(id)?.resolve(understand(...whole));
   } catch (error) {
@@ -159,8 +155,8 @@ function handle([tag, ...fields]) {
     case START:
       return begin(fields);
     case CALL: {
-      const [, , body = null, buffers = [], timeoutS = null, window = 0, session] = fields;
-      waiting.push(new Call(Number(id), second, body, buffers, timeoutS, window, session));
+      const [, , body = null, buffers = [], timeoutS = null, window = 0, ...more] = fields;
+      waiting.push(new Call(Number(id), second, body, buffers, timeoutS, window, ...more));
       return void run();
     }
     case CANCEL:
@@ -170,6 +166,12 @@ function handle([tag, ...fields]) {
     case CREDIT:
       if (known) known.credit += Number(second);
       return known?.wake();
+    case INPUT_ITEM: {
+      const item = received(fields[2] ?? null, fields[3] ?? []); // also what comes too late
+      return known?.inputs.get(Number(second))?.put(item);
+    }
+    case INPUT_END:
+      return known?.inputs.get(Number(second))?.put(null);
     case RECALL:
       return send(RETURNED, takeBack(id));
     case HOST_REPLY:
@@ -248,7 +250,9 @@ async function outcome(call) {
   let kind = "serialization";
   let answer;
   try {
+    const inputs = call.inputWindow > 0 ? takeInputs(call, call.body) : {};
     const given = understand(call.body, call.buffers);
+    if (call.inputWindow > 0) Object.assign(given, inputs);
     kind = "not_found";
     const tool = tools.get(call.tool);
     if (tool === undefined) throw new Error(`there is no tool ${call.tool}`);

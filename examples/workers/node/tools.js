@@ -97,6 +97,33 @@ export const tools = {
     },
   },
 
+  // Inputs are iterated with `for await`: each item comes when it is asked for.
+  total: {
+    description: "The sum of an input's items",
+    parameters: { numbers: {} },
+    async run({ numbers }) {
+      let sum = 0;
+      for await (const number of numbers) sum += number;
+      return sum;
+    },
+  },
+  first: {
+    description: "The first items of an input",
+    parameters: { items: {}, count: integer },
+    async run({ items, count }) {
+      const found = [];
+      for await (const item of items) if (found.push(item) >= count) break;
+      return found;
+    },
+  },
+  doubled: {
+    description: "Twice each number of an input",
+    parameters: { numbers: {} },
+    async *run({ numbers }) {
+      for await (const number of numbers) yield 2 * number;
+    },
+  },
+
   count: {
     description: "The numbers from 0",
     parameters: { until: integer },
