@@ -54,6 +54,17 @@ class Words(Adapter):
         """Give the letters one by one: a generator streams."""
         yield from word
 
+    @tool
+    def longest(self, words: Iterator[str]) -> str:
+        """Take words one by one from the caller, who may pass an async iterable."""
+        return max(words, key=len)
+
+    @tool
+    def reverse_all(self, words: Iterator[str]) -> Iterator[str]:
+        """Take words and give words, both one by one."""
+        for word in words:
+            yield word[::-1]
+
     @tool(timeout=60)
     async def later(self, word: str, seconds: float) -> str:
         """Wait on the worker's own event loop."""

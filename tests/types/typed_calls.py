@@ -37,6 +37,10 @@ class Words(Adapter):
         yield 1.0
 
     @tool
+    async def total(self, numbers: AsyncIterator[int]) -> float: ...
+    @tool
+    def total_sync(self, numbers: Iterator[int]) -> float: ...
+    @tool
     @staticmethod
     def static(number: int) -> str: ...
     @tool
@@ -110,6 +114,16 @@ def blocking(pool: SyncPool, session: SyncSession) -> None:
         assert_type(list(letters_too), list[bytes])
     pool.call(Words.count)  # type: ignore[call-overload]
     pool.call_stream(Words.count, "a")  # type: ignore[call-overload]
+
+
+async def source() -> AsyncIterator[int]:
+    yield 1
+
+
+async def inputs(pool: Pool) -> None:
+    assert_type(await pool.call(Words.total, source()), float)
+    assert_type(await pool.call(Words.total, numbers=source()), float)
+    await pool.call(Words.total_sync, source())  # type: ignore[call-overload]  # as the guide says
 
 
 async def errors(pool: Pool) -> None:
