@@ -95,6 +95,10 @@ class SyncInputs(Adapter):
         return count
 
     @tool
+    def asked_for_each(self, items: Iterator[int]) -> list[int]:
+        return [context().call_host("successor", {"number": item}) for item in items]
+
+    @tool
     def remember(self, items: Iterator[Any]) -> list[Any]:
         held: list[Any] = context().session.setdefault("held", [])
         held.extend(items)
@@ -214,6 +218,11 @@ class AsyncInputs(Adapter):
             count += 1
             context().progress(count)
         return count
+
+    @tool
+    async def asked_for_each(self, items: AsyncIterator[int]) -> list[int]:
+        ask = context().acall_host
+        return [await ask("successor", {"number": item}) async for item in items]
 
     @tool
     async def remember(self, items: AsyncIterator[Any]) -> list[Any]:

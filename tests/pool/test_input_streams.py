@@ -21,6 +21,7 @@ from snakepit import (
     Pool,
     PoolClosedError,
     QueueTimeoutError,
+    ReentrancyError,
     SerializationError,
     ToolError,
     ToolNotFoundError,
@@ -563,6 +564,31 @@ async def test_leaving_a_map_early_closes_all_its_inputs(kind: str) -> None:
         for source in begun:
             with pytest.raises(StopAsyncIteration):
                 await anext(source)
+
+
+async def test_an_input_may_call_the_pool_and_is_told_where_it_would_wait_for_itself(
+    kind: str,
+) -> None:
+    """Its call holds one worker: with another one there is help, with none there could never be."""
+
+    async def numbers(pool: Pool) -> AsyncIterator[int]:
+        for stop in (2, 3):
+            yield await pool.execute("total", {"numbers": Source(stop)})
+
+    async with inputs_pool(kind, size=2) as pool:
+        assert await pool.execute("collect", {"items": numbers(pool)}) == [1, 3]
+    async with inputs_pool(kind) as pool:
+        with pytest.raises(ReentrancyError):
+            await pool.execute("collect", {"items": numbers(pool)})
+
+
+async def test_a_tool_may_ask_its_host_for_each_item(kind: str) -> None:
+    async with inputs_pool(kind) as pool:
+        pool.add_host_tool(lambda number: number + 1, name="successor")
+        source = Source(20)
+        found = await pool.execute("asked_for_each", {"items": source})
+        assert found == list(range(1, 21))
+        assert source.closed == 1
 
 
 def test_blocking_code_passes_async_iterables() -> None:
