@@ -89,6 +89,8 @@ BREACHES: dict[str, list[Any]] = {
     "progress that is no number": [[41, "ID", math.nan]],
     "progress below 0": [[41, "ID", -1]],
     "progress of an infinite total": [[41, "ID", 1, math.inf]],
+    "a host call for no call": [[42, 1, UNKNOWN_CALL, "x", b""]],
+    "a host call without a number": [[42, 0, "ID", "x", b""]],
     "Hello again": [[32, 1, 1]],
     "Ready again": [[33]],
 }

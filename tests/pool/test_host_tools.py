@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from asking import Asking, AsyncAsking
-from pool_kit import BRISK, lines, tools_pool, until
+from pool_kit import BRISK, PATIENT, lines, tools_pool, until
 
 from snakepit import (
     CallTimeoutError,
@@ -28,6 +28,7 @@ from snakepit import (
     open_pool,
     open_pool_sync,
 )
+from snakepit.testing import CancelPoint, cancel_at_every_checkpoint
 
 FOREVER_S = 10**6
 LARGE = 3 * 2**20
@@ -545,3 +546,39 @@ def test_pools_for_blocking_code_have_host_tools_as_well(backend: str) -> None:
         with pool.session() as session:
             session.host_tool(lambda: "here", name="soon")
             assert session.execute("ask", {"name": "soon"}) == "here"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("how", ["execute", "stream", "map"])
+def test_cancelled_at_each_of_its_checkpoints_no_host_tool_is_left(how: str, seed: int) -> None:
+    """Nor a call that one has made; and the workers are kept."""
+
+    async def main(point: CancelPoint) -> None:
+        running = 0
+        async with open_pool(AsyncAsking, size=2, transport="memory", stop=PATIENT) as pool:
+
+            @pool.host_tool
+            async def look(number: int = 0) -> Any:
+                nonlocal running
+                running += 1
+                try:
+                    await anyio.sleep(0.1)
+                    return await pool.execute("echo", {"value": number})
+                finally:
+                    running -= 1
+
+            with point:
+                if how == "execute":
+                    params = {"name": "look", "times": 3}
+                    assert await pool.execute("ask_at_once", params) == [0, 1, 2]
+                elif how == "stream":
+                    async with pool.stream("questions", {"name": "look", "count": 2}) as answers:
+                        assert [answer async for answer in answers] == [0, 1]
+                else:
+                    async with pool.map("ask", [{"name": "look"}] * 2, limit=1) as results:
+                        assert [result async for result in results] == [0, 0]
+            stats = pool.stats()
+            assert (running, stats.busy, stats.queued, stats.restarts) == (0, 0, 0, 0)
+            assert await pool.execute("echo", {"value": 5}) == 5
+
+    assert cancel_at_every_checkpoint(main, seed=seed) > 30
