@@ -71,7 +71,7 @@ class Reader:
             if not queue.empty():
                 return queue.get()
             self._main_waits = True
-            if not self._baton.acquire(blocking=False):
+            if self._host_gone or not self._baton.acquire(blocking=False):
                 item = queue.get()
                 self._main_waits = False
                 return item
@@ -103,6 +103,8 @@ class Reader:
             raise StopReading
 
     def _read_if_empty(self, queue: SimpleQueue[Any]) -> None:
+        if self._host_gone:  # the I/O thread has just read the end
+            return
         try:
             # From this store on the handler raises; what it queued before it is seen here.
             self._is_blocked = True
@@ -177,6 +179,9 @@ class Reader:
                 if not self._receive():
                     self._host_gone = True
                     return
+            except BaseException:
+                self._host_gone = True  # before another thread may read
+                raise
             finally:
                 if not alone:
                     self._baton.release()
