@@ -241,7 +241,7 @@ async def finish(core: PoolCore, call: PendingCall) -> None:  # noqa: ASYNC910 -
                 await worker.reading.read_as_caller()
             else:
                 call.attended = False
-                await call.changed()
+                await call.next_change().wait()
     except BaseException:
         call.attended = False
         core.give_up(call)

@@ -137,15 +137,21 @@ class PendingCall:
 
     def wake(self) -> None:
         """Let the caller look: it has settled, or an item has come."""
-        if self._changed is not None:
-            self._changed.set()
+        signal = self._changed
+        if signal is not None:
             self._changed = None
+            signal.set()
+
+    def next_change(self) -> Signal:
+        """What the next `wake` sets."""
+        signal = self._changed
+        if signal is None:
+            signal = self._changed = self._new_signal()
+        return signal
 
     async def changed(self) -> None:
         """Wait for the next `wake`. Always a checkpoint."""
-        if self._changed is None:
-            self._changed = self._new_signal()
-        await self._changed.wait()
+        await self.next_change().wait()
 
     async def until_settled(self) -> None:  # noqa: ASYNC910 - at once if it has settled
         """Wait until the call has settled, whatever cancels us; bounded by the stop ladder."""

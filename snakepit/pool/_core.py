@@ -60,7 +60,7 @@ class PoolCore:
         self.closing: anyio.Event = anyio.Event()
         self.progress: anyio.Event = anyio.Event()  # replaced at each change of a slot's readiness
         self.broken: PoolBrokenError | None = None
-        self._is_shut = False  # closing or broken
+        self.is_shut: bool = False  # closing or broken
         self.starting: anyio.Semaphore = anyio.Semaphore(settings.startup.batch_size)
         self.requests: int = 0
         self.errors: int = 0
@@ -178,9 +178,10 @@ class PoolCore:
                 self.settle(call)
                 continue
             worker = self._worker_of[seat]
-            if call.session is not None:
-                self.sessions.sent(call, seat)
-            worker.queue(call, now)
+            for leased in (call, *scheduler.fill(seat, now)):
+                if leased.session is not None:
+                    self.sessions.sent(leased, seat)
+                worker.queue(leased, now)
             served[worker] = None
         for worker in served:
             worker.flush()
@@ -291,7 +292,7 @@ class PoolCore:
             f"{self.settings.crash_barrier.max_restarts} fruitless restarts",
             certificate,
         )
-        self._is_shut = True
+        self.is_shut = True
         _log.error("%s", self.broken)
         for call in self.scheduler.clear():
             call.error = self.broken
@@ -311,7 +312,7 @@ class PoolCore:
         if self.closing.is_set():
             return
         self.closing.set()
-        self._is_shut = True
+        self.is_shut = True
         self._drop_queue()
         for slot in self.slots:
             slot.worker.close()
@@ -330,7 +331,7 @@ class PoolCore:
 
     def refuse_if_shut(self) -> None:
         """Raise if no call can be taken any more."""
-        if not self._is_shut:
+        if not self.is_shut:
             return
         if self.closing.is_set():
             raise self.closed_error()

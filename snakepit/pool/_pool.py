@@ -349,9 +349,12 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
     def _check_call(self, tool: str, *, timeout: float | None, streaming: bool) -> ToolInfo | None:
         if timeout is not None:
             check_timeout("timeout", timeout)
-        self._core.refuse_if_shut()
-        info = find_tool(self._core.tools, tool)
-        if info is not None and info.streaming != streaming:
+        if self._core.is_shut:
+            self._core.refuse_if_shut()
+        tools = self._core.tools
+        info = tools.get(tool) if tools and type(tool) is str else None
+        info = info or find_tool(tools, tool)
+        if info is not None and info.streaming is not streaming:
             hint = (
                 "streams; call it with stream" if info.streaming else "does not stream; use execute"
             )

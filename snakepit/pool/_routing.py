@@ -42,9 +42,12 @@ LAST_WORDS: Final = (End, Failure, Settled)  # of a call: exactly one of these, 
 
 def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) -> None:
     """Act on the messages. Raises ProtocolError at one that has no place here; those before it count."""
+    settle = worker.seat.settle
     for message in messages:
         if type(message) is Result:  # by far the most
-            call = _take(worker, message.id, now)
+            call = settle(message.id, now)
+            if call is None:
+                raise _stranger(message.id)
             if not call.settled:  # else its caller did not have to wait for this
                 call.result = (message.body, message.buffers)
                 if call.window:
@@ -94,8 +97,12 @@ def _conclude(worker: Worker, call: PendingCall, message: End | Failure | Settle
 def _take(worker: Worker, call_id: int, now: float, *, ran: bool = True) -> PendingCall:
     call = worker.seat.settle(call_id, now, ran=ran)
     if call is None:
-        raise ProtocolError(f"call {call_id} is not running on this worker")
+        raise _stranger(call_id)
     return call
+
+
+def _stranger(call_id: int) -> ProtocolError:
+    return ProtocolError(f"call {call_id} is not running on this worker")
 
 
 def _stream(worker: Worker, item: Item) -> PendingCall:

@@ -18,9 +18,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from snakepit.pool._seat import OVERDUE_S, HasId, Phase, Seat
+from snakepit.pool._seat import OVERDUE_S, PREFETCH_MAX, HasId, Phase, Seat
 
 C = TypeVar("C", bound=HasId)
+
+_READY = Phase.READY  # looked up in each call
 
 
 class Scheduler(Generic[C]):
@@ -81,7 +83,7 @@ class Scheduler(Generic[C]):
 
     def is_full_for(self, seat: Seat[C] | None) -> bool:
         """The same for a call that is pinned there; None: to one that is not there yet."""
-        waits = seat is None or seat.phase is not Phase.READY
+        waits = seat is None or seat.phase is not _READY
         return self._queue_max is not None and waits and self.waiting >= self._queue_max
 
     def submit(self, call: C) -> bool:
@@ -174,36 +176,38 @@ class Scheduler(Generic[C]):
 
     def update(self, seat: Seat[C], now: float) -> None:
         """The seat has changed: file it anew. To be called after every change of a seat."""
-        if seat.shelf is not None:
-            seat.shelf.pop(seat, None)
-            seat.shelf = None
-        phase = seat.phase
-        if phase is Phase.READY:
+        shelf = seat.shelf
+        if shelf is not None:
+            shelf.pop(seat, None)
+            shelf = None
+        if seat.phase is _READY:
             if seat.line:
-                self._wanted[seat] = None
-                seat.shelf = self._wanted
+                shelf = self._wanted
             elif seat.tainted_until > now:
-                self._file_tainted(seat)
+                shelf = self._tainted
+                self._note_taint(seat)
             else:
-                self._idle[seat] = None
-                seat.shelf = self._idle
+                shelf = self._idle
         elif self._prefetch and seat.has_room():
             shelf = self._wanted_room if seat.line else self._room
+        seat.shelf = shelf
+        if shelf is not None:
             shelf[seat] = None
-            seat.shelf = shelf
-        if seat.counted or len(seat.calls) > 1:
-            self._count(seat)
+        ahead = len(seat.calls) - 1
+        if ahead > 0 or seat.counted:
+            self._count(seat, max(0, ahead))
 
-    def _count(self, seat: Seat[C]) -> None:
-        self._loaded.pop(seat, None)
-        if self._stuck:
-            self._stuck.pop(seat, None)
-        ahead = seat.prefetched_count
+    def _count(self, seat: Seat[C], ahead: int) -> None:
         self._prefetched += ahead - seat.counted
         seat.counted = ahead
+        loaded = self._loaded
+        if not (ahead or self._stuck or seat in loaded):
+            return
+        loaded.pop(seat, None)
+        self._stuck.pop(seat, None)
         if ahead and not seat.recalled:
             stuck = seat.pinned_count and not seat.prefetched_for_others()
-            (self._stuck if stuck else self._loaded)[seat] = None
+            (self._stuck if stuck else loaded)[seat] = None
 
     def next(self, now: float) -> tuple[Seat[C], C] | None:
         """Lease the first waiting call to the best seat and return both; None if none can go."""
@@ -213,6 +217,24 @@ class Scheduler(Generic[C]):
                 _, call = self._queue.popitem(last=False)
                 return self._lease(seat, call, now)
         return self._next_pinned(now) if self._pinned else None
+
+    def fill(self, seat: Seat[C], now: float) -> list[C]:
+        """Lease to the seat that `next` has chosen what else it has room for, and return that.
+
+        Only while the common line is long enough for all who have room: then all get theirs anyway.
+        """
+        queue, calls = self._queue, []
+        if len(queue) > PREFETCH_MAX * (1 + len(self._room)) and not (self.idle or seat.line):
+            while self._prefetch and seat.has_room():
+                call = next(iter(queue.values()))
+                if not call.prefetchable or call.hint is not None:
+                    break
+                queue.popitem(last=False)
+                seat.lease(call, now)
+                calls.append(call)
+            if calls:
+                self.update(seat, now)
+        return calls
 
     def _lease(self, seat: Seat[C], call: C, now: float) -> tuple[Seat[C], C]:
         seat.lease(call, now)
@@ -228,7 +250,7 @@ class Scheduler(Generic[C]):
         while self._wanted or self._wanted_room:
             seat = next(iter(self._wanted or self._wanted_room))
             call = self._older(seat)
-            idles = seat.phase is Phase.READY
+            idles = seat.phase is _READY
             if idles or (call.prefetchable and now - seat.head_since < OVERDUE_S):
                 line = seat.line if call.pin is seat else self._queue
                 del line[call.id]
@@ -262,9 +284,7 @@ class Scheduler(Generic[C]):
             shelf.pop(seat, None)
         return ids
 
-    def _file_tainted(self, seat: Seat[C]) -> None:
-        self._tainted[seat] = None
-        seat.shelf = self._tainted
+    def _note_taint(self, seat: Seat[C]) -> None:
         if seat not in self._taint_known:
             self._taint_known.add(seat)
             heapq.heappush(self._taint_ends, (seat.tainted_until, next(self._order), seat))

@@ -17,6 +17,7 @@ PREFETCH_MAX: Final = 4
 PREFETCH_AVERAGE_MAX_S: Final = 0.001
 OVERDUE_S: Final = 0.002
 _AVERAGE_WEIGHT: Final = 0.2
+_UNKNOWN: Final = float("inf")
 DURATION_NOTED_MAX_S: Final = 3 * PREFETCH_AVERAGE_MAX_S  # one long call is not yet a habit
 
 
@@ -47,6 +48,9 @@ class Phase(Enum):
     GONE = "gone"
 
 
+_STARTING, _READY, _LEASED = Phase.STARTING, Phase.READY, Phase.LEASED  # looked up in each call
+
+
 class Seat(Generic[C]):
     """The state of one worker; every change goes through one of these methods.
 
@@ -57,11 +61,11 @@ class Seat(Generic[C]):
 
     def __init__(self, *, tainted_until: float = 0.0, name: str = "") -> None:
         self.name: str = name
-        self.phase: Phase = Phase.STARTING
+        self.phase: Phase = _STARTING
         self.calls: dict[int, C] = {}
         self.recalled: set[int] = set()
         self.head_since: float = 0.0
-        self.average_s: float = float("inf")
+        self.average_s: float = _UNKNOWN
         self.finished_count: int = 0
         self.tainted_until: float = tainted_until
         self.line: OrderedDict[int, C] = OrderedDict()
@@ -78,13 +82,13 @@ class Seat(Generic[C]):
 
     def ready(self) -> None:
         """The worker is initialised."""
-        assert self.phase is Phase.STARTING, self.phase
-        self.phase = Phase.READY
+        assert self.phase is _STARTING, self.phase
+        self.phase = _READY
 
     def has_room(self) -> bool:
         """May a further call be sent ahead? Only behind calls that are known to be short."""
         return (
-            self.phase is Phase.LEASED
+            self.phase is _LEASED
             and len(self.calls) <= PREFETCH_MAX
             and self.average_s < PREFETCH_AVERAGE_MAX_S
             and not self.recalled
@@ -93,34 +97,38 @@ class Seat(Generic[C]):
 
     def lease(self, call: C, now: float) -> None:
         """The call is sent to this worker."""
-        assert self.phase in (Phase.READY, Phase.LEASED), self.phase
-        assert call.id not in self.calls
-        if not self.calls:
+        phase, calls = self.phase, self.calls
+        assert phase is _LEASED or phase is _READY, phase
+        assert call.id not in calls
+        if not calls:
             self.head_since = now
-        self.calls[call.id] = call
-        self._alone += not call.prefetchable
+            self.phase = _LEASED
+        calls[call.id] = call
+        if not call.prefetchable:
+            self._alone += 1
         if call.pin is not None:
             self.pinned_count += 1
-        self.phase = Phase.LEASED
 
     def settle(self, call_id: int, now: float, *, ran: bool = True) -> C | None:
         """The call is over, or was given back unrun; None if it was not here."""
-        call = self.calls.get(call_id)
+        calls = self.calls
+        call = calls.get(call_id)
         if call is None:
             return None
-        if next(iter(self.calls)) == call_id:
+        if next(iter(calls)) == call_id:
             if ran:
                 self._note(now - self.head_since)
             self.head_since = now
-        del self.calls[call_id]
-        self._alone -= not call.prefetchable
+        del calls[call_id]
+        if not call.prefetchable:
+            self._alone -= 1
         if call.pin is not None:
             self.pinned_count -= 1
         if self.recalled:
             self.recalled.discard(call_id)
         self.finished_count += ran
-        if not self.calls and self.phase is Phase.LEASED:
-            self.phase = Phase.READY
+        if not calls and self.phase is _LEASED:
+            self.phase = _READY
         return call
 
     def prefetched_for_others(self) -> tuple[int, ...]:
@@ -160,7 +168,8 @@ class Seat(Generic[C]):
 
     def _note(self, duration_s: float) -> None:
         duration_s = min(duration_s, DURATION_NOTED_MAX_S)
-        if self.average_s == float("inf"):
+        average_s = self.average_s
+        if average_s == _UNKNOWN:
             self.average_s = duration_s
         else:
-            self.average_s += _AVERAGE_WEIGHT * (duration_s - self.average_s)
+            self.average_s = average_s + _AVERAGE_WEIGHT * (duration_s - average_s)

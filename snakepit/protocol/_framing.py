@@ -84,11 +84,12 @@ class FrameDecoder:
         partial, position, end = self._partial, 0, len(chunk)
         if partial:
             position = self._fill(chunk, payloads)
-        while end - position >= PREFIX_BYTES:
-            size = self._size(PREFIX.unpack_from(chunk, position)[0])
-            if end - position - PREFIX_BYTES < size:
+        while (start := position + PREFIX_BYTES) <= end:
+            size = PREFIX.unpack_from(chunk, position)[0]
+            if size > FRAME_BYTES_MAX:
+                self._size(size)  # raises
+            if end - start < size:
                 break
-            start = position + PREFIX_BYTES
             position = start + size
             payloads.append(chunk[start:position])
         if position < end:

@@ -16,7 +16,14 @@ from msgspec import Raw
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol._ext import BUFFERS_MAX
-from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, prefix
+from snakepit.protocol._framing import (
+    FRAME_BYTES_MAX,
+    PART_BYTES_MAX,
+    PREFIX,
+    FrameDecoder,
+    frame,
+    prefix,
+)
 from snakepit.protocol._messages import (
     Buffer,
     Call,
@@ -59,7 +66,10 @@ class Packer:
             message.buffers or len(memoryview(message.body)) > PART_BYTES_MAX
         ):
             return None
-        return frame(encode_message(message))
+        payload = encode_message(message)
+        size = len(payload)
+        # Not by `frame`: this is done for each message.
+        return PREFIX.pack(size) + payload if size <= FRAME_BYTES_MAX else frame(payload)
 
     def pack_parts(self, message: Any) -> Iterator[Frame]:
         """The frames of a message with large values, one at a time, in the order to send them.
@@ -147,21 +157,19 @@ class Unpacker(Generic[M]):
         messages: list[M] = []
         try:
             for payload in self._frames.feed(chunk):
-                self._take(self._decode(payload), messages)
+                message: Any = self._decode(payload)
+                kind = type(message)
+                if kind in _OF_THE_LINK:
+                    self._take_of_the_link(message)
+                    continue
+                if kind in CARRIERS and message.buffers:
+                    self._put_back(message, message.buffers)
+                messages.append(message)
         except ProtocolError as error:
             self._broken = error.message
             if not messages:
                 raise
         return messages
-
-    def _take(self, message: Any, messages: list[M]) -> None:
-        kind = type(message)
-        if kind in _OF_THE_LINK:
-            self._take_of_the_link(message)
-            return
-        if kind in CARRIERS and message.buffers:
-            self._put_back(message, message.buffers)
-        messages.append(message)
 
     def _take_of_the_link(self, message: Part | Drop) -> None:
         """Act on a message that is the link's own affair."""

@@ -40,6 +40,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._packer = Packer()
+        self.pack: Callable[[Any], bytes | None] = self._packer.pack  # None: it goes in parts
         self._small: deque[Small] = deque()
         self._large: deque[Large] = deque()
         self._writing: deque[bytes | memoryview] = deque()  # what was begun
@@ -51,17 +52,13 @@ class Outbox:
 
     def put(self, message: Any, on_sent: OnSent = None) -> None:
         """Queue the message."""
-        frame = self._packer.pack(message)
+        frame = self.pack(message)
         if frame is None:
             self._large.append(Large(message, self._packer.pack_parts(message), on_sent))
         elif self._large and self._is_behind(message):
             self._large.append(Large(message, iter([(frame, None)]), on_sent))
         else:
             self._small.append((message, frame, on_sent))
-
-    def pack(self, message: Any) -> bytes | None:
-        """The message as the one frame that it is; None if it goes in parts."""
-        return self._packer.pack(message)
 
     def put_rest(self, rest: memoryview) -> None:
         """Queue the rest of a frame that was begun while nothing waited."""
