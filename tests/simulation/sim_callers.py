@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
+from sim_inputs import Food, InputError
 from sim_maps import run_map
 from sim_plan import CallerPlan, CallPlan, EndPlan, MapPlan, SessionPlan, Step
 from sim_sessions import Book
@@ -67,12 +68,16 @@ async def make_call(
     scope = trio.CancelScope()
     if plan.cancel_after_s is not None:
         scope.deadline = asked + plan.cancel_after_s
+    params, food = plan.params(), None
+    if plan.meal is not None:
+        food = world.food[plan.number] = Food(world, plan)
+        params["food"] = food.items
     try:
         with scope:
             if plan.items is None:
                 value = await pool.execute(
                     plan.tool,
-                    plan.params(),
+                    params,
                     session=session or plan.session,
                     timeout=plan.timeout,
                     idempotent=plan.idempotent,
@@ -81,7 +86,7 @@ async def make_call(
                 kind = "value"
             else:
                 kind = await read(world, pool, plan, session)
-    except (SnakepitError, HeardEnough) as error:
+    except (SnakepitError, HeardEnough, InputError) as error:
         kind, failure = kind_of(error), error
     finally:
         world.note("ended", plan.number, kind)
@@ -94,6 +99,8 @@ async def make_call(
             world.is_wrong(f"call {plan.number} ended twice")
         if world.running_of([plan.number]):
             world.is_wrong(f"call {plan.number} ended ({kind}) while its tool runs")
+        if food is not None:
+            food.check_over()
         world.outcomes[plan.number] = Outcome(
             plan.number,
             kind,

@@ -87,6 +87,11 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
         case "value":
             if outcome.value != answer_of(plan):
                 return f"the value is {outcome.value!r}"
+            meal = plan.meal
+            if meal is not None and meal.fails_at is None:
+                wanted = meal.count if meal.bites is None else min(meal.bites, meal.count)
+                if world.eaten[plan.number] != wanted:
+                    return f"it was given {world.eaten[plan.number]} of {wanted} items"
             updates = plan.order.get("updates")
             if updates and plan.hears and (world.heard[plan.number] or [0])[-1] != updates:
                 return f"its caller heard {world.heard[plan.number]} of {updates} updates"
@@ -139,6 +144,9 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
                 return "there was room, or it ran"
         case "unread":
             pass
+        case "InputError":
+            if not world.food[plan.number].raised or len(runs) != 1:
+                return "its input did not raise"
         case "HeardEnough":
             if plan.hears != "enough" or not world.heard[plan.number]:
                 return "its caller did not say so"
@@ -181,6 +189,7 @@ def gave_up(outcome: Outcome) -> bool:
         "unread",
         "CallTimeoutError",
         "HeardEnough",
+        "InputError",
         "PoolClosedError",
         "SessionNotFoundError",
     )

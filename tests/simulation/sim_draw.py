@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from sim_plan import CallerPlan, CallPlan, EndPlan, MapPlan, Plan, SessionPlan, Step
+from sim_plan import CallerPlan, CallPlan, EndPlan, MapPlan, MealPlan, Plan, SessionPlan, Step
 
 from snakepit import CrashBarrier, Queue, Sessions, Startup, Stop
 
@@ -163,7 +163,9 @@ def _steps(random: Random, numbers: Iterator[int], session: SessionPlan | None) 
                 random.choice(MOMENTS),
                 random.choice(MOMENTS) if random.random() < 0.2 else None,
             )
-        elif lot < 0.2:
+        elif lot < 0.1:
+            yield _meal(random, next(numbers), where)
+        elif lot < 0.22:
             yield _stream(random, next(numbers), where)
         else:
             yield _call(random, next(numbers), where, hasty=hasty)
@@ -203,6 +205,31 @@ def _call(random: Random, number: int, session: str | None, *, hasty: bool) -> C
         if random.random() < (0.8 if "updates" in order else 0.05)
         else None,
         ballast=weighted(random, BALLAST),
+    )
+
+
+def _meal(random: Random, number: int, session: str | None) -> CallPlan:
+    count = random.choice((0, 3, 40, 40))
+    order = {
+        "call": number,
+        "seconds": random.choice((0.0, 0.0, 0.1)),
+        "how": weighted(random, {**BEHAVIOURS, "unencodable": 0}),
+        "extra": random.choice((0.1, 0.4)),
+    }
+    meal = MealPlan(
+        count,
+        random.choice((0.0, 0.0, 0.1)),
+        random.randint(0, count) if random.random() < 0.15 else None,
+        random.randint(0, count) if random.random() < 0.3 else None,
+    )
+    return CallPlan(
+        number,
+        "eat",
+        order,
+        **_common(random),
+        idempotent=random.choice((None, True)),
+        session=session,
+        meal=meal,
     )
 
 

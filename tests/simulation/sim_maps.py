@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import trio
+from sim_inputs import InputError
 from sim_plan import MapPlan
 from sim_spies import making
 from sim_tools import answer_of
@@ -15,10 +16,6 @@ from sim_world import Outcome, World, kind_of
 from snakepit import Pool, Session, SnakepitError
 
 HELD_PER_WORKER = 10  # as the guide says
-
-
-class InputError(Exception):
-    """Raised by an input in the place of an item."""
 
 
 class Source:

@@ -15,6 +15,16 @@ PROBE_S = 1.0  # each of the calls that show, at the end, that every worker is s
 
 
 @dataclasses.dataclass(frozen=True)
+class MealPlan:
+    """An input of a call: so many items, of which its tool takes some `bites`, all if None."""
+
+    count: int
+    pause_s: float = 0.0
+    fails_at: int | None = None
+    bites: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class CallPlan:
     """One call. `items` is None for one that does not stream; `read` how many are read, all if None.
 
@@ -33,6 +43,7 @@ class CallPlan:
     session: str | None = None
     hears: str | None = None
     ballast: int = 0
+    meal: MealPlan | None = None
     items: int | None = None
     read: int | None = None
     read_pause_s: float = 0.0

@@ -3,7 +3,7 @@
 Workers in memory run in this process, so one world is enough.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import trio
@@ -81,6 +81,24 @@ class SimTools(Adapter):
     @tool(timeout=LIMIT_S)
     async def limited(self, order: dict) -> Any:
         return await behave(**order)
+
+    @tool
+    async def eat(self, order: dict, food: AsyncIterator[int]) -> Any:
+        call, how = order["call"], order["how"]
+        with world.run_of(call) as run:
+            if world.food[call].begun:
+                world.is_wrong(f"call {call} is made again, and its input has been pulled")
+            bites = world.calls[call].meal.bites
+            while bites is None or world.eaten[call] < bites:
+                bite = await anext(food, None)
+                if bite is None:
+                    break
+                if bite != world.eaten[call]:
+                    world.is_wrong(f"call {call} gets {bite} of its input for {world.eaten[call]}")
+                world.eaten[call] += 1
+                await pause(order["seconds"], how, order["extra"])
+            finish(run, how)
+            return answer(call)
 
     @tool
     async def items(self, order: dict) -> AsyncGenerator[str, None]:

@@ -67,6 +67,8 @@ class World:
         self.let_go: set[int] = set()  # calls that ended while their worker still had them
         self.yielded: Counter[int] = Counter()
         self.taken: Counter[int] = Counter()
+        self.eaten: Counter[int] = Counter()  # items of an input, by call
+        self.food: dict[int, Any] = {}
         self.heard: defaultdict[int, list[float]] = defaultdict(list)  # progress, by call
         self.sessions = Ledger()
         self.done: set[int] = set()  # callers that have made all their steps

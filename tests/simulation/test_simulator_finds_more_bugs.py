@@ -17,6 +17,7 @@ from snakepit.pool._homes import Homes
 from snakepit.pool._inputs import AsyncInput, PlainInput
 from snakepit.pool._map import Results
 from snakepit.pool._progress import Feed
+from snakepit.pool._pumps import Pump
 from snakepit.pool._sessions import SessionRecord, SessionTable
 from snakepit.protocol import Buffers, Progress, decode_value
 from snakepit.worker._sessions import SessionStates
@@ -257,6 +258,40 @@ def a_map_leaves_its_input_open(patch: Patch) -> None:
 @bug("gave")
 def a_map_goes_on_after_an_error(patch: Patch) -> None:
     patch.setattr(Results, "_is_final", lambda self, error: False)
+
+
+# -- inputs --------------------------------------------------------------------------------------------
+
+
+@bug("is left open")
+def an_input_is_left_open(patch: Patch) -> None:
+    async def leave(self: Any) -> None:
+        pass
+
+    patch.setattr(AsyncInput, "aclose", leave)
+
+
+@bug("items ahead")
+def an_input_is_pulled_too_far_ahead(patch: Patch) -> None:
+    grant = Pump.grant
+
+    def generously(self: Pump, core: PoolCore, call: PendingCall, count: int) -> None:
+        grant(self, core, call, count)
+        self._credit += 4
+
+    patch.setattr(Pump, "grant", generously)
+
+
+@bug("is made again, and its input has been pulled")
+def a_call_is_made_again_with_half_an_input(patch: Patch) -> None:
+    grant = Pump.grant
+
+    def keep_retries(self: Pump, core: PoolCore, call: PendingCall, count: int) -> None:
+        retries = call.retries_left
+        grant(self, core, call, count)
+        call.retries_left = retries
+
+    patch.setattr(Pump, "grant", keep_retries)
 
 
 # -- progress, and values ------------------------------------------------------------------------------
