@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from sim_checks import simulate_and_check
 
-SEEDS_MAX = 400
+SEEDS_MAX = 800
 
 PutIn = Callable[[pytest.MonkeyPatch], None]
 

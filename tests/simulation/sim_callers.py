@@ -101,6 +101,8 @@ async def make_call(
             world.is_wrong(f"call {plan.number} ended ({kind}) while its tool runs")
         if food is not None:
             food.check_over()
+        if world.helping[plan.number]:
+            world.is_wrong(f"call {plan.number} ended ({kind}) while it is helped")
         world.outcomes[plan.number] = Outcome(
             plan.number,
             kind,

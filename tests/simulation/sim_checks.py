@@ -11,6 +11,7 @@ from sim_sessions import of_sessions, untruth_of_session
 from sim_tools import LIMIT_S, answer_of
 from sim_world import Outcome, World
 
+from snakepit import ReentrancyError
 from snakepit.pool._core import PoolCore
 from snakepit.pool._seat import Phase
 from snakepit.pool._stats import stats_of
@@ -92,6 +93,8 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
                 wanted = meal.count if meal.bites is None else min(meal.bites, meal.count)
                 if world.eaten[plan.number] != wanted:
                     return f"it was given {world.eaten[plan.number]} of {wanted} items"
+            if plan.talk is not None and world.helped[plan.number] != plan.talk.count:
+                return f"it was helped {world.helped[plan.number]} of {plan.talk.count} times"
             updates = plan.order.get("updates")
             if updates and plan.hears and (world.heard[plan.number] or [0])[-1] != updates:
                 return f"its caller heard {world.heard[plan.number]} of {updates} updates"
@@ -243,8 +246,9 @@ def of_counters(world: World, core: PoolCore) -> Iterator[str]:
     if stats.errors != sum(c.given_up or c.error is not None for c in world.accepted.values()):
         yield f"{stats.errors} errors counted wrongly"
     refused = Counter(outcome.kind for outcome in world.outcomes.values()) + world.probe_errors
-    if stats.saturated != world.saturated:
-        yield f"{stats.saturated} saturated, {world.saturated} seen"
+    stuck = sum(isinstance(call.fate, ReentrancyError) for call in world.accepted.values())
+    if stats.saturated != world.saturated + stuck:
+        yield f"{stats.saturated} saturated, {world.saturated} and {stuck} seen"
     late = refused["QueueTimeoutError"]
     if not late <= stats.queue_timeouts <= late + refused["cancelled"] + refused["unread"]:
         yield f"{stats.queue_timeouts} queue timeouts, {late} seen"

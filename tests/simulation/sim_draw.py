@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from sim_plan import CallerPlan, CallPlan, EndPlan, MapPlan, MealPlan, Plan, SessionPlan, Step
+from sim_plan import (
+    CallerPlan,
+    CallPlan,
+    EndPlan,
+    MapPlan,
+    MealPlan,
+    Plan,
+    SessionPlan,
+    Step,
+    TalkPlan,
+)
 
 from snakepit import CrashBarrier, Queue, Sessions, Startup, Stop
 
@@ -165,7 +175,9 @@ def _steps(random: Random, numbers: Iterator[int], session: SessionPlan | None) 
             )
         elif lot < 0.1:
             yield _meal(random, next(numbers), where)
-        elif lot < 0.22:
+        elif lot < 0.18:
+            yield _talk(random, next(numbers), where)
+        elif lot < 0.3:
             yield _stream(random, next(numbers), where)
         else:
             yield _call(random, next(numbers), where, hasty=hasty)
@@ -231,6 +243,22 @@ def _meal(random: Random, number: int, session: str | None) -> CallPlan:
         session=session,
         meal=meal,
     )
+
+
+def _talk(random: Random, number: int, session: str | None) -> CallPlan:
+    order = {
+        "call": number,
+        "seconds": random.choice((0.0, 0.1)),
+        "how": weighted(random, {**BEHAVIOURS, "unencodable": 0}),
+        "extra": random.choice((0.1, 0.4)),
+    }
+    talk = TalkPlan(
+        random.choice((1, 1, 3)),
+        random.choice((0.0, 0.1, 0.5)),
+        random.choice(("return", "slow_stop", "raise", "nest", "nest")),
+        random.random() < 0.3,
+    )
+    return CallPlan(number, "confer", order, **_common(random), session=session, talk=talk)
 
 
 def _stream(random: Random, number: int, session: str | None) -> CallPlan:

@@ -25,6 +25,19 @@ class MealPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class TalkPlan:
+    """So many calls of the host's tool, one by one or all at once.
+
+    `how`: "return", "raise", "nest", "slow_stop".
+    """
+
+    count: int
+    seconds: float
+    how: str = "return"
+    at_once: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class CallPlan:
     """One call. `items` is None for one that does not stream; `read` how many are read, all if None.
 
@@ -44,6 +57,7 @@ class CallPlan:
     hears: str | None = None
     ballast: int = 0
     meal: MealPlan | None = None
+    talk: TalkPlan | None = None
     items: int | None = None
     read: int | None = None
     read_pause_s: float = 0.0

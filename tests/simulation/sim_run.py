@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 from sim_callers import make_steps
 from sim_draw import draw_plan
+from sim_host import Host
 from sim_plan import PROBE_S
 from sim_sessions import of_kept_states
 from sim_spies import making, spying
@@ -87,6 +88,7 @@ class Simulation:
     async def body(self, pool: Pool, outsiders: trio.Nursery, around: trio.CancelScope) -> None:
         plan, world = self.plan, self.world
         world.note("open")
+        Host(world, pool)
         for caller in plan.callers:
             if caller.outsider:
                 outsiders.start_soon(make_steps, world, pool, caller)

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 from sim_callers import make_call
 from sim_checks import problems
+from sim_host import Host
 from sim_plan import CallerPlan, CallPlan, MapPlan, Plan, Step
 from sim_sessions import of_kept_states
 from sim_spies import spying
@@ -79,6 +80,7 @@ class Scene:
         """The pool; everything is checked when it is closed."""
         with spying(self.world):
             async with self.pool as pool:
+                Host(self.world, pool)
                 yield pool
             self.check()
 

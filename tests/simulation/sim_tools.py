@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import trio
+from sim_host import help_for
 from sim_plan import CallPlan
 from sim_world import Run, World, worker_id
 
-from snakepit import Adapter, context, tool
+from snakepit import Adapter, HostToolError, context, tool
 from snakepit.testing import crash
 
 BRIEF_GRACE_S = 0.05
@@ -88,7 +89,9 @@ class SimTools(Adapter):
         with world.run_of(call) as run:
             if world.food[call].begun:
                 world.is_wrong(f"call {call} is made again, and its input has been pulled")
-            bites = world.calls[call].meal.bites
+            meal = world.calls[call].meal
+            assert meal is not None
+            bites = meal.bites
             while bites is None or world.eaten[call] < bites:
                 bite = await anext(food, None)
                 if bite is None:
@@ -97,6 +100,23 @@ class SimTools(Adapter):
                     world.is_wrong(f"call {call} gets {bite} of its input for {world.eaten[call]}")
                 world.eaten[call] += 1
                 await pause(order["seconds"], how, order["extra"])
+            finish(run, how)
+            return answer(call)
+
+    @tool
+    async def confer(self, order: dict) -> Any:
+        call, how = order["call"], order["how"]
+        with world.run_of(call) as run:
+            talk = world.calls[call].talk
+            assert talk is not None
+            if talk.at_once:
+                async with trio.open_nursery() as nursery:
+                    for number in range(talk.count):
+                        nursery.start_soon(ask, call, number, talk.how)
+            else:
+                for number in range(talk.count):
+                    await ask(call, number, talk.how)
+            await pause(order["seconds"], how, order["extra"])
             finish(run, how)
             return answer(call)
 
@@ -115,6 +135,20 @@ class SimTools(Adapter):
                 yield item(call, number)
             await pause(order["seconds"], how, order["extra"])
             finish(run, how)
+
+
+async def ask(call: int, number: int, how: str) -> None:
+    try:
+        text = await context().acall_host("help", {"call": call, "number": number})
+    except HostToolError as error:
+        if how in ("return", "slow_stop") or (
+            how == "raise" and error.type != "sim_host.HelpError"
+        ):
+            world.is_wrong(f"call {call} is told of {error!r} in place of help")
+    else:
+        if how == "raise" or text != help_for(call, number):
+            world.is_wrong(f"call {call} asks for help {number} and is told {text!r}")
+    world.helped[call] += 1
 
 
 async def behave(

@@ -69,6 +69,8 @@ class World:
         self.taken: Counter[int] = Counter()
         self.eaten: Counter[int] = Counter()  # items of an input, by call
         self.food: dict[int, Any] = {}
+        self.helping: Counter[int] = Counter()  # host tools that run, by call
+        self.helped: Counter[int] = Counter()  # how often a tool was answered
         self.heard: defaultdict[int, list[float]] = defaultdict(list)  # progress, by call
         self.sessions = Ledger()
         self.done: set[int] = set()  # callers that have made all their steps

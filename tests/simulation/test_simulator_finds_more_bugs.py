@@ -10,7 +10,8 @@ import pytest
 from sim_bugs import PutIn, check_found
 
 from snakepit import SessionBusyError
-from snakepit.pool import _session
+from snakepit.pool import _ancestry, _session
+from snakepit.pool._attending import Attendant, Attendants, Nursery
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
 from snakepit.pool._homes import Homes
@@ -19,7 +20,7 @@ from snakepit.pool._map import Results
 from snakepit.pool._progress import Feed
 from snakepit.pool._pumps import Pump
 from snakepit.pool._sessions import SessionRecord, SessionTable
-from snakepit.protocol import Buffers, Progress, decode_value
+from snakepit.protocol import Buffers, Progress, decode_value, encode_value
 from snakepit.worker._sessions import SessionStates
 
 Patch = pytest.MonkeyPatch
@@ -292,6 +293,36 @@ def a_call_is_made_again_with_half_an_input(patch: Patch) -> None:
         call.retries_left = retries
 
     patch.setattr(Pump, "grant", keep_retries)
+
+
+# -- host calls ----------------------------------------------------------------------------------------
+
+
+@bug("while it is helped")
+def a_call_does_not_wait_for_its_host_tools(patch: Patch) -> None:
+    start = Attendants._start_in
+
+    def elsewhere(self: Attendants, _nursery: Nursery, attendant: Attendant) -> None:
+        assert self.core.nursery is not None
+        start(self, self.core.nursery, attendant)
+
+    patch.setattr(Attendants, "_start_in", elsewhere)
+
+
+@bug("and is told")
+def a_tool_gets_the_help_of_another(patch: Patch) -> None:
+    answers: list[Any] = []
+
+    def stale(value: object) -> Any:
+        answers.append(encode_value(value))
+        return answers[-2:][0]
+
+    patch.setattr("snakepit.pool._host_tools.encode_value", stale)
+
+
+@bug("for itself")
+def a_call_waits_for_itself(patch: Patch) -> None:
+    patch.setattr(_ancestry, "_could_wait", lambda *_, **__: True)
 
 
 # -- progress, and values ------------------------------------------------------------------------------
