@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from snakepit.process import Stoppable
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from snakepit.transports import Channel
 
 
@@ -50,8 +52,8 @@ class Launched(Stoppable):
 class Launcher(ABC):
     """A source of workers, all alike."""
 
-    async def serve(self) -> None:  # noqa: ASYNC910, B027 - where nothing runs beside the workers
-        """What runs beside the workers; cancelled when the last one has ended."""
+    def begin(self, tasks: TaskGroup) -> None:  # noqa: B027 - where nothing does
+        """Start what runs beside the workers; it is cancelled when the last one has ended."""
 
     @abstractmethod
     def launch(self, worker_id: str) -> AbstractContextManager[Launched]:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import anyio
+from anyio.abc import TaskGroup
 from attrs import frozen
 
 from snakepit.launchers._base import CannotLaunchError, Launched, Launcher
@@ -82,11 +83,10 @@ class SpawnLauncher(Launcher):
     orphan_grace_s: float
     sweeps: bool
 
-    async def serve(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(guardian.guard)
-            if self.sweeps:
-                tasks.start_soon(sweep)
+    def begin(self, tasks: TaskGroup) -> None:
+        tasks.start_soon(guardian.guard, name="snakepit: guardian")
+        if self.sweeps:
+            tasks.start_soon(sweep, name="snakepit: sweep")
 
     @contextmanager
     def launch(self, worker_id: str) -> Generator[Launched]:

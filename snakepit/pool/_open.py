@@ -169,7 +169,7 @@ async def _run_slots(core: PoolCore, settings: Settings, desk: Desk) -> None:
         async with anyio.create_task_group() as service:
             core.nursery = Nursery(service)
             service.start_soon(core.deadlines.watch, name=f"{settings.name}: deadlines")
-            service.start_soon(settings.launcher.serve, name=f"{settings.name}: processes")
+            settings.launcher.begin(service)
             service.start_soon(desk.serve, name=f"{settings.name}: futures")
             async with anyio.create_task_group() as slots:
                 for number, slot in enumerate(core.slots):
