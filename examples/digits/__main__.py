@@ -197,21 +197,20 @@ async def demo(report: Report, scene_count: int) -> None:
         async with snakepit.open_pool(DigitsAdapter, size=WORKERS, env={mark: "1"}) as pool:
             await pool.ready()
             say(f"ready after {trio.current_time() - started_at:.1f} s: {pool!r}")
-            report.check("processes of the open pool", WORKERS, len(processes(mark)))
+            report.check("processes of the open pool", WORKERS, len(marked(mark)))
             for scene in SCENES[:scene_count]:
                 title(scene.__doc__)
                 await scene(pool, report)
             title("The pool is closed.")
             closing_at = trio.current_time()
-    left = processes(mark)
+    left = {*psutil.Process().children(recursive=True), *marked(mark)}
     say(f"closed after {trio.current_time() - closing_at:.1f} s; processes left: {len(left)}")
     report.check("processes left", 0, len(left))
 
 
-def processes(mark: str) -> set[psutil.Process]:
-    """Our descendants, and orphans with the mark in their environment."""
-    marked = (p for p in psutil.process_iter(["environ"]) if mark in (p.info["environ"] or ()))
-    return {*psutil.Process().children(recursive=True), *marked}
+def marked(mark: str) -> set[psutil.Process]:
+    """The processes with the mark in their environment, whoever their parents are."""
+    return {p for p in psutil.process_iter(["environ"]) if mark in (p.info["environ"] or ())}
 
 
 def progress_bar() -> Progress:

@@ -49,8 +49,10 @@ class Reader:
 
     def __init__(self, wire: Wire) -> None:  # on the main thread
         self.service: Service  # set before anything is read
-        self.last_act: Callable[[], None]  # before the process of a host that is gone exits
-        self.reap: Callable[[], None]  # what nobody else will
+        self.last_act: Callable[[], object] = lambda: (
+            None
+        )  # before the process of a host that is gone exits
+        self.reap: Callable[[], object] = lambda: None  # what nobody else will
         self.calls: SimpleQueue[Job | None] = SimpleQueue()  # for the main thread; None: stop
         self._wire = wire
         self._baton = allocate_lock()
