@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
 
@@ -82,6 +82,7 @@ def duration_s(value: float | timedelta | None) -> float | None:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+Affinity: TypeAlias = Literal["hint", "strict_queue", "strict_fail_fast"]
 AFFINITIES: Final = ("hint", "strict_queue", "strict_fail_fast")
 
 

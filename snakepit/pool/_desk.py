@@ -127,7 +127,8 @@ class PoolFuture(Future[Any]):
                 return
             raise RuntimeError(
                 "this thread runs the pool's event loop, and would wait for itself for ever; use "
-                "`await asyncio.wrap_future(future)` or `await anyio.to_thread.run_sync(future.result)`"
+                "`await asyncio.wrap_future(future)`, or "
+                "`await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True)`"
             )
 
 

@@ -140,10 +140,9 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
     ) -> AsyncGenerator[Stream[Any]]:
         """Call a streaming tool: `async with pool.stream(...) as chunks: async for chunk in chunks`.
 
-        At most `window` chunks are unread at any time, wherever they are. Leaving the block early,
-        in whatever way, closes the tool's generator (its `finally` runs) before the block is left,
-        within `Stop.cancel_grace + Stop.term_grace`. Entering does not wait for a worker; the first
-        chunk does.
+        At most `window` chunks are under way unread; the tool waits with the next. However the
+        block is left, the tool's generator is closed first (its `finally` runs), within
+        `Stop.cancel_grace + Stop.term_grace`. Only the first chunk waits for a worker.
 
         Args:
             tool: the tool's name.
@@ -267,7 +266,9 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
 
         `session`: for the calls of this open session alone. Raises further: SessionNotFoundError.
         """
+        self._check_caller()
         core, offers = self._core, self._core.host_tools
+        core.refuse_if_shut()
         if session is not None:
             record = core.sessions.named(session_named(self, session))
             if record.host_tools is None:
@@ -287,7 +288,6 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
         and can no longer be cancelled, from when its call is sent to a free worker. Callbacks run on
         the pool's loop. There `result`, `map` and `shutdown` raise RuntimeError in place of a wait
         that could never end; `wait` and `as_completed` cannot tell: call them in other threads.
-
         `map` takes `buffersize` on every Python. Shutting the executor down leaves the pool open.
 
         Raises: PermissionError: as `run_sync`.

@@ -14,7 +14,7 @@ import anyio.lowlevel
 from trio.lowlevel import enable_ki_protection
 
 from snakepit.errors import ConfigError
-from snakepit.options import AFFINITIES, DURATION, duration_s, is_duration
+from snakepit.options import AFFINITIES, DURATION, Affinity, duration_s, is_duration
 from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._sessions import SESSION_ID_CHARS_MAX, SessionRecord
 from snakepit.pool._settings import is_utf8
@@ -139,7 +139,7 @@ class SessionCalls(ABC):
         self,
         session_id: str | None = None,
         *,
-        affinity: str = "strict_queue",
+        affinity: Affinity = "strict_queue",
         ttl: float | timedelta | None = None,
     ) -> AsyncGenerator[Session]:
         """Open a session: `async with pool.session("user_42") as session`.

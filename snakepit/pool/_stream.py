@@ -27,8 +27,8 @@ WINDOW_MAX: Final = 2**16
 class Stream(AsyncIterator[T]):
     """The items, in the order in which the tool yielded them.
 
-    At most `window` items are ever unread, in this process, on the way and in the worker's
-    hands together: a slow reader slows the tool down. One task reads at a time.
+    At most `window` items are under way unread, and the tool waits with the next one in its
+    hands: a slow reader slows it down. One task reads at a time.
     """
 
     def __init__(self, call: PendingCall) -> None:

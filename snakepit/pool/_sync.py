@@ -24,6 +24,7 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from snakepit.errors import PoolClosedError
+from snakepit.options import Affinity
 from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._inputs import open_input_in_threads
 from snakepit.pool._open import open_pool
@@ -165,7 +166,7 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         self,
         session_id: str | None = None,
         *,
-        affinity: str = "strict_queue",
+        affinity: Affinity = "strict_queue",
         ttl: float | timedelta | None = None,
     ) -> Generator[SyncSession]:
         """Open a session: `with pool.session("user_42") as session`; see `Pool.session`."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from asking import Asking, AsyncAsking
 from pool_kit import BRISK, PATIENT, lines, tools_pool, until
@@ -284,6 +285,15 @@ async def test_what_cannot_be_offered_is_refused() -> None:
         for wrong in (5, generator, positional):
             with pytest.raises(TypeError):
                 pool.add_host_tool(wrong, name="wrong")
+
+
+async def test_another_thread_and_a_closed_pool_can_offer_nothing() -> None:
+    """Refused as calls are, with the same words."""
+    async with tools_pool(Asking, transport="memory") as pool:
+        with pytest.raises(RuntimeError, match="open_pool_sync"):
+            await anyio.to_thread.run_sync(pool.add_host_tool, abs)
+    with pytest.raises(PoolClosedError):
+        pool.add_host_tool(abs)
 
 
 # -- what goes wrong -----------------------------------------------------------------------------

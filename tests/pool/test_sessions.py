@@ -630,7 +630,7 @@ async def test_calls_of_a_session_that_has_nothing_to_lose_go_on_elsewhere(tmp_p
         tasks.start_soon(use)
         await until(lambda: pool.stats().queued == 3)
         gate.open()
-    assert [len(told_now) for told_now in found] == [1, 2, 3]
+    assert sorted(map(len, found)) == [1, 2, 3]  # trio wakes those of one turn in any order
 
 
 async def test_sessions_wait_for_the_first_worker_to_be_ready() -> None:
