@@ -206,7 +206,7 @@ class PoolCore:
             self.deadlines.cancel(alarm)
         if call.given_up or call.error is not None:
             self.errors += 1
-            if call.given_up and call.feed is not None:
+            if call.feed and (call.given_up or isinstance(call.error, WorkerDiedError)):
                 call.feed.stop()
         if call.attendants is not None:
             call.attendants.end()

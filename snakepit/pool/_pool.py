@@ -91,7 +91,7 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
                 `context().progress(...)`, in this task, in order; async or not. A slow one is
                 shown the latest update only; the last one is always shown before this returns.
                 If it raises, or is cancelled, the tool is stopped, and the exception goes on. When
-                the call is given up, by its timeout or its pool's end, an async one is cancelled;
+                no answer will come (time is up, worker or pool are gone) an async one is cancelled;
                 once the tool has answered in time, only the caller's own scope bounds it.
 
         Raises:

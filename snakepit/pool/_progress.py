@@ -41,7 +41,7 @@ class Feed:
         return update
 
     def stop(self) -> None:
-        """The call was given up and has ended: whatever the caller does with an update ends, too."""
+        """No answer will come: whatever the caller does with an update ends, too."""
         self.listening.cancel()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pool_kit import PATIENCE_S, lines, pids, tools_pool, until
 from telling import AsyncTelling, Telling
 from test_cancel import SILENCE_S, assert_silent
 
-from snakepit import CallTimeoutError, Pool, PoolClosedError, open_pool
+from snakepit import CallTimeoutError, Pool, PoolClosedError, WorkerDiedError, open_pool
 
 FOREVER_S = 3600
 
@@ -267,6 +269,21 @@ async def test_a_timeout_ends_the_tool_and_an_update_that_is_being_shown(tmp_pat
         assert isinstance(asleep.ended_by, anyio.get_cancelled_exc_class())
         assert lines(log)[-1] == "stopped"
         assert await pool.execute("pid") == pid
+
+
+async def test_the_death_of_the_worker_ends_an_update_that_is_being_shown(tmp_path: Path) -> None:
+    asleep = Asleep()
+
+    async def kill() -> None:
+        await asleep.entered.wait()
+        os.kill(pid, signal.SIGKILL)
+
+    async with tools_pool(Telling) as pool, anyio.create_task_group() as tasks:
+        [pid] = pids(pool)
+        tasks.start_soon(kill)
+        with pytest.raises(WorkerDiedError):
+            await pool.execute("step_and_beat", {"log": str(tmp_path / "log")}, on_progress=asleep)
+        assert isinstance(asleep.ended_by, anyio.get_cancelled_exc_class())
 
 
 async def test_a_call_that_was_in_time_is_not_cut_short_by_its_timeout() -> None:
