@@ -148,8 +148,11 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
         case "unread":
             pass
         case "InputError":
-            if not world.food[plan.number].raised or len(runs) != 1:
+            if not world.food[plan.number].raised or not runs:
                 return "its input did not raise"
+            # A run may come before that one, if its worker died before it was heard to ask for an item.
+            if any(run.how != "cut short" or run.worker not in world.buried for run in runs[:-1]):
+                return "an earlier run came to its end"
         case "HeardEnough":
             if plan.hears != "enough" or not world.heard[plan.number]:
                 return "its caller did not say so"

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 ENDINGS = {
     "HeardEnough",
+    "InputError",
     "SessionBusyError",
     "SessionLostError",
     "SessionNotFoundError",
