@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from snakepit import Adapter, tool
+from snakepit import Adapter, context, tool
 
 
 class Work(Adapter):
@@ -24,3 +25,13 @@ class Work(Adapter):
     def pause(self, seconds: float) -> None:
         """Keep the worker busy for a while."""
         time.sleep(seconds)
+
+    @tool
+    def numbers(self, count: int) -> Iterator[int]:
+        """Stream so many small chunks."""
+        yield from range(count)
+
+    @tool
+    def ask(self) -> Any:
+        """Have the host do nothing."""
+        return context().call_host("nothing")

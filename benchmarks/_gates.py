@@ -117,6 +117,16 @@ GATES: Final = (
         "s",
     ),
     Gate(
+        "a chunk of a stream of 100,000 over a call of the no-op throughput",
+        cost("stream", f"{DEFAULT}, a chunk", f"{DEFAULT}, a call"),
+        1,
+    ),
+    Gate(
+        "round trip of a tool that makes one no-op host call over that of a no-op",
+        cost("hostcall", f"{DEFAULT}, a host call", f"{DEFAULT}, a no-op"),
+        2.5,
+    ),
+    Gate(
         "100,000 floats there and back over ProcessPoolExecutor (spawn)",
         cost("floats", DEFAULT, _SPAWN),
         1.2,

@@ -19,6 +19,7 @@ from typing import Any, Final
 import anyio
 import psutil
 
+from benchmarks import _work
 from benchmarks._contender import Calls
 
 SHORT_CALLERS: Final = 64
@@ -73,6 +74,24 @@ async def sessions(calls: Calls, *, count: int, seconds: float) -> float:
         ]
         turns = cycle(opened)
         return await _under_load([lambda: next(turns).execute("nothing")] * SHORT_CALLERS, seconds)
+
+
+async def stream(calls: Calls, *, count: int) -> float:
+    """Seconds per chunk of one stream of so many small chunks, its beginning and end included."""
+    seen = 0
+    start = _clock()
+    async with calls.pool.stream("numbers", {"count": count}) as chunks:
+        async for _ in chunks:
+            seen += 1
+    cost = (_clock() - start) / count
+    assert seen == count
+    return cost
+
+
+async def host_call(calls: Calls, *, seconds: float) -> float:
+    """One caller: the median call of a tool that calls the host once, which does nothing."""
+    _offer_nothing(calls.pool)
+    return await _p50(lambda: calls.pool.execute("ask"), seconds)
 
 
 async def one_long_call(calls: Calls, *, seconds: float) -> dict[str, float]:
@@ -135,6 +154,11 @@ async def worker_memory(calls: Calls) -> float:
     """MiB of the largest worker of a pool, before it was given any call but one."""
     await anyio.sleep(0.5)
     return max(_uss(pid) for pid in _worker_pids(calls))
+
+
+@cache  # a pool takes a name once
+def _offer_nothing(pool: Any) -> None:
+    pool.add_host_tool(_work.nothing)
 
 
 def _worker_pids(calls: Calls) -> list[int]:
@@ -216,6 +240,8 @@ MEASURES: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
         array,
         load,
         sessions,
+        stream,
+        host_call,
         one_long_call,
         idle_memory,
         worker_memory,

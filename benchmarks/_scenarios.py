@@ -26,6 +26,7 @@ from benchmarks._rounds import FailedError, Turn, play
 from benchmarks._subjects import Company, LeftOutError, Subject, gather
 
 FLOOR: Final = "floor"
+MEMORY: Final = "snakepit memory"
 SPAWN: Final = "ProcessPoolExecutor spawn"
 ARRAY_MIB: Final = (1, 64, 256)
 TURNS_EACH: Final = 5
@@ -159,6 +160,34 @@ def long_call(plan: Plan) -> Iterator[Table]:
     yield _table("longcall", title, rows, company)
 
 
+def stream(plan: Plan) -> Iterator[Table]:
+    """Chunks of one stream, beside the calls of many callers in the same pool."""
+    turns = dict[str, Turn]()
+    with gather(plan.wanted(DEFAULT), 2) as company:
+        for name, subject in company.subjects.items():
+            measure = subject.measure
+            turns[f"{name}, a call"] = partial(
+                measure, "load", callers=CALLERS, seconds=plan.seconds(1)
+            )
+            turns[f"{name}, a chunk"] = partial(measure, "stream", count=plan.count(100_000))
+        rows = plan.play(turns, company, turns_each=1)
+    title = f"Time per chunk of a stream of 100,000, and per no-op call of {CALLERS} callers"
+    yield _table("stream", title, rows, company, base=f"{DEFAULT}, a call")
+
+
+def host_call(plan: Plan) -> Iterator[Table]:
+    """A tool that calls the host once, beside one that does nothing: one caller, one worker."""
+    turns = dict[str, Turn]()
+    with gather(plan.wanted(DEFAULT, MEMORY), 1) as company:
+        for name, subject in company.subjects.items():
+            measure = partial(subject.measure, seconds=plan.seconds(0.05))
+            turns[f"{name}, a no-op"] = partial(measure, "round_trip")
+            turns[f"{name}, a host call"] = partial(measure, "host_call")
+        rows = plan.play(turns, company)
+    title = "Round trip of a tool that makes one no-op host call, 1 caller, 1 worker"
+    yield _table("hostcall", title, rows, company, base=f"{DEFAULT}, a no-op")
+
+
 def waiting(plan: Plan) -> Iterator[Table]:
     """Does a call cost more while 10,000 wait?"""
     base, many, turns = "10 callers", "10,000 callers", dict[str, Turn]()
@@ -188,7 +217,7 @@ def sessions(plan: Plan) -> Iterator[Table]:
 
 def workers(plan: Plan) -> Iterator[Table]:
     """Does a call cost more while there are 1,000 workers? They are in memory."""
-    base, turns, names = "10 workers", dict[str, Turn](), plan.wanted("snakepit memory")
+    base, turns, names = "10 workers", dict[str, Turn](), plan.wanted(MEMORY)
     with gather(names, 10) as few, gather(names, plan.count(1_000)) as company:
         for subject in few.subjects.values():
             measure = partial(subject.measure, "load", callers=CALLERS)
@@ -228,6 +257,8 @@ SCENARIOS: Final[dict[str, Callable[[Plan], Iterator[Table]]]] = {
     "shm": shared_memory,
     "startup": startup,
     "longcall": long_call,
+    "stream": stream,
+    "hostcall": host_call,
     "waiting": waiting,
     "sessions": sessions,
     "workers": workers,

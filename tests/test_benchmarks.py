@@ -102,6 +102,8 @@ def test_each_gate_asks_for_rows_that_some_scenario_makes() -> None:
         ),
         "startup": tuple(EVERYONE),
         "longcall": ("the longest short call",),
+        "stream": (f"{DEFAULT}, a call", f"{DEFAULT}, a chunk"),
+        "hostcall": (f"{DEFAULT}, a no-op", f"{DEFAULT}, a host call"),
         "waiting": ("10 callers", "10,000 callers"),
         "sessions": ("10 sessions", "10,000 sessions"),
         "workers": ("10 workers", "1,000 workers"),
@@ -205,6 +207,8 @@ def test_the_harness_runs(tmp_path: Path) -> None:
     assert not results.failures()
     assert {"floor", "floor on trio", DEFAULT} < set(results.tables["roundtrip"].rows)
     assert NOT_PIPELINED.name in results.tables["throughput"].rows
+    assert {f"{DEFAULT}, a call", f"{DEFAULT}, a chunk"} < set(results.tables["stream"].rows)
+    assert {f"{DEFAULT}, a no-op", f"{DEFAULT}, a host call"} < set(results.tables["hostcall"].rows)
     assert set(results.tables["waiting"].rows) == {"10 callers", "10,000 callers"}
     assert len(results.tables["memory"].rows) == 3
     for table in results.tables.values():
