@@ -45,6 +45,11 @@ def test_the_demo_sees_what_it_expects() -> None:
     assert {mark for _, _, mark in table.values()} == {"ok"}
     assert table["digits classified"][1] == "1797"
     assert table["workers with the same model"][1] == "2"
+    assert int(table["questions of the worker"][1]) > 0
+    assert table["questions, same session"][1] == "0"
+    assert table["questions, next session"][1] == table["questions of the worker"][1]
+    assert table["unclear digits labelled wrong"][1] == "0"
+    assert table["workers of one session"][1] == "1"
     assert table["WorkerDiedError"][1].endswith("signal 9")
     assert table["workers replaced"][1] == "2"
     assert table["processes left"][1] == "0"

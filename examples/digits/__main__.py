@@ -155,6 +155,39 @@ async def scene_cancel(pool: snakepit.Pool, report: Report) -> None:
     report.check("workers with the same model", WORKERS, len(same))
 
 
+async def scene_session(pool: snakepit.Pool, report: Report) -> None:
+    """A worker asks about unclear digits, and keeps the answers for a session."""
+    images, truth = IMAGES[HELD_OUT], LABELS[HELD_OUT]
+    guesses: list[int] = []  # one for each question
+
+    def which_digit(image: Images, guess: int) -> int:
+        """What the worker calls. It runs here: the user knows all the digits by sight."""
+        guesses.append(guess)
+        return int(LABELS[(IMAGES == image).all(axis=1)][0])
+
+    answers, asked = [], []
+    for calls in (2, 1):  # the second session is a new one, though of the same name
+        async with pool.session("user_42") as session:
+            session.host_tool(which_digit)
+            for _ in range(calls):
+                before = len(guesses)
+                answers.append(await session.execute("classify_with_help", {"images": images}))
+                asked.append(len(guesses) - before)
+    first, again, _ = answers
+    unclear = first["unclear"]
+    right = truth[unclear]
+    say(f"worker {first['pid']} is unsure of {len(unclear)} of {len(images)} digits, and asks")
+    say(f"{np.sum(guesses[: asked[0]] != right)} of its guesses were wrong, and are corrected")
+    say(f"questions about the same digits, later in this session: {asked[1]}")
+    say(f"the block is left, the answers with it; in the next session it asks {asked[2]} times")
+    wrong = [int(np.sum(answer["labels"][unclear] != right)) for answer in answers]
+    report.check("questions of the worker", "> 0", asked[0], ok=asked[0] > 0)
+    report.check("questions, same session", 0, asked[1])
+    report.check("questions, next session", asked[0], asked[2])
+    report.check("unclear digits labelled wrong", 0, sum(wrong))
+    report.check("workers of one session", 1, len({first["pid"], again["pid"]}))
+
+
 async def scene_kill(pool: snakepit.Pool, report: Report) -> None:
     """Workers are killed in the middle of a batch."""
     half = len(IMAGES) // 2
@@ -185,7 +218,7 @@ async def scene_kill(pool: snakepit.Pool, report: Report) -> None:
     report.check("workers replaced", 2, pool.stats().restarts)
 
 
-SCENES = (scene_classify, scene_stream, scene_cancel, scene_kill)
+SCENES = (scene_classify, scene_stream, scene_cancel, scene_session, scene_kill)
 
 
 async def demo(report: Report, scene_count: int) -> None:
