@@ -163,7 +163,7 @@ async def scene_session(pool: snakepit.Pool, report: Report) -> None:
     def which_digit(image: Images, guess: int) -> int:
         """What the worker calls. It runs here: the user knows all the digits by sight."""
         guesses.append(guess)
-        return int(LABELS[(IMAGES == image).all(axis=1)][0])
+        return int(LABELS[(image == IMAGES).all(axis=1)][0])
 
     answers, asked = [], []
     for calls in (2, 1):  # the second session is a new one, though of the same name

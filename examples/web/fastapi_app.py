@@ -1,14 +1,23 @@
 """A FastAPI application whose work is done by worker processes.
 
 uvicorn examples.web.fastapi_app:app
+python examples/web/fastapi_app.py --selftest
 """
 
+import socket
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated
 
+import anyio
+import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+if __name__ == "__main__":  # as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).parents[2])
 
 import snakepit
 from examples.web.disconnect import CancelOnDisconnect
@@ -85,3 +94,20 @@ async def come_again(_: Request, error: Exception) -> Response:
 @app.exception_handler(snakepit.CallTimeoutError)
 async def too_slow(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 504)
+
+
+async def serve(listener: socket.socket, stop: anyio.Event) -> None:
+    """Serve until told to stop, as `uvicorn --timeout-graceful-shutdown 5` does until SIGTERM."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [listener])
+        await stop.wait()
+        server.should_exit = True
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--selftest"]:
+        sys.exit("to serve: uvicorn examples.web.fastapi_app:app\nto try it: --selftest")
+    from examples.web.selftest import selftest
+
+    sys.exit(snakepit.run(selftest, serve, backend="asyncio"))

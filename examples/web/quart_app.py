@@ -1,20 +1,28 @@
 """A Quart application on trio whose work is done by worker processes.
 
-python -m examples.web.quart_app
+python -m examples.web.quart_app 127.0.0.1:8000
+python examples/web/quart_app.py --selftest
 
 The pool stands around the server, and `snakepit.run` around both: at SIGTERM first the server goes,
 then the pool. Quart cancels a handler when its client is gone, so nothing has to be done for that.
 """
 
+import os
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+import anyio
 import hypercorn.trio
 from hypercorn.config import Config
 from quart import request
 from quart.wrappers import Response
 from quart_trio import QuartTrio
+
+if __name__ == "__main__":  # as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).parents[2])
 
 import snakepit
 from examples.web.stories import Stories
@@ -71,14 +79,24 @@ def make_app(pool: snakepit.Pool) -> QuartTrio:
     return app
 
 
-async def main(*binds: str) -> None:
-    """Serve on these addresses, as "127.0.0.1:8000", until cancelled."""
+async def main(*binds: str, until: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Serve on these addresses, as "127.0.0.1:8000", until cancelled or until this returns."""
     config = Config()
     config.bind = list(binds)
     serve: Any = hypercorn.trio.serve
     async with snakepit.open_pool(Stories, size=1, queue=snakepit.Queue.SERVICE) as pool:
-        await serve(make_app(pool), config)
+        await serve(make_app(pool), config, shutdown_trigger=until)
+
+
+async def serve_on(listener: socket.socket, stop: anyio.Event) -> None:
+    """Serve until told to stop."""
+    fd = os.dup(listener.fileno())  # hypercorn closes what it gets
+    await main(f"fd://{fd}", until=stop.wait)
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--selftest"]:
+        from examples.web.selftest import selftest
+
+        sys.exit(snakepit.run(selftest, serve_on))
     sys.exit(snakepit.run(main, *(sys.argv[1:] or ["127.0.0.1:8000"])))

@@ -34,6 +34,15 @@ config = Config()
 config.bind = ["fd://" + sys.argv[1]]
 snakepit.run(hypercorn.{loop}.serve, app, config, backend="{loop}")
 """
+WRONG_TITLE = """
+import sys, snakepit
+from fastapi.routing import APIRoute
+from examples.web.fastapi_app import app, serve
+from examples.web.selftest import selftest
+async def title() -> str: return "The Tale of the Frog"
+app.router.routes.insert(0, APIRoute("/title", title))
+sys.exit(snakepit.run(selftest, serve, backend="asyncio"))
+"""
 # Each way to serve on a descriptor, as arguments of Python.
 SERVERS: dict[str, Callable[[int], list[str]]] = {
     "FastAPI on uvicorn": lambda fd: ["-c", UVICORN, str(fd)],
@@ -167,3 +176,34 @@ async def test_a_client_that_goes_while_its_call_waits_takes_it_out_of_the_line(
         assert (await server.get("/stats"))["busy"] == 1
         tasks.cancel_scope.cancel()
     await server.until_busy(0)
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S - 5,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("app", ["fastapi_app", "quart_app"])
+def test_an_application_tries_itself_with_its_real_server(app: str) -> None:
+    result = run_python(f"examples/web/{app}.py", "--selftest")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [line.partition(": ")[2] for line in result.stdout.splitlines()[1:5]] == [
+        "The Tale of the Snake",
+        "['once', 'upon', 'a']",
+        "1",
+        "0",
+    ]
+    assert result.stdout.endswith("its worker is: gone\nall as expected\n")
+
+
+def test_a_selftest_fails_when_something_is_not_as_expected() -> None:
+    result = run_python("-c", WRONG_TITLE)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert result.stdout.endswith("a title: The Tale of the Frog\n")
+    assert "WRONG: expected The Tale of the Snake" in result.stderr
