@@ -2,19 +2,21 @@
 
 Who takes a job out of the table of waiting jobs (`dict.pop` is atomic) owns its fate: the lane
 to run it, or the I/O thread to settle or give it back untouched. Only the lane writes the
-outcome of a job that it took.
+outcome of a job that it took. A job that the I/O thread took has no number any more.
 """
 
 from __future__ import annotations
 
 import time
 from _queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from snakepit.protocol import Call
 
 if TYPE_CHECKING:
     from snakepit.worker._inputs import Input
+
+NO_CALL: Final = 0  # never among those that wait; calls are numbered from 1
 
 Update: TypeAlias = tuple[float, float | None, str | None]  # done, total, message
 

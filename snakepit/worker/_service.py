@@ -29,7 +29,7 @@ from snakepit.protocol import (
     ToWorker,
 )
 from snakepit.worker._interrupt import Interrupt
-from snakepit.worker._job import Job
+from snakepit.worker._job import NO_CALL, Job
 from snakepit.worker._lane import Lane
 from snakepit.worker._toolbox import Tool
 
@@ -92,7 +92,7 @@ class Service:
             job = lane.waiting[message.id] = Job(message)
             lane.submit(job)
         elif isinstance(message, Cancel):
-            if lane.waiting.pop(message.id, None) is not None:
+            if self._take_back(message.id):
                 self._wire.send(Settled(message.id, ran=False))
             elif (running := lane.running) is not None and running.id == message.id:
                 running.host_asked = True
@@ -106,9 +106,7 @@ class Service:
         elif isinstance(message, InputItem | InputEnd):
             self._supply(message)
         elif isinstance(message, Recall):
-            self._wire.send(
-                Returned(tuple(i for i in message.ids if lane.waiting.pop(i, None) is not None))
-            )
+            self._wire.send(Returned(tuple(i for i in message.ids if self._take_back(i))))
         elif isinstance(message, HostReply | HostFailure):
             lane.answer(message)
         elif isinstance(message, EndSession):
@@ -117,6 +115,16 @@ class Service:
             lane.stop()
         else:
             raise ProtocolError(f"{type(message).__name__} is out of place here")
+
+    def _take_back(self, call_id: int) -> bool:
+        """Take a call out of those that wait; False if it does not wait here."""
+        job = self._lane.waiting.pop(call_id, None)
+        if job is None:
+            return False
+        # The lane still comes to this job. By then the host may have sent the call again, which has
+        # a later turn: without its number the old job cannot be mistaken for the new one.
+        job.id = NO_CALL
+        return True
 
     def _supply(self, message: InputItem | InputEnd) -> None:
         job = self._lane.running

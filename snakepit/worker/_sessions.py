@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from snakepit.worker._job import Job
+from snakepit.worker._job import NO_CALL, Job
 
 
 class SessionStates:
@@ -31,7 +31,7 @@ class EndOfSession(Job):
     """Takes its turn among the calls; nobody waits for its answer."""
 
     def __init__(self, states: SessionStates, session: str) -> None:
-        self.id: int = 0  # of no call, so it is never among those that may run
+        self.id: int = NO_CALL
         self._states, self._session = states, session
 
     def skipped(self) -> None:

@@ -117,6 +117,21 @@ def test_a_call_that_is_given_back_or_never_begins_changes_nothing(worker: Worke
     assert told(worker, "a", 3) == [1, 3]
 
 
+def test_a_call_that_comes_again_has_its_turn_where_it_came_again(worker: Worker) -> None:
+    """The end of its session came before that, so it belongs to the new one."""
+    told(worker, "a", 1)
+    running = in_session(worker, "b", "sleep")
+    twice = in_session(worker, "a", "remember", {"value": 2})
+    worker.send(running)
+    worker.wait_line("asleep")
+    worker.send(twice, Recall((twice.id,)))
+    assert worker.expect(Returned).ids == (twice.id,)
+    worker.send(EndSession("a"), twice)
+    assert worker.cancel(running.id) == Settled(running.id)
+    assert worker.value_of(twice.id) == [2]
+    assert told(worker, "a", 3) == [2, 3]
+
+
 def test_a_cancelled_call_does_not_end_its_session(worker: Worker) -> None:
     told(worker, "a", 1)
     running = in_session(worker, "a", "sleep")
