@@ -248,7 +248,8 @@ def of_counters(world: World, core: PoolCore) -> Iterator[str]:
         yield f"{stats.errors} errors counted, {failed} seen"
     if stats.errors != sum(c.given_up or c.error is not None for c in world.accepted.values()):
         yield f"{stats.errors} errors counted wrongly"
-    refused = Counter(outcome.kind for outcome in world.outcomes.values()) + world.probe_errors
+    refused = Counter(outcome.kind for outcome in world.outcomes.values())
+    refused += world.probe_errors + world.nested_endings
     stuck = sum(isinstance(call.fate, ReentrancyError) for call in world.accepted.values())
     if stats.saturated != world.saturated + stuck:
         yield f"{stats.saturated} saturated, {world.saturated} and {stuck} seen"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import trio
 from sim_spies import making
-from sim_world import World
+from sim_world import World, kind_of
 
-from snakepit import Pool
+from snakepit import Pool, SnakepitError
 
 SLOW_STOP_S = 0.05
 NESTED = 50_000  # the numbers of the calls that host tools make begin here
@@ -59,9 +59,15 @@ class Host:
         making.set(self.nested)
         order = {"call": self.nested, "seconds": 0.01, "how": "return", "extra": 0.0}
         asked = trio.current_time()
+        kind = "cancelled"
         try:
             await self.pool.execute("work", {"order": order})
+            kind = "value"
+        except SnakepitError as error:
+            kind = kind_of(error)
+            raise
         finally:
+            self.world.nested_endings[kind] += 1
             waited = trio.current_time() - asked
             alone = self.world.plan.options["size"] == 1 and not self.world.culprits
             if alone and waited:  # the only worker has the call that it was made for

@@ -58,6 +58,7 @@ class World:
         self.map_endings: Counter[str] = Counter()
         self.session_endings: Counter[str] = Counter()
         self.probe_errors: Counter[str] = Counter()
+        self.nested_endings: Counter[str] = Counter()  # of calls that host tools made
         self.wrong: list[str] = []
         self.accepted: dict[int, PendingCall] = {}
         self.saturated = 0  # calls that were refused for want of room
