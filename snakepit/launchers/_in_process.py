@@ -261,7 +261,7 @@ class InProcessWorker(Launched):
         if isinstance(target, str):
             # What is there already needs no thread; what has to be imported may take its time.
             module = sys.modules.get(parse_spec(target)[0])
-            if module is not None:
+            if module is not None and not _is_being_imported(module):
                 target = find_in(module, target)
             else:
                 target = await thread.run(partial(_import_target, target))
@@ -285,6 +285,11 @@ class InProcessWorker(Launched):
                 await found
 
         return run
+
+
+def _is_being_imported(module: object) -> bool:
+    """Another thread is at it: the import has to wait for that."""
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
 def _make_offer(target: Any, start: Start) -> Offer:

@@ -96,7 +96,7 @@ class CallContext:
 
     @property
     def host_tools(self) -> HostTools:
-        """The host's tools by name: `context().host_tools["name"](**params)`.
+        """The host's tools by name, as in `context().host_tools["name"](**params)`.
 
         In a sync tool this is `call_host`, in an async one it is to be awaited.
         """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import textwrap
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -538,3 +540,26 @@ def test_scripts_without_async_have_it_too() -> None:
     for backend in ("trio", "asyncio"):
         with snakepit.open_pool_sync(Pure, size=1, transport="memory", backend=backend) as pool:
             assert pool.execute("echo", {"value": 1}) == 1
+
+
+async def test_workers_wait_for_an_adapter_that_another_one_is_importing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in sys.modules may still be without its classes."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = """
+        import time
+        time.sleep(0.2)  # as heavy imports take
+        import snakepit
+        class Work(snakepit.Adapter):
+            @snakepit.tool
+            def work(self): return "done"
+    """
+    (tmp_path / "slow_to_import.py").write_text(textwrap.dedent(source))
+    try:
+        async with open_pool(
+            "slow_to_import:Work", size=3, min_ready=3, transport="memory"
+        ) as pool:
+            assert await pool.execute("work") == "done"
+    finally:
+        sys.modules.pop("slow_to_import", None)
