@@ -188,6 +188,7 @@ def closing_waits_for_running_calls(patch: Patch) -> None:
     patch.setattr(Worker, "close", close)
 
 
+@pytest.mark.timeout(300)  # some are met in few of many runs
 @pytest.mark.parametrize("name", BUGS)
 def test_a_bug_is_found(name: str, monkeypatch: Patch) -> None:
     check_found(name, BUGS[name], monkeypatch)

@@ -360,6 +360,7 @@ def a_large_value_is_cut(patch: Patch) -> None:
     patch.setattr("snakepit.pool._pool.decode_value", cut)
 
 
+@pytest.mark.timeout(300)  # some are met in few of many runs
 @pytest.mark.parametrize("name", BUGS)
 def test_a_bug_is_found(name: str, monkeypatch: Patch) -> None:
     says, put_in = BUGS[name]
