@@ -179,31 +179,30 @@ class PoolBrokenError(SnakepitError):
         )
 
 
-class CallTimeoutError(SnakepitError, TimeoutError):
+class _TimeUpError(SnakepitError, TimeoutError):
+    """A call's time was spent, seconds of it."""
+
+    def __init__(self, tool: str, timeout: float) -> None:
+        super().__init__(tool, timeout)
+        self.tool: str = tool
+        self.timeout: float = timeout
+
+
+class CallTimeoutError(_TimeUpError):
     """The call's time was spent while it ran; it was stopped. It may have had effects.
 
     Fields: `tool`, `timeout` (seconds).
     """
 
-    def __init__(self, tool: str, timeout: float) -> None:
-        super().__init__(tool, timeout)
-        self.tool: str = tool
-        self.timeout: float = timeout
-
     def __str__(self) -> str:
         return f"tool {self.tool!r} did not finish within {self.timeout:g} s and was stopped"
 
 
-class QueueTimeoutError(SnakepitError, TimeoutError):
+class QueueTimeoutError(_TimeUpError):
     """The call's time was spent while it waited for a worker; it never ran, retrying is safe.
 
     Fields: `tool`, `timeout` (seconds).
     """
-
-    def __init__(self, tool: str, timeout: float) -> None:
-        super().__init__(tool, timeout)
-        self.tool: str = tool
-        self.timeout: float = timeout
 
     def __str__(self) -> str:
         return f"tool {self.tool!r} waited {self.timeout:g} s for a worker and never ran"
@@ -266,32 +265,31 @@ class SessionLostError(SnakepitError):
         return f"session {self.session_id!r} is lost: its worker {self.worker_id} is gone"
 
 
-class SessionBusyError(SnakepitError):
+class _SessionRefusedError(SnakepitError):
+    """A session takes no call now, for this reason."""
+
+    def __init__(self, session_id: str, reason: str) -> None:
+        super().__init__(session_id, reason)
+        self.session_id: str = session_id
+        self.reason: str = reason
+
+
+class SessionBusyError(_SessionRefusedError):
     """The session's worker cannot begin a call now (`strict_fail_fast`), or it is open already.
 
     The call never ran; retry later, or elsewhere. Fields: `session_id`, `reason`.
     """
 
-    def __init__(self, session_id: str, reason: str) -> None:
-        super().__init__(session_id, reason)
-        self.session_id: str = session_id
-        self.reason: str = reason
-
     def __str__(self) -> str:
         return f"session {self.session_id!r} {self.reason}"
 
 
-class SessionNotFoundError(SnakepitError):
+class SessionNotFoundError(_SessionRefusedError):
     """There is no such session, or no more: it has ended, or its time was up.
 
     The call did not run, or was stopped because its session was ended. Open the session anew.
     Fields: `session_id`, `reason`.
     """
-
-    def __init__(self, session_id: str, reason: str) -> None:
-        super().__init__(session_id, reason)
-        self.session_id: str = session_id
-        self.reason: str = reason
 
     def __str__(self) -> str:
         return f"there is no session {self.session_id!r}: it {self.reason}"

@@ -193,11 +193,11 @@ class Scheduler(Generic[C]):
         seat.shelf = shelf
         if shelf is not None:
             shelf[seat] = None
-        ahead = len(seat.calls) - 1
-        if ahead > 0 or seat.counted:
-            self._count(seat, max(0, ahead))
+        if seat.counted or len(seat.calls) > 1:
+            self._count(seat)
 
-    def _count(self, seat: Seat[C], ahead: int) -> None:
+    def _count(self, seat: Seat[C]) -> None:
+        ahead = seat.prefetched_count
         self._prefetched += ahead - seat.counted
         seat.counted = ahead
         loaded = self._loaded

@@ -85,9 +85,7 @@ class FrameDecoder:
         if partial:
             position = self._fill(chunk, payloads)
         while (start := position + PREFIX_BYTES) <= end:
-            size = PREFIX.unpack_from(chunk, position)[0]
-            if size > FRAME_BYTES_MAX:
-                self._size(size)  # raises
+            size = self._size(PREFIX.unpack_from(chunk, position)[0])
             if end - start < size:
                 break
             position = start + size

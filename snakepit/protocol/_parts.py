@@ -16,14 +16,7 @@ from msgspec import Raw
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol._ext import BUFFERS_MAX
-from snakepit.protocol._framing import (
-    FRAME_BYTES_MAX,
-    PART_BYTES_MAX,
-    PREFIX,
-    FrameDecoder,
-    frame,
-    prefix,
-)
+from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, prefix
 from snakepit.protocol._messages import (
     Buffer,
     Call,
@@ -66,10 +59,7 @@ class Packer:
             message.buffers or len(memoryview(message.body)) > PART_BYTES_MAX
         ):
             return None
-        payload = encode_message(message)
-        size = len(payload)
-        # Not by `frame`: this is done for each message.
-        return PREFIX.pack(size) + payload if size <= FRAME_BYTES_MAX else frame(payload)
+        return frame(encode_message(message))
 
     def pack_parts(self, message: Any) -> Iterator[Frame]:
         """The frames of a message with large values, one at a time, in the order to send them.
