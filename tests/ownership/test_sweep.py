@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,15 @@ from ownership_kit import env_for_hosts, host, wait_gone
 import snakepit
 from snakepit.__main__ import main
 from snakepit.process import new_mark
-from snakepit.procfs import VARIABLE, Mark, find_marked, read_process
+from snakepit.procfs import (
+    VARIABLE,
+    Handle,
+    Mark,
+    close_all,
+    descendants_of,
+    find_marked,
+    read_process,
+)
 
 NAMESPACE = ("unshare", "-Urpf", "--mount-proc", "--kill-child")
 
@@ -239,8 +247,10 @@ def test_a_host_in_another_namespace_is_none_of_our_business(tmp_path: Path) -> 
     """Its pid means nothing here, or somebody else."""
     with host(tmp_path, wrapper=NAMESPACE, tools=["sleep"]) as inside:
         inside.wait_ready()
-        seen = [handle.pid for handle, _ in find_marked(lambda mark: True)]
-        workers = [pid for pid in marked_anywhere() if pid not in seen]
+        below = {process.pid for process in descendants_of(inside.popen.pid)}
+        workers = [pid for pid in marked_anywhere() if pid in below]
+        with closing_all(find_marked(lambda mark: True)) as visible:
+            assert not set(workers) & {handle.pid for handle in visible}
         assert len(workers) >= 2
         done = snakepit.cleanup()
         assert not set(workers) & set(done.ended + done.left)
@@ -248,6 +258,15 @@ def test_a_host_in_another_namespace_is_none_of_our_business(tmp_path: Path) -> 
         inside.popen.kill()
         inside.folder = tmp_path / "no pids of this namespace"
         wait_gone(workers)
+
+
+@contextmanager
+def closing_all(found: Iterable[tuple[Handle, Mark]]) -> Generator[list[Handle]]:
+    handles = [handle for handle, _ in found]
+    try:
+        yield handles
+    finally:
+        close_all(handles)
 
 
 def marked_anywhere() -> list[int]:

@@ -176,6 +176,7 @@ def test_cancels_at_any_moment_of_telling_leave_the_wire_whole(worker: Worker) -
         assert worker.call("echo", {"value": number}) == number
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("tool_backend", ["asyncio", "trio"])
 def test_an_async_tool_that_tells_all_the_time_can_be_cancelled(tool_backend: str) -> None:
     """In a loop that never awaits it is interrupted; where it awaits, its loop cancels it."""
