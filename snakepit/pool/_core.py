@@ -19,8 +19,6 @@ from trio.lowlevel import enable_ki_protection
 from snakepit._loops import Loop, this_loop
 from snakepit.errors import (
     CallTimeoutError,
-    PoolBrokenError,
-    PoolClosedError,
     PoolSaturatedError,
     QueueTimeoutError,
     WorkerDiedError,
@@ -28,6 +26,7 @@ from snakepit.errors import (
 from snakepit.pool._ancestry import choose_place, join, leave, link, recheck_all, watch
 from snakepit.pool._call import Follower, PendingCall
 from snakepit.pool._deadlines import Deadlines
+from snakepit.pool._gate import Gate
 from snakepit.pool._host_tools import HostTools
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Phase, Seat
@@ -46,21 +45,18 @@ _log = logging.getLogger("snakepit.pool")
 _call_numbers = itertools.count(1)
 
 
-class PoolCore:
+class PoolCore(Gate):
     """The state machine of one pool."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings: Settings = settings
+        super().__init__(settings)
         self.loop: Loop = this_loop()
         self.now: Callable[[], float] = self.loop.now
         self.scheduler: Scheduler[PendingCall] = Scheduler(queue_max=settings.queue.max_size)
         self.deadlines: Deadlines = Deadlines()
         self.slots: list[Slot] = []
         self.tools: dict[str, ToolInfo] | None = None  # None until a worker was ready
-        self.closing: anyio.Event = anyio.Event()
         self.progress: anyio.Event = anyio.Event()  # replaced at each change of a slot's readiness
-        self.broken: PoolBrokenError | None = None
-        self.is_shut: bool = False  # closing or broken
         self.starting: anyio.Semaphore = anyio.Semaphore(settings.startup.batch_size)
         self.requests: int = 0
         self.errors: int = 0
@@ -287,15 +283,10 @@ class PoolCore:
         self.slots_changed()
         if any(not slot.given_up for slot in self.slots):
             return
-        self.broken = PoolBrokenError(
-            f"pool {self.settings.name!r}: every slot was given up after "
-            f"{self.settings.crash_barrier.max_restarts} fruitless restarts",
-            certificate,
-        )
-        self.is_shut = True
-        _log.error("%s", self.broken)
+        broken = self.shut_as_broken(certificate)
+        _log.error("%s", broken)
         for call in self.scheduler.clear():
-            call.error = self.broken
+            call.error = broken
             self.settle(call)
 
     def slots_changed(self) -> None:
@@ -311,32 +302,11 @@ class PoolCore:
         """Begin to close: refuse, drop the queue, stop what runs, let the slots end."""
         if self.closing.is_set():
             return
-        self.closing.set()
-        self.is_shut = True
+        self.shut_as_closing()
         self._drop_queue()
         for slot in self.slots:
             slot.worker.close()
         self.slots_changed()
-
-    def closed_error(self) -> PoolClosedError:
-        """The error of calls that the closing of the pool ends."""
-        return PoolClosedError(f"pool {self.settings.name!r} is closed")
-
-    def saturated_error(self, waiting: int) -> PoolSaturatedError:
-        """The error of a call that finds so many others waiting."""
-        return PoolSaturatedError(
-            f"pool {self.settings.name!r}: {waiting} calls wait already "
-            f"(Queue.max_size={self.settings.queue.max_size})"
-        )
-
-    def refuse_if_shut(self) -> None:
-        """Raise if no call can be taken any more."""
-        if not self.is_shut:
-            return
-        if self.closing.is_set():
-            raise self.closed_error()
-        if self.broken is not None:
-            raise PoolBrokenError(*self.broken.args)
 
     def _place(
         self, session: str | SessionRecord

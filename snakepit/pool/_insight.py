@@ -1,4 +1,4 @@
-"""What a pool shows of its workers."""
+"""What a pool shows of its workers and of itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import anyio.lowlevel
 
 from snakepit.pool._seat import Phase
+from snakepit.pool._slot import raise_start_error
+from snakepit.pool._stats import PoolStats, stats_of
+from snakepit.pool._tools import ToolSpec, specs_of
 
 if TYPE_CHECKING:
     from snakepit.pool._core import PoolCore
@@ -14,12 +17,35 @@ if TYPE_CHECKING:
 
 
 class Insight:
-    """`workers` and `dump` of a pool."""
+    """`ready`, `tools`, `stats`, `workers` and `dump` of a pool."""
 
     _core: PoolCore
 
     def _check_caller(self) -> None:
         raise NotImplementedError
+
+    def tools(self) -> dict[str, ToolSpec]:
+        """The tools of the workers, by name; empty before any worker was ready."""
+        return specs_of(self._core.tools or {})
+
+    def stats(self) -> PoolStats:
+        """Counters since the pool was opened, and its state now."""
+        return stats_of(self._core)
+
+    async def ready(self) -> None:
+        """Wait until all `size` workers are ready. Always a checkpoint.
+
+        Raises: WorkerStartError: what keeps one of them from starting; PoolClosedError.
+        """
+        self._check_caller()
+        await anyio.lowlevel.checkpoint()
+        core = self._core
+        while True:
+            core.refuse_if_shut()
+            if all(slot.is_ready for slot in core.slots):
+                return
+            raise_start_error(core)
+            await core.progress.wait()
 
     def workers(self) -> list[WorkerInfo]:
         """The workers as they are now, one for each slot."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal, TypeVar, TypeVarTuple
-
-import anyio
-import anyio.lowlevel
+from typing import Any, Literal
 
 from snakepit.errors import InvalidParamsError
 from snakepit.pool._attending import finish
@@ -16,8 +12,7 @@ from snakepit.pool._born import SharedMemory
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
-from snakepit.pool._executor import PoolExecutor
-from snakepit.pool._functions import pickle_call, refuse_strangers, unpickle_outcome
+from snakepit.pool._function_calls import FunctionCalls
 from snakepit.pool._host_tools import HostToolCalls, HostTools
 from snakepit.pool._insight import Insight
 from snakepit.pool._map import Results, open_map
@@ -25,21 +20,16 @@ from snakepit.pool._progress import OnProgress, check_on_progress, listen
 from snakepit.pool._pumps import close_unpulled, pumps_of
 from snakepit.pool._session import Session, SessionCalls, session_named
 from snakepit.pool._settings import check_timeout
-from snakepit.pool._slot import raise_start_error
-from snakepit.pool._stats import PoolStats, stats_of
+from snakepit.pool._stats import stats_of
 from snakepit.pool._stream import Stream, check_window, open_stream
-from snakepit.pool._tools import ToolSpec, as_params, find_tool, specs_of
+from snakepit.pool._tools import ToolSpec, as_params, find_tool
 from snakepit.pool._typed import TypedCalls
 from snakepit.pool._views import BoundPool
 from snakepit.process import fork_generation
-from snakepit.protocol import ToolInfo, decode_value, encode_arguments, encode_params
-from snakepit.worker._functions import RUN_SYNC
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+from snakepit.protocol import ToolInfo, decode_value, encode_arguments
 
 
-class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
+class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory, Insight):
     """A pool of worker processes. Made by `open_pool` and `run_pool`; usable while they last.
 
     It belongs to the event loop that opened it.
@@ -210,28 +200,6 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
             session=session,
         )
 
-    async def run_sync(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run any importable or picklable function in a worker, like `trio.to_thread.run_sync`.
-
-        Function, arguments and value are pickled; cloudpickle helps where it is installed. Always
-        a checkpoint. Cancelling stops the function as it stops a tool. Arguments by name go into a
-        `functools.partial`.
-
-        Raises: what the function raised, with its causes and the worker's traceback as a note; a
-            ToolError where pickle cannot carry that, or it is no Exception. SerializationError:
-            something cannot be pickled. TypeError: the function is async. PermissionError: this
-            pool did not start its workers itself.
-        """
-        self._check_caller()
-        refuse_strangers(self._core.settings)
-        await self._loop.checkpoint_if_cancelled()
-        self._core.refuse_if_shut()
-        body, buffers = encode_params(pickle_call(func, args))
-        call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None, attended=True)
-        await finish(self._core, call)
-        value: T = unpickle_outcome(decode_value(*call.outcome()))
-        return value
-
     def bind(
         self,
         *,
@@ -280,43 +248,6 @@ class Pool(TypedCalls, SessionCalls, HostToolCalls, SharedMemory, Insight):
 
     def _offer(self, func: Callable[..., Any], name: str | None, description: str | None) -> None:
         self.add_host_tool(func, name=name, description=description)
-
-    def as_executor(self) -> Executor:
-        """The pool as a `concurrent.futures.Executor`, for code that wants one. From any thread.
-
-        Functions run as by `run_sync`; what is no Exception arrives as itself, too. A future runs,
-        and can no longer be cancelled, from when its call is sent to a free worker. Callbacks run on
-        the pool's loop. There `result`, `map` and `shutdown` raise RuntimeError in place of a wait
-        that could never end; `wait` and `as_completed` cannot tell: call them in other threads.
-        `map` takes `buffersize` on every Python. Shutting the executor down leaves the pool open.
-
-        Raises: PermissionError: as `run_sync`.
-        """
-        refuse_strangers(self._core.settings)
-        return PoolExecutor(self._desk)
-
-    def tools(self) -> dict[str, ToolSpec]:
-        """The tools of the workers, by name; empty before any worker was ready."""
-        return specs_of(self._core.tools or {})
-
-    def stats(self) -> PoolStats:
-        """Counters since the pool was opened, and its state now."""
-        return stats_of(self._core)
-
-    async def ready(self) -> None:
-        """Wait until all `size` workers are ready. Always a checkpoint.
-
-        Raises: WorkerStartError: what keeps one of them from starting; PoolClosedError.
-        """
-        self._check_caller()
-        await anyio.lowlevel.checkpoint()
-        core = self._core
-        while True:
-            core.refuse_if_shut()
-            if all(slot.is_ready for slot in core.slots):
-                return
-            raise_start_error(core)
-            await core.progress.wait()
 
     @asynccontextmanager
     async def _map(
