@@ -70,8 +70,6 @@ def no_blocking_calls(request: pytest.FixtureRequest) -> Generator[None]:
     for function in guard.functions.values():
         # Popen waits for the child's exec, which is bounded by the kernel alone.
         function.can_block_in("subprocess.py", "_execute_child")
-        # Whatever line it is that coverage has not seen in this thread before.
-        function.can_block_in("coverage/collector.py", "lock_data")
     guard.activate()
     try:
         yield

@@ -1,15 +1,27 @@
-"""Coverage measures worker processes in the tests of the worker's room alone.
+"""Coverage: what it measures, and how it is kept from getting in the way.
+
+It measures worker processes in the tests of the worker's room alone.
 
 A measured worker starts three times as slowly, and the other tests run the same lines of it. An
 interrupt that meets coverage itself leaves its lock taken for good, so that the worker hangs:
-tests that interrupt at any moment are marked `unmeasured`.
+tests that interrupt at any moment are marked `unmeasured`. The tests themselves, which know Ctrl+C,
+are measured without that lock.
 """
 
 import os
 
+import coverage
 import pytest
+from coverage.collector import Collector
 
 _switches = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROC")}
+
+
+def pytest_configure() -> None:
+    """Let no thread wait for coverage's lock. It guards steps that are one under the GIL anyway."""
+    if coverage.Coverage.current() is not None:
+        for collector in Collector._collectors:
+            collector.data_lock = None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from coverage.collector import Collector
 
 HEADER = """
 import gc, os, signal, socket, subprocess, sys, threading, time
@@ -191,3 +192,8 @@ def test_a_skip_without_an_agreed_reason_fails_the_run(inner) -> None:
     """)
     assert other.ret == 1
     other.stdout.fnmatch_lines(["skipped: *test_one: no time*NOT AN AGREED REASON"])
+
+
+def test_no_thread_waits_for_a_lock_of_coverage() -> None:
+    """Ctrl+C in the midst of it would leave it taken, and every later test would hang."""
+    assert [collector.data_lock for collector in Collector._collectors if collector.data_lock] == []
