@@ -216,14 +216,17 @@ def sessions(plan: Plan) -> Iterator[Table]:
 
 
 def workers(plan: Plan) -> Iterator[Table]:
-    """Does a call cost more while there are 1,000 workers? They are in memory."""
+    """Does a call cost more while there are 1,000 workers? They are in memory.
+
+    As many callers as the smaller pool has workers: with more of them it alone would send ahead.
+    """
     base, turns, names = "10 workers", dict[str, Turn](), plan.wanted(MEMORY)
     with gather(names, 10) as few, gather(names, plan.count(1_000)) as company:
         for subject in few.subjects.values():
-            measure = partial(subject.measure, "load", callers=CALLERS)
+            measure = partial(subject.measure, "load", callers=10)
             turns[base] = partial(measure, seconds=plan.seconds(0.3))
         for subject in company.subjects.values():
-            measure = partial(subject.measure, "load", callers=CALLERS)
+            measure = partial(subject.measure, "load", callers=10)
             turns["1,000 workers"] = partial(measure, seconds=plan.seconds(0.3))
         rows = plan.play(turns, company)
     title = "Time per call, by workers (transport memory)"
