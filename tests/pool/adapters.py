@@ -6,9 +6,7 @@ it go on, a `log` gets one line for each thing that was done.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -258,6 +256,8 @@ def _die(how: str) -> None:
     elif how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "segv":
+        import ctypes
+
         ctypes.string_at(0)
     raise AssertionError(how)
 
@@ -319,6 +319,10 @@ class BadTools(Adapter):
 
     @tool
     def fail(self, how: str) -> None:
+        if how == "async cancelled":
+            import asyncio
+
+            raise asyncio.CancelledError("as if")
         raise FAILURES[how]
 
     @tool
@@ -404,7 +408,6 @@ FAILURES: dict[str, BaseException] = {
     "unsendable args": LookupError(lambda: None),
     "huge": RuntimeError("z" * 3_000_000),
     "cancelled": ToolCancelled("as if"),
-    "async cancelled": asyncio.CancelledError("as if"),
     "os": PermissionError(13, "Permission denied", "a/file"),
     "unicode": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
     "memory": MemoryError("enough"),
@@ -482,6 +485,8 @@ async def _sleep(backend: str, seconds: float) -> None:
 
         await trio.sleep(seconds)
     else:
+        import asyncio
+
         await asyncio.sleep(seconds)
 
 

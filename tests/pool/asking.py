@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextvars import copy_context
 from typing import Any
 
-import anyio
 from adapters import log_line, touch
 
 from snakepit import Adapter, HostToolError, ToolCancelled, context, tool
@@ -141,6 +140,8 @@ class AsyncAsking(Adapter):
 
     @tool
     async def ask_at_once(self, name: str, times: int) -> list[Any]:
+        import anyio
+
         answers: list[Any] = []
 
         async def ask(number: int) -> None:
@@ -154,6 +155,8 @@ class AsyncAsking(Adapter):
     @tool
     async def ask_in_time(self, name: str, seconds: float) -> str:
         """Give the host call up by itself, and go on."""
+        import anyio
+
         with anyio.move_on_after(seconds):
             await context().acall_host(name)
             return "answered"

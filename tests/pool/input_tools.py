@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
-import anyio
 from adapters import log_line, touch, wait_for
 
 from snakepit import Adapter, ToolCancelled, context, tool
@@ -135,6 +134,8 @@ class AsyncInputs(Adapter):
 
     @tool
     async def hold(self, started: str, release: str) -> None:
+        import anyio
+
         touch(started)
         while not os.path.exists(release):
             await anyio.sleep(0.005)
@@ -172,6 +173,8 @@ class AsyncInputs(Adapter):
 
     @tool
     async def one_at_a_time(self, items: AsyncIterator[Any], log: str, gate: str) -> None:
+        import anyio
+
         number = 0
         async for item in items:
             log_line(log, f"took {item!r}")
@@ -190,6 +193,8 @@ class AsyncInputs(Adapter):
     async def zipped(
         self, left: AsyncIterator[Any], right: AsyncIterator[Any]
     ) -> list[tuple[Any, Any]]:
+        import anyio
+
         columns: dict[str, list[Any]] = {"left": [], "right": []}
 
         async def read(name: str, items: AsyncIterator[Any]) -> None:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 
-import anyio.lowlevel
 from adapters import BEAT_S, log_line, touch, wait_for
 
 from snakepit import Adapter, context, tool
@@ -80,6 +79,8 @@ class AsyncTelling(Adapter):
 
     @tool
     async def steps(self, count: int) -> str:
+        import anyio.lowlevel
+
         for number in range(1, count + 1):
             context().progress(number, count)
             await anyio.lowlevel.checkpoint()
