@@ -2,6 +2,8 @@
 
 A plain `async def test_...` runs on trio and on asyncio, under anyio's plugin. `@trio_only`,
 `@asyncio_only` and `@virtual_time` narrow that; `@pytest.mark.trio` hands the test to pytest-trio.
+With `@one_loop_each` the cases of a test, which differ in what the loop knows nothing of, take turns:
+each runs on one of the loops.
 """
 
 import inspect
@@ -13,12 +15,15 @@ import trio.testing
 from blockbuster import BlockBuster
 
 LOOPS = ("trio", "asyncio")
+LOOP_NAMES = ("anyio_backend", "loop", "tool_backend", "backend")  # the first that a test has
 
 trio_only = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 # Trio under a clock that jumps when all tasks sleep. In-memory links only: a wait for a real
 # process looks like sleep to the clock, which then jumps past every timeout.
 virtual_time = pytest.mark.parametrize("anyio_backend", ["trio-virtual-time"], indirect=True)
+
+one_loop_each = pytest.mark.one_loop_each
 
 # What may block a loop for long. Reading small files, /proc above all, is not among it.
 CHECKED_CALLS = (
@@ -57,6 +62,25 @@ def pytest_pycollect_makeitem(
     marks = {mark.name for mark in getattr(obj, "pytestmark", ())}
     if "trio" not in marks and collector.get_closest_marker("trio") is None:
         pytest.mark.usefixtures("anyio_backend")(obj)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the cases of `one_loop_each` take turns."""
+    cases: dict[object, int] = {}
+    kept, left = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        loop = callspec and next((each for each in LOOP_NAMES if each in callspec.params), None)
+        if loop and item.get_closest_marker("one_loop_each") is not None:
+            others = {name: at for name, at in callspec.indices.items() if name != loop}
+            case = (item.path, item.originalname, *sorted(others.items()))
+            turn = cases.setdefault(case, len(cases)) % len(LOOPS)
+            (kept if callspec.indices[loop] == turn else left).append(item)
+        else:
+            kept.append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
 
 
 @pytest.fixture(autouse=True)

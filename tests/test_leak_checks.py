@@ -155,6 +155,24 @@ def test_plain_async_tests_run_on_both_loops_and_marked_ones_on_one(inner) -> No
     result.assert_outcomes(passed=9)
 
 
+def test_cases_that_take_turns_run_once_each_and_on_both_loops(inner) -> None:
+    result = inner("""
+    from _backends import one_loop_each
+
+    pytestmark = one_loop_each
+    ran = []
+
+    @pytest.mark.parametrize("case", range(5))
+    async def test_cases(case, anyio_backend_name):
+        ran.append((case, anyio_backend_name))
+
+    def test_afterwards():
+        assert sorted(case for case, _ in ran) == [0, 1, 2, 3, 4]
+        assert {loop for _, loop in ran} == {"trio", "asyncio"}
+    """)
+    result.assert_outcomes(passed=6, deselected=5)
+
+
 def test_blocking_the_asyncio_loop_from_snakepit_is_an_error(inner, pytester) -> None:
     package = pytester.mkpydir("snakepit")
     (package / "naps.py").write_text("import time\ndef nap(): time.sleep(0.01)\n")

@@ -7,11 +7,14 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from test_foreign_worker import foreign_pool
 from test_node_worker import node_is_there, node_pool
 from test_what_goes_wrong import replaced, rude_pool
 
 from snakepit import CallTimeoutError, InvalidParamsError, WorkerDiedError
+
+pytestmark = one_loop_each
 
 needs_node = pytest.mark.skipif(
     not node_is_there(), reason="needs Node.js 18 or newer, and what .ci/node installs"

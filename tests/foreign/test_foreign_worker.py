@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from msgspec import Raw
 
 from snakepit import (
@@ -31,6 +32,8 @@ from snakepit import (
     open_pool,
 )
 from snakepit import protocol as p
+
+pytestmark = one_loop_each
 
 WORKER = Path(__file__).with_name("worker_from_the_spec.py")
 ROOT = Path(__file__).parents[2]

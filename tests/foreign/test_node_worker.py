@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from test_foreign_worker import BREACHES, BUFFER_0, Host, call
 
 from snakepit import (
@@ -47,9 +48,12 @@ def node_is_there() -> bool:
     return subprocess.run(["node", "-e", is_new], check=False).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(
-    not node_is_there(), reason="needs Node.js 18 or newer, and what .ci/node installs"
-)
+pytestmark = [
+    one_loop_each,
+    pytest.mark.skipif(
+        not node_is_there(), reason="needs Node.js 18 or newer, and what .ci/node installs"
+    ),
+]
 
 
 @asynccontextmanager

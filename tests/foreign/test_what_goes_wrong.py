@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 
 from snakepit import (
     CallTimeoutError,
@@ -25,6 +26,8 @@ from snakepit import (
     open_pool,
 )
 from snakepit.pool import _core
+
+pytestmark = one_loop_each
 
 COMMAND = [sys.executable, "-S", "-E", str(Path(__file__).with_name("rude_worker.py"))]
 PATIENCE_S = 20.0

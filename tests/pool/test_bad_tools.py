@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from adapters import BadStart, BadTools
 from pool_kit import lines, pids, tools_pool
 
@@ -23,6 +24,8 @@ from snakepit import (
     WorkerDiedError,
     open_pool,
 )
+
+pytestmark = one_loop_each
 
 
 @asynccontextmanager

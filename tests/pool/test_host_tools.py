@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from _backends import one_loop_each
 from asking import Asking, AsyncAsking
 from pool_kit import BRISK, PATIENT, lines, tools_pool, until
 
@@ -30,6 +31,8 @@ from snakepit import (
     open_pool_sync,
 )
 from snakepit.testing import CancelPoint, cancel_at_every_checkpoint
+
+pytestmark = one_loop_each
 
 FOREVER_S = 10**6
 LARGE = 3 * 2**20

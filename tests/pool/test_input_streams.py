@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from _backends import one_loop_each
 from input_tools import AsyncInputs, SyncInputs
 from pool_kit import BRISK, lines, pids, tools_pool, until
 
@@ -28,6 +29,8 @@ from snakepit import (
     WorkerDiedError,
     open_pool,
 )
+
+pytestmark = one_loop_each
 
 WINDOW = 16
 FOREVER_S = 10**9

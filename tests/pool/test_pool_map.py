@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from _backends import asyncio_only
+from _backends import asyncio_only, one_loop_each
 from mapped import Mapped
 from pool_kit import PATIENCE_S, lines, pids, tools_pool, until
 
@@ -26,6 +26,8 @@ from snakepit import (
     WorkerDiedError,
     open_pool,
 )
+
+pytestmark = one_loop_each
 
 SETTLE_S = 0.05  # for what could go on to do so
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from _leaks import is_alive
 from adapters import BadConstructor, BadStart, NotAnAdapter, NoTools, Tools
 from pool_kit import pids, run_python, run_script, until
@@ -23,6 +24,8 @@ from snakepit import (
     WorkerStartError,
     open_pool,
 )
+
+pytestmark = one_loop_each
 
 QUICK = Stop(cancel_grace=0.1, term_grace=0.3, drain_timeout=0.5)
 

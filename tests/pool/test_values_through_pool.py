@@ -10,8 +10,11 @@ import anyio.lowlevel
 import functions
 import numpy as np
 import pytest
+from _backends import one_loop_each
 from _values_kit import SAMPLES, read_only, same
 from pool_kit import pids, run_script, tools_pool
+
+pytestmark = one_loop_each
 
 MIB = 2**20
 

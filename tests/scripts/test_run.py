@@ -14,9 +14,12 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from _backends import one_loop_each
 from _leaks import is_alive
 
 import snakepit
+
+pytestmark = one_loop_each
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
