@@ -69,13 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cases: dict[object, int] = {}
     kept, left = [], []
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        loop = callspec and next((each for each in LOOP_NAMES if each in callspec.params), None)
-        if loop and item.get_closest_marker("one_loop_each") is not None:
-            others = {name: at for name, at in callspec.indices.items() if name != loop}
-            case = (item.path, item.originalname, *sorted(others.items()))
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        loop = next((params[name] for name in LOOP_NAMES if name in params), None)
+        if loop in LOOPS and item.get_closest_marker("one_loop_each") is not None:
+            case = (item.path, item.originalname, item.callspec.id.replace(loop, "", 1))
             turn = cases.setdefault(case, len(cases)) % len(LOOPS)
-            (kept if callspec.indices[loop] == turn else left).append(item)
+            (kept if LOOPS.index(loop) == turn else left).append(item)
         else:
             kept.append(item)
     if left:
