@@ -4,11 +4,15 @@ It measures worker processes in the tests of the worker's room alone.
 
 A measured worker starts three times as slowly, and the other tests run the same lines of it. An
 interrupt that meets coverage itself leaves its lock taken for good, so that the worker hangs:
-tests that interrupt at any moment are marked `unmeasured`. The tests themselves, which know Ctrl+C,
+tests that interrupt at any moment are marked `unmeasured`. Simulations, which run the same lines
+again and again, are not measured either. The tests themselves, which know Ctrl+C,
 are measured without that lock.
 """
 
 import os
+import sys
+import threading
+from collections.abc import Generator
 
 import coverage
 import pytest
@@ -22,6 +26,20 @@ def pytest_configure() -> None:
     if coverage.Coverage.current() is not None:
         for collector in Collector._collectors:
             collector.data_lock = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    if item.path.parent.name != "simulation":
+        return (yield)
+    here, elsewhere = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(here)
+        threading.settrace(elsewhere)
 
 
 @pytest.hookimpl(tryfirst=True)
