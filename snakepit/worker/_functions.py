@@ -56,25 +56,15 @@ def _portable(error: BaseException) -> bytes:
 
     Pickle leaves `__cause__` out. The chain ends before a cause that it cannot carry.
     """
-    import pickle
+    from snakepit.worker._exception_pickles import dumps, travels
 
-    if not _travels(error):
+    if not travels(error):
         raise error
     chain, cause = [error], error.__cause__
-    while cause is not None and len(chain) <= CAUSES_MAX and _travels(cause):
+    while cause is not None and len(chain) <= CAUSES_MAX and travels(cause):
         chain.append(cause)
         cause = cause.__cause__
-    return pickle.dumps(chain, pickle.HIGHEST_PROTOCOL)
-
-
-def _travels(error: BaseException) -> bool:
-    import pickle
-
-    try:
-        copy = pickle.loads(pickle.dumps(error, pickle.HIGHEST_PROTOCOL))  # noqa: S301 - our own
-    except Exception:
-        return False
-    return type(copy) is type(error)
+    return dumps(chain)
 
 
 def _why(value: object, error: Exception) -> str:

@@ -69,10 +69,16 @@ class Unpicklable(LookupError):
 
 
 class OneWay(ValueError):
-    """Can be pickled and not be rebuilt: its constructor wants what its args do not have."""
+    """Pickle alone cannot rebuild it: its constructor wants what its args do not have."""
 
     def __init__(self, *, only_by_name: int) -> None:
         super().__init__(f"given {only_by_name}")
+        self.only_by_name = only_by_name
+
+
+class Missing(LookupError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no {name}")
 
 
 def fail_unpicklably() -> None:
@@ -81,6 +87,14 @@ def fail_unpicklably() -> None:
 
 def fail_one_way() -> None:
     raise OneWay(only_by_name=3)
+
+
+def fail_one_way_in_a_group() -> None:
+    raise ExceptionGroup("of one", [OneWay(only_by_name=4)])
+
+
+def miss() -> None:
+    raise Missing("key")
 
 
 class Counter:

@@ -144,11 +144,24 @@ async def test_a_value_that_is_still_to_be_run_says_so(
     assert "never awaited" not in caplog.text
 
 
+async def test_an_exception_whose_constructor_wants_other_arguments_arrives_as_itself() -> None:
+    """Pickle alone could not rebuild the first, and would rebuild the second as `no no key`."""
+    async with tools_pool(None) as pool:
+        with pytest.raises(functions.OneWay) as caught:
+            await pool.run_sync(functions.fail_one_way)
+        assert (str(caught.value), caught.value.only_by_name) == ("given 3", 3)
+        with pytest.raises(functions.Missing) as missing:
+            await pool.run_sync(functions.miss)
+        assert str(missing.value) == "no key"
+        with pytest.raises(ExceptionGroup) as group:
+            await pool.run_sync(functions.fail_one_way_in_a_group)
+        assert group.group_contains(functions.OneWay, match="^given 4$")
+
+
 @pytest.mark.parametrize(
     ("function", "kind", "name"),
     [
         (functions.fail_unpicklably, LookupError, "functions.Unpicklable"),
-        (functions.fail_one_way, ValueError, "functions.OneWay"),
         (functions.exit_by_exception, ToolError, "builtins.SystemExit"),
     ],
 )
