@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard snakepit tests examples benchmarks docs/conf.py)
+SOURCES := $(wildcard snakepit tests examples benchmarks compare docs/conf.py)
 PYTEST_ARGS ?=
 # Tests wait for processes more than they compute: one run more than there are CPUs.
 JOBS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
+COMPARE_ARGS = $(if $(ONLY),--only $(ONLY)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
 BENCH_ARGS = $(if $(ONLY),--only $(ONLY)) $(if $(CONTENDERS),--contenders $(CONTENDERS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(UPDATE),--update) $(if $(STRICT),--strict)
 # Workers start by imports: without compiled modules every start would take several times as long.
@@ -25,7 +26,7 @@ TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(pa
 MAKEFLAGS += --no-print-directory
 
 help:  ## say what each target does
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | grep -v '^$(ABSENT):' | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | grep -vE '^($(subst $(empty) $(empty),|,$(strip $(or $(ABSENT),none)))):' | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
 
 # One stamp per set of extras; a newer pyproject.toml or constraints.txt makes it stale.
 $(VENV)/.has-%: pyproject.toml constraints.txt .ci/install
@@ -90,6 +91,16 @@ bench: $(VENV)/.has-bench  ## measure what calls cost, against other pools; see 
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 else
 ABSENT := bench
+endif
+
+# Likewise. ONLY=kill,cancel CONTENDERS=snakepit,loky choose; a whole run rewrites the tables.
+ifneq ($(wildcard compare/__main__.py),)
+.PHONY: compare
+compare: $(VENV)/.has-compare  ## what pools of processes do when things go wrong; see docs/compare.md
+	@echo "==> the same mishaps for everybody"
+	@$(BIN)/python -m compare $(COMPARE_ARGS)
+else
+ABSENT += compare
 endif
 
 test-pythons: $(VENV)/.has-node  ## the tests on every CPython >= 3.11 of this machine

@@ -1,0 +1,318 @@
+"""The eight mishaps: what each host does, and what its facts say in the table."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from compare import _work
+from compare._attempt import END_S_MAX, Attempt, Watched, begun
+from compare._contender import Contender, Run
+
+Facts: TypeAlias = dict[str, Any]
+
+LOOK_AFTER_S: Final = 3.0  # when it is looked at what a cancel has stopped
+GIL_S_MAX: Final = 5.0  # cancel_grace + term_grace of a pool by default, and 2 s for a busy machine
+NAP_S: Final = 25.0
+BUSY: Final = ("one", "other")  # the calls that are running then
+COUNTED_AFTER_S: Final = (1.0, 5.0, 27.0)  # the last one when the calls are over
+
+
+class Scenario(ABC):
+    """One mishap. `wanted`: what our own rows have to say, as a regular expression."""
+
+    name: str
+    title: str
+    wanted: str
+    workers = 2
+
+    @abstractmethod
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        """Let it happen, in a host that does nothing else, and tell what was seen."""
+
+    @abstractmethod
+    def cell(self, facts: Facts) -> str:
+        """The facts, in a few words."""
+
+    def remarks(self, facts: Facts) -> str:
+        """What there is to say beside it."""
+        return ""
+
+
+async def warm_up(run: Run, workers: int, folder: Path) -> None:
+    """Have all workers started: some pools notice the death of one only when it is not their newest."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(workers):
+            nursery.start_soon(run, _work.nap, os.fspath(folder), "warm", 0.2)
+
+
+class Neighbour:
+    """A call beside the one that something happens to."""
+
+    def __init__(self, nursery: trio.Nursery, run: Run, folder: Path) -> None:
+        self._folder = folder
+        self._call = Attempt(nursery, run, _work.hold, os.fspath(folder), "neighbour")
+
+    async def begun(self) -> None:
+        await begun(self._folder, "neighbour")
+
+    async def fate(self) -> str:
+        """Release it: does its caller get the value?"""
+        (self._folder / "release").touch()
+        return "survives" if await self._call.outcome() == "a value" else "killed"
+
+
+async def serves(nursery: trio.Nursery, run: Run) -> str:
+    """Is the pool of any use afterwards?"""
+    call = Attempt(nursery, run, _work.add, 20, 22)
+    return "usable" if await call.has_ended() and call.value == 42 else "unusable"
+
+
+async def cancelled(call: Attempt) -> float | None:
+    """Cancel it; the seconds until its caller has left it, None if that is too long."""
+    at = call.cancel()
+    return round(call.ended_at - at, 2) if await call.has_ended() else None
+
+
+def left(facts: Facts) -> str:
+    """The remark on when the caller had left the call."""
+    if facts["left_s"] is None:
+        return f"the cancelled caller waits for more than {END_S_MAX:g} s"
+    return f"the caller leaves after {facts['left_s']:.2f} s"
+
+
+class Kill(Scenario):
+    """SIGKILL to one worker, while a call runs in it and another one beside it."""
+
+    name, title, wanted = "kill", "a worker is killed: neighbour / pool", r"survives / usable"
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        neighbour = Neighbour(nursery, run, folder)
+        await neighbour.begun()
+        victim = Attempt(nursery, run, _work.nap, os.fspath(folder), "victim", _work.FOREVER_S)
+        os.kill(await begun(folder, "victim"), signal.SIGKILL)
+        return {
+            "told": await victim.outcome(5),
+            "neighbour": await neighbour.fate(),
+            "pool": await serves(nursery, run),
+        }
+
+    def cell(self, facts: Facts) -> str:
+        waits = "; its caller waits for ever" if facts["told"] == "nothing" else ""
+        return f"{facts['neighbour']} / {facts['pool']}{waits}"
+
+    def remarks(self, facts: Facts) -> str:
+        return f"the caller of the killed one gets {facts['told']}"
+
+
+class Cancel(Scenario):
+    """A call that computes for ever is cancelled, and its worker looked at three seconds later."""
+
+    name, title, wanted = "cancel", "cancel frees the CPU", r"yes"
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        neighbour = Neighbour(nursery, run, folder)
+        await neighbour.begun()
+        victim = Attempt(nursery, run, _work.burn, os.fspath(folder), "victim")
+        worker = Watched(await begun(folder, "victim"))
+        deadline = trio.current_time() + LOOK_AFTER_S
+        left_s = await cancelled(victim)
+        await trio.sleep_until(deadline - 0.5)
+        return {
+            "left_s": left_s,
+            "computing": await worker.is_computing(),
+            "neighbour": await neighbour.fate(),
+            "pool": await serves(nursery, run),
+        }
+
+    def cell(self, facts: Facts) -> str:
+        return "no" if facts["computing"] else stopped(facts)
+
+    def remarks(self, facts: Facts) -> str:
+        return left(facts)
+
+
+def stopped(facts: Facts) -> str:
+    """It was: at what price?"""
+    if facts["neighbour"] == "killed":
+        return "with the whole pool"
+    return "yes" if facts["pool"] == "usable" else "yes, pool unusable"
+
+
+class Grandchild(Scenario):
+    """A cancelled call has started a program. Where nothing stops a call, its worker gets SIGTERM."""
+
+    name, title, wanted = "grandchild", "program that a cancelled call started", r"killed"
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        victim = Attempt(nursery, run, _work.start_child, os.fspath(folder), "victim")
+        worker = await begun(folder, "victim")
+        child = Watched(await begun(folder, "child"))
+        deadline = trio.current_time() + LOOK_AFTER_S
+        left_s = await cancelled(victim)
+        if contender.stops == "nothing":
+            os.kill(worker, signal.SIGTERM)
+        while child.lives() and trio.current_time() < deadline:
+            await trio.sleep(0.05)
+        return {"left_s": left_s, "lives": child.lives()}
+
+    def cell(self, facts: Facts) -> str:
+        if facts["lives"]:
+            return "leaked"
+        return "killed with the whole pool" if facts["stops"] == "the pool" else "killed"
+
+    def remarks(self, facts: Facts) -> str:
+        return left(facts)
+
+
+class BadException(Scenario):
+    """A call raises an exception that pickle cannot rebuild."""
+
+    name, title, wanted = (
+        "exception",
+        "exception that pickle cannot rebuild / pool",
+        r"original / usable",
+    )
+    workers = 1
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        call = Attempt(nursery, run, _work.fail)
+        told = await call.outcome()
+        if isinstance(call.error, _work.BadError) and str(call.error) == "a fault in the model":
+            told = "original"
+        return {"told": told, "pool": await serves(nursery, run)}
+
+    def cell(self, facts: Facts) -> str:
+        told = "the caller waits for ever" if facts["told"] == "nothing" else facts["told"]
+        return f"{told} / {facts['pool']}"
+
+
+class RawBytes(Scenario):
+    """A call writes to descriptor 1, beneath Python, as libraries in C do."""
+
+    name, title, wanted = "raw", "raw bytes on fd 1", r"immune"
+    workers = 1
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        call = Attempt(nursery, run, _work.write_raw)
+        told = await call.outcome()
+        return {"told": told, "pool": await serves(nursery, run)}
+
+    def cell(self, facts: Facts) -> str:
+        if facts["told"] != "a value":
+            return str(facts["told"])
+        return "immune" if facts["pool"] == "usable" else "pool unusable"
+
+
+class Keep(Scenario):
+    """A worker has loaded something; a call in it sleeps and is cancelled. Is it still loaded?"""
+
+    name, title, wanted = "keep", "cancel keeps what is loaded", r"yes"
+    workers = 1
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        await run(_work.load, "a model")
+        victim = Attempt(nursery, run, _work.nap, os.fspath(folder), "victim", _work.FOREVER_S)
+        await begun(folder, "victim")
+        left_s = await cancelled(victim)
+        call = Attempt(nursery, run, _work.loaded)
+        if await call.outcome() != "a value":
+            return {"left_s": left_s, "loaded": "the call goes on"}
+        return {"left_s": left_s, "loaded": "yes" if call.value == "a model" else "no"}
+
+    def cell(self, facts: Facts) -> str:
+        return str(facts["loaded"])
+
+    def remarks(self, facts: Facts) -> str:
+        return left(facts)
+
+
+class HeldGil(Scenario):
+    """A cancelled call is in C code that holds the GIL and looks at no signal."""
+
+    name, title, wanted = "gil", "cancel ends C code holding the GIL", r"yes"
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        neighbour = Neighbour(nursery, run, folder)
+        await neighbour.begun()
+        victim = Attempt(nursery, run, _work.hold_gil, os.fspath(folder), "victim")
+        worker = Watched(await begun(folder, "victim"))
+        at = victim.cancel()
+        while worker.lives() and time.monotonic() < at + GIL_S_MAX:
+            await trio.sleep(0.02)
+        ended_s = None if worker.lives() else round(time.monotonic() - at, 2)
+        return {
+            "ended_s": ended_s,
+            "neighbour": await neighbour.fate(),
+            "pool": await serves(nursery, run),
+        }
+
+    def cell(self, facts: Facts) -> str:
+        return "no" if facts["ended_s"] is None else stopped(facts)
+
+    def remarks(self, facts: Facts) -> str:
+        if facts["ended_s"] is None:
+            return f"it runs after {GIL_S_MAX:g} s"
+        return f"it ends after {facts['ended_s']:.2f} s"
+
+
+class Orphans(Scenario):
+    """SIGKILL to the host, with two workers busy for 25 s. The looker-on does it, and counts."""
+
+    name, title, wanted = "orphans", "host killed: orphans after 1 / 5 / 27 s", r"0 / 0 / 0"
+
+    async def befall(
+        self, nursery: trio.Nursery, contender: Contender, run: Run, folder: Path
+    ) -> Facts:
+        for name in BUSY:
+            Attempt(nursery, run, _work.nap, os.fspath(folder), name, NAP_S)
+        for name in BUSY:
+            await begun(folder, name)
+        (folder / "ready").touch()
+        await trio.sleep_forever()
+        raise AssertionError("it was killed")
+
+    def cell(self, facts: Facts) -> str:
+        return " / ".join(map(str, facts["workers"]))
+
+    def remarks(self, facts: Facts) -> str:
+        if not any(facts["others"]):
+            return ""
+        return f"helpers left: {' / '.join(map(str, facts['others']))}"
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    scenario.name: scenario
+    for scenario in (
+        Kill(),
+        Cancel(),
+        Grandchild(),
+        BadException(),
+        Orphans(),
+        RawBytes(),
+        Keep(),
+        HeldGil(),
+    )
+}

@@ -1,0 +1,151 @@
+"""`make compare`: its tables say what was found, and our own rows of the quick scenarios read as promised."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compare import _table
+from compare._contenders import EVERYONE, SNAKEPITS
+from compare._results import Results, version_of
+from compare._scenarios import SCENARIOS
+
+ROOT = Path(__file__).parents[1]
+OURS = SNAKEPITS[0].name
+WELL = {
+    "kill": {"told": "WorkerDiedError", "neighbour": "survives", "pool": "usable"},
+    "cancel": {"left_s": 0.01, "computing": False, "neighbour": "survives", "pool": "usable"},
+    "grandchild": {"left_s": 0.1, "lives": False, "stops": "a call"},
+    "exception": {"told": "original", "pool": "usable"},
+    "orphans": {"workers": [0, 0, 0], "others": [0, 0, 0]},
+    "raw": {"told": "a value", "pool": "usable"},
+    "keep": {"left_s": 0.01, "loaded": "yes"},
+    "gil": {"ended_s": 3.1, "neighbour": "survives", "pool": "usable"},
+}
+# Facts that are not what we promise, and what the table says of them.
+ILL = [
+    ("kill", {"neighbour": "killed"}, "killed / usable"),
+    ("kill", {"pool": "unusable"}, "survives / unusable"),
+    ("kill", {"told": "nothing"}, "survives / usable; its caller waits for ever"),
+    ("cancel", {"computing": True}, "no"),
+    ("cancel", {"neighbour": "killed"}, "with the whole pool"),
+    ("cancel", {"pool": "unusable"}, "yes, pool unusable"),
+    ("grandchild", {"lives": True}, "leaked"),
+    ("grandchild", {"stops": "the pool"}, "killed with the whole pool"),
+    ("exception", {"told": "TypeError"}, "TypeError / usable"),
+    ("exception", {"told": "nothing"}, "the caller waits for ever / usable"),
+    ("orphans", {"workers": [1, 0, 0]}, "1 / 0 / 0"),
+    ("raw", {"told": "BrokenWorkerProcess"}, "BrokenWorkerProcess"),
+    ("raw", {"pool": "unusable"}, "pool unusable"),
+    ("keep", {"loaded": "no"}, "no"),
+    ("keep", {"loaded": "the call goes on"}, "the call goes on"),
+    ("gil", {"ended_s": None}, "no"),
+    ("gil", {"neighbour": "killed"}, "with the whole pool"),
+]
+
+
+def all_well() -> Results:
+    facts = {name: {what: dict(how) for what, how in WELL.items()} for name in EVERYONE}
+    return Results("1 May 2030", "a machine", facts)
+
+
+def test_rows_that_read_as_promised_are_no_problem() -> None:
+    results = all_well()
+    assert set(WELL) == set(SCENARIOS)
+    assert results.problems() == []
+    assert results.is_whole()
+
+
+@pytest.mark.parametrize(("scenario", "otherwise", "cell"), ILL)
+def test_our_own_row_has_to_read_as_promised_and_nobody_elses(
+    scenario: str, otherwise: dict, cell: str
+) -> None:
+    results = all_well()
+    results.facts["pebble"][scenario] |= otherwise
+    assert results.cell("pebble", scenario) == cell
+    assert results.problems() == []
+    results.facts[OURS][scenario] |= otherwise
+    [problem] = results.problems()
+    assert problem.startswith(f"{OURS}, {scenario}: {cell!r} in place of ")
+
+
+def test_a_trial_that_failed_is_a_problem_whosever_it_is() -> None:
+    results = all_well()
+    results.facts["pebble"]["gil"] = {"failed": "no facts"}
+    assert results.problems() == ["pebble, gil: no facts"]
+    assert results.cell("pebble", "gil") == "failed"
+
+
+def test_who_is_not_installed_leaves_a_gap_and_the_run_is_not_whole() -> None:
+    results = all_well()
+    results.facts["loky"] = {name: {"left_out": "not installed"} for name in SCENARIOS}
+    assert results.cell("loky", "kill") == "–"
+    assert results.problems() == []
+    assert not results.is_whole()
+
+
+def test_the_tables_have_a_row_for_each_contender_and_keep_what_people_wrote() -> None:
+    results = all_well()
+    for name, part in (
+        ("README.md", _table.for_readme(results)),
+        ("docs/compare.md", _table.for_page(results)),
+    ):
+        page = (ROOT / name).read_text(encoding="utf-8")
+        new = _table.rewrite(page, part)
+        assert new.partition(_table.BEGIN)[0] == page.partition(_table.BEGIN)[0]
+        assert new.partition(_table.END)[2] == page.partition(_table.END)[2]
+        assert _table.rewrite(new, part) == new
+        cells = (
+            "survives / usable | yes | killed | original / usable | 0 / 0 / 0 | immune | yes | yes"
+        )
+        for contender in EVERYONE:
+            assert f"| {contender} | {cells} |" in new
+    assert "1 May 2030: a machine" in new
+    assert "it ends after 3.10 s" in new
+    assert f"| loky | {version_of('loky')} |" in new
+    with pytest.raises(ValueError, match="markers"):
+        _table.rewrite("a page", part)
+
+
+def test_what_the_readme_and_the_page_show_is_what_we_promise() -> None:
+    """The tables that are checked in come from a run of the real thing."""
+    for name in ("README.md", "docs/compare.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for ours in SNAKEPITS:
+            row = re.search(rf"^\| {ours.name} \| (.*) \|$", text, re.MULTILINE)
+            assert row, f"{name} has no row for {ours.name}: make compare"
+            cells = row[1].split(" | ")
+            for cell, scenario in zip(cells, SCENARIOS.values(), strict=True):
+                assert re.fullmatch(scenario.wanted, cell)
+
+
+def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "compare", "--folder", str(folder), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+
+def test_our_rows_of_the_quick_scenarios(tmp_path: Path) -> None:
+    """A part of the real run; it writes no table."""
+    before = (ROOT / "README.md").read_text(encoding="utf-8")
+    quick = ("kill", "exception", "raw", "keep")
+    run = compare(tmp_path, "--contenders", OURS, "--only", ",".join(quick))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "our rows read as promised" in run.stdout
+    facts = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["facts"]
+    assert {name: set(row) for name, row in facts.items()} == {OURS: set(quick)}
+    assert facts[OURS]["kill"]["told"] == "WorkerDiedError"
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == before
+
+
+def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    assert compare(tmp_path, "--only", "nonsense").returncode == 2
+    assert compare(tmp_path, "--contenders", "nobody").returncode == 2
