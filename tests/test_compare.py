@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from compare._scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
 OURS = SNAKEPITS[0].name
-WELL = {
+WELL: dict[str, dict[str, Any]] = {
     "kill": {"told": "WorkerDiedError", "neighbour": "survives", "pool": "usable"},
     "cancel": {"left_s": 0.01, "computing": False, "neighbour": "survives", "pool": "usable"},
     "grandchild": {"left_s": 0.1, "lives": False, "stops": "a call"},
@@ -61,7 +62,7 @@ def test_rows_that_read_as_promised_are_no_problem() -> None:
 
 @pytest.mark.parametrize(("scenario", "otherwise", "cell"), ILL)
 def test_our_own_row_has_to_read_as_promised_and_nobody_elses(
-    scenario: str, otherwise: dict, cell: str
+    scenario: str, otherwise: dict[str, Any], cell: str
 ) -> None:
     results = all_well()
     results.facts["pebble"][scenario] |= otherwise
