@@ -21,7 +21,7 @@ empty :=
 TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate check docs doctest unit test-pythons clean
+.PHONY: help demo test simulate chaos check docs doctest unit test-pythons clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -57,6 +57,9 @@ unit: $(VENV)/.has-dev $(VENV)/.has-node
 
 simulate: $(VENV)/.has-dev  ## pools in virtual time, run after run; SEED= to begin with, RUNS=0 until Ctrl+C
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) --runs $(or $(RUNS),0)
+
+chaos: $(VENV)/.has-dev  ## real pools under random kills, stops, cancels and full pipes; SEED= to begin with, SECONDS=60
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),60)
 
 check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spelling
 	@echo "==> format"

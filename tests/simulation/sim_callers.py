@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
+from _endings import kind_of
 from sim_inputs import Food, InputError
 from sim_maps import run_map
 from sim_plan import CallerPlan, CallPlan, EndPlan, MapPlan, SessionPlan, Step
 from sim_sessions import Book
 from sim_spies import making
 from sim_tools import item
-from sim_world import Outcome, World, kind_of
+from sim_world import Outcome, World
 
 from snakepit import Pool, Session, SnakepitError
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from _chance import weighted
 from sim_plan import (
     CallerPlan,
     CallPlan,
@@ -46,11 +47,6 @@ CALLERS = {"plain": 60, "map": 18, "session": 22}
 # Around what may be sent ahead, and what travels in one frame.
 BALLAST = {0: 500, 2**16 - 200: 6, 2**16: 6, 2**20: 1, 2**20 + 1: 1}
 ON_DEMAND = ("s1", "s2")
-
-
-def weighted(random: Random, choices: dict[Any, int]) -> Any:
-    [choice] = random.choices(list(choices), list(choices.values()))
-    return choice
 
 
 def draw_plan(seed: int) -> Plan:

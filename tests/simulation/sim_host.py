@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import trio
+from _endings import kind_of
 from sim_spies import making
-from sim_world import World, kind_of
+from sim_world import World
 
 from snakepit import Pool, SnakepitError
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import trio
+from _endings import kind_of
 from sim_inputs import InputError
 from sim_plan import MapPlan
 from sim_spies import making
 from sim_tools import answer_of
-from sim_world import Outcome, World, kind_of
+from sim_world import Outcome, World
 
 from snakepit import Pool, Session, SnakepitError
 

@@ -138,10 +138,3 @@ def worker_id() -> str:
     worker = current_worker.get()
     assert worker is not None
     return worker._id
-
-
-def kind_of(error: BaseException) -> str:
-    """The name of the error; ToolError for its builtin twins too, which bear other names."""
-    if hasattr(error, "type") and hasattr(error, "traceback"):
-        return "ToolError"
-    return type(error).__name__

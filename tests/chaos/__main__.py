@@ -1,0 +1,129 @@
+"""`make chaos`: round after round of it, with real processes, for so many seconds.
+
+python -m tests.chaos --seed 7 --seconds 60     rounds of the seeds 7, 8, 9, ...
+python -m tests.chaos --seed 9 --seconds 1      the round of seed 9 alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import secrets
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from _leaks import Snapshot
+from chaos_checks import problems
+from chaos_draw import draw_plan
+from chaos_round import play
+from chaos_world import World
+
+from snakepit.procfs import adopt_orphans
+
+SEEDS = 2**32
+GROWTH_MIB_MAX = 48  # of this process, over all rounds but the first ones
+WARM_ROUNDS = 4  # after these every loop, transport and library has been used
+
+
+class Tally:
+    """What all rounds together met, and which failed."""
+
+    def __init__(self) -> None:
+        self.rounds = self.restarts = self.runs = 0
+        self.endings: Counter[str] = Counter()
+        self.havoc: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.failed: list[int] = []
+
+    def add(self, world: World, found: list[str]) -> None:
+        self.rounds += 1
+        self.restarts += world.restarts
+        self.runs += sum(map(len, world.runs.values()))
+        self.endings.update(world.endings())
+        self.havoc.update(world.havoc)
+        plan = world.plan
+        self.kinds.update([plan.backend, plan.transport, f"end: {plan.ending}"])
+        if found:
+            self.failed.append(plan.seed)
+
+    def text(self) -> str:
+        calls = sum(self.endings.values())
+        return "\n".join(
+            [
+                f"{self.rounds} rounds ({counts(self.kinds)})",
+                f"{calls:,} calls ended: {counts(self.endings)}; tools ran {self.runs:,} times",
+                f"havoc: {counts(self.havoc)}; {self.restarts:,} workers replaced",
+            ]
+        )
+
+
+def counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counter.most_common())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser.add_argument("--seed", type=int, help="the first one; a random one if not given")
+    parser.add_argument("--seconds", type=float, default=60.0, help="no round begins after that")
+    options = parser.parse_args()
+    seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed
+    logging.disable(logging.CRITICAL)  # workers die here all the time, and say so
+    adopt_orphans()  # what a worker leaves behind becomes our child, and is found
+    print(f"seed {seed}: make chaos SEED={seed} SECONDS={options.seconds:g}", flush=True)
+    return go_on(seed, options.seconds)
+
+
+def go_on(seed: int, seconds: float) -> int:
+    began = time.monotonic()
+    tally, leaks, warm_mib = Tally(), list[str](), 0.0
+    before = Snapshot.take()
+    while True:
+        plan = draw_plan(seed)
+        world = play(plan)
+        found = [*problems(world), *left_behind(before)]
+        tally.add(world, found)
+        print(f"seed {seed}: {plan}: {counts(world.endings())}", flush=True)
+        for problem in found:
+            print(f"  WRONG: {problem}")
+        if found:
+            print(f"  again: make chaos SEED={seed} SECONDS=1", flush=True)
+        del world
+        if tally.rounds == WARM_ROUNDS:
+            warm_mib = own_mib()
+        seed += 1
+        if time.monotonic() - began >= seconds:
+            break
+    if tally.rounds > WARM_ROUNDS:
+        growth = own_mib() - warm_mib
+        print(f"memory: {growth:+.1f} MiB since round {WARM_ROUNDS}")
+        if growth > GROWTH_MIB_MAX:
+            leaks.append(f"{growth:.0f} MiB of memory")
+    print(tally.text())
+    print(f"failed: {', '.join(map(str, tally.failed)) or 'none'}{'; '.join(['', *leaks])}")
+    return int(bool(tally.failed or leaks))
+
+
+def left_behind(before: Snapshot) -> list[str]:
+    """Processes, descriptors, threads, names in /dev/shm that were not there before the first round."""
+    gc.collect()
+    found = [f"left behind: {leak}" for leak in before.leaks_after_patience()]
+    if found:
+        before.kill_new_children()
+    return found
+
+
+def own_mib() -> float:
+    gc.collect()
+    return float(psutil.Process().memory_full_info().uss) / 2**20
+
+
+if __name__ == "__main__":
+    sys.exit(main())
