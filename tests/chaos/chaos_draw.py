@@ -27,6 +27,7 @@ BEHAVIOURS = {
     "kill": 2,
     "segv": 1,
 }
+TRANSPORTS = ("stdio", "shm")  # a new one that has processes is one more name here
 DEADLY = {"exit", "kill", "segv"}
 CALLS = {"call": 50, "large": 12, "stream": 14, "eat": 6, "confer": 8, "session": 10, "map": 6}
 HAVOC = {"kill": 50, "stop": 25, "term": 10, "guardian": 2}
@@ -85,7 +86,7 @@ def draw_plan(seed: int, seconds: float | None = None) -> Plan:
     return Plan(
         seed,
         random.choice(("trio", "asyncio")),
-        random.choice(("stdio", "shm")),
+        random.choice(TRANSPORTS),
         random.random() < 0.4,
         options,
         random.choice((2, 4, 8)),
