@@ -20,7 +20,7 @@ from snakepit import Pool, SnakepitError
 
 HELD = 3  # large values that a caller keeps, and looks at again
 FOOD_BYTES = 100_000
-SATURATED_S = 0.05  # before a caller that was refused goes on
+SATURATED_S = 0.3  # before a caller that was refused goes on
 
 
 class Caller:

@@ -72,7 +72,8 @@ def draw_plan(seed: int, seconds: float | None = None) -> Plan:
         "min_ready": random.choice((0, 1, size)),
         "startup": Startup(timeout=60, init_timeout=60),
         "queue": Queue(
-            max_size=random.choice((None, None, None, 4)), timeout=random.choice((None, None, 1.0))
+            max_size=random.choice((None, None, None, None, 4)),
+            timeout=random.choice((None, None, 2.0)),
         ),
         "stop": Stop(
             cancel_grace=random.choice((0.1, 0.3, 1.0)),
@@ -90,7 +91,7 @@ def draw_plan(seed: int, seconds: float | None = None) -> Plan:
         random.random() < 0.4,
         options,
         random.choice((2, 4, 8)),
-        random.choice((0.1, 0.3, 1.0, 1.0)),
+        random.choice((0.1, 0.3, 0.6, 1.0)),
         drawn if seconds is None else min(drawn, seconds),
         weighted(random, ENDINGS),
     )

@@ -15,6 +15,7 @@ from snakepit import Pool
 from snakepit.process import guardian
 from snakepit.procfs import Handle, read_process
 
+BUSY_SHARE = 0.8
 STOP_S = (0.02, 0.2, 1.0)
 
 
@@ -34,12 +35,19 @@ class Havoc:
                 if what == "guardian":
                     self.hit(what, guardian.pid, signal.SIGKILL)
                     continue
-                pid = self.random.choice(self.pool.workers()).pid
+                pid = self.victim()
                 if what == "stop":
                     if self.hit(what, pid, signal.SIGSTOP, keep=True):
                         tasks.start_soon(self.go_on_later, self.stopped[-1])
                 else:
                     self.hit(what, pid, signal.SIGKILL if what == "kill" else signal.SIGTERM)
+
+    def victim(self) -> int | None:
+        """Mostly a worker that runs a tool: one that only just starts has little to lose."""
+        workers = self.pool.workers()
+        if self.random.random() < BUSY_SHARE:
+            workers = [worker for worker in workers if worker.state == "leased"]
+        return self.random.choice(workers).pid if workers else None
 
     def hit(self, what: str, pid: int | None, number: int, *, keep: bool = False) -> bool:
         """Only a child of ours, and the one that bears this number now."""
