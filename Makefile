@@ -59,7 +59,7 @@ simulate: $(VENV)/.has-dev  ## pools in virtual time, run after run; SEED= to be
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) --runs $(or $(RUNS),0)
 
 chaos: $(VENV)/.has-dev  ## real pools under random kills, stops, cancels and full pipes; SEED= to begin with, SECONDS=60
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),60)
+	@$(BIN)/python -m tests.chaos.chaos_rounds $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),60)
 
 check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spelling
 	@echo "==> format"

@@ -1,7 +1,7 @@
 """`make chaos`: round after round of it, with real processes, for so many seconds.
 
-python -m tests.chaos --seed 7 --seconds 60     rounds of the seeds 7, 8, 9, ...
-python -m tests.chaos --seed 9 --seconds 1      the round of seed 9 alone
+python -m tests.chaos.chaos_rounds --seed 7 --seconds 60     rounds of the seeds 7, 8, 9, ...
+python -m tests.chaos.chaos_rounds --seed 9 --seconds 1      the round of seed 9 alone
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def counts(counter: Counter[str]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.chaos_rounds")
     parser.add_argument("--seed", type=int, help="the first one; a random one if not given")
     parser.add_argument("--seconds", type=float, default=60.0, help="no round begins after that")
     options = parser.parse_args()
