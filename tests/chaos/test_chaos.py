@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ SEED, SECONDS = 1, 60
 @pytest.mark.timeout(240)
 def test_a_minute_of_chaos_leaves_nothing_wrong_and_nothing_behind() -> None:
     """In a process of its own, for which the calls, the memory and the descriptors can be counted."""
+    faulthandler.cancel_dump_traceback_later()  # it takes longer than other tests, and is not stuck
     run = subprocess.run(
         [
             sys.executable,
