@@ -97,8 +97,8 @@ class Watched:
             return 0.0
         return float(times.user + times.system)
 
-    async def is_computing(self, for_s: float = 0.5) -> bool:
-        """Does it use more than a tenth of a CPU?"""
+    async def is_computing(self, for_s: float) -> bool:
+        """Does it use the CPU? On a busy machine it may get little of it; who rests uses none."""
         before = self.cpu_s()
         await trio.sleep(for_s)
-        return self.lives() and self.cpu_s() - before > for_s / 10
+        return self.lives() and self.cpu_s() - before > for_s / 30

@@ -18,6 +18,7 @@ from compare._contender import Contender, Run
 Facts: TypeAlias = dict[str, Any]
 
 LOOK_AFTER_S: Final = 3.0  # when it is looked at what a cancel has stopped
+WATCHED_S: Final = 1.0  # and for how long before that
 GIL_S_MAX: Final = 5.0  # cancel_grace + term_grace of a pool by default, and 2 s for a busy machine
 NAP_S: Final = 25.0
 BUSY: Final = ("one", "other")  # the calls that are running then
@@ -129,10 +130,10 @@ class Cancel(Scenario):
         worker = Watched(await begun(folder, "victim"))
         deadline = trio.current_time() + LOOK_AFTER_S
         left_s = await cancelled(victim)
-        await trio.sleep_until(deadline - 0.5)
+        await trio.sleep_until(deadline - WATCHED_S)
         return {
             "left_s": left_s,
-            "computing": await worker.is_computing(),
+            "computing": await worker.is_computing(WATCHED_S),
             "neighbour": await neighbour.fate(),
             "pool": await serves(nursery, run),
         }
