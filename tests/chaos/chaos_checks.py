@@ -74,7 +74,7 @@ def untruth(world: World, asked: Asked, outcome: Outcome, runs: list[Run]) -> st
             if asked.how not in DEADLY and not world.harmed:
                 return "no worker died"
         case "PoolClosedError":
-            if outcome.ended < world.closing_at:
+            if outcome.ended < world.ending_at:
                 return "the pool was not closing"
         case "PoolSaturatedError" | "QueueTimeoutError":
             if runs:

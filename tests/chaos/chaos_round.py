@@ -93,6 +93,8 @@ class Round:
                     where.start_soon(self.caller, caller)
                 await anyio.sleep(plan.seconds)
                 world.is_over = True
+                if plan.ending != "calm":
+                    world.ending_at = now()
                 if plan.ending == "cancel":
                     around.cancel()
                 if plan.ending == "raise":
@@ -111,7 +113,7 @@ class Round:
         if plan.ending == "calm":
             havoc.go_on_all()
             await self.show_that_all_is_well(pool)
-            world.closing_at = now()
+            world.ending_at = world.closing_at = now()
 
     async def caller(self, caller: Caller) -> None:
         try:

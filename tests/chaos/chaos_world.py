@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -57,7 +58,8 @@ class World:
         self.wrong: list[str] = []
         self.is_over = False  # callers begin nothing new
         self.restarts = 0
-        self.closing_at = self.closed_at = now()
+        self.ending_at = math.inf  # from then on the pool may close
+        self.closing_at = self.closed_at = now()  # what the round itself does has been done
         self.runs: dict[int, list[Run]] = {}
 
     def is_wrong(self, text: str) -> None:

@@ -69,7 +69,7 @@ def a_world(asked: Asked, outcome: Outcome | None, *runs: Run) -> World:
     if outcome is not None:
         world.outcomes[1] = outcome
     world.runs = {1: list(runs)} if runs else {}
-    world.closing_at = world.closed_at = 50.0
+    world.ending_at = world.closing_at = world.closed_at = 50.0
     return world
 
 
