@@ -115,7 +115,7 @@ def test_the_seeds_meet_every_kind_of_end() -> None:
 def test_a_seed_is_the_same_run_in_every_process() -> None:
     """Neither the hashes of strings nor the places of objects in memory have a say in it."""
     script = (
-        "import hashlib, logging, sys; logging.disable(); sys.path.insert(0, 'tests/simulation')\n"
+        "import hashlib, logging, sys; logging.disable(); sys.path[:0] = ['tests/simulation', 'tests']\n"
         "from sim_run import simulate\n"
         "seeds = list(range(30)); seeds = seeds[:: int(sys.argv[1])]\n"
         "logs = {seed: repr(simulate(seed).log).encode() for seed in seeds}\n"
