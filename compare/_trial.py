@@ -1,7 +1,8 @@
 """One scenario with one contender: `python -m compare._trial SCENARIO CONTENDER`, facts on stdout.
 
 This process adopts whatever its host leaves behind, so at the end everything below it is the
-contender's, and is killed. It kills nothing else.
+contender's, and is killed, and what it had named in shared memory is removed: with it end those who
+would have done that. It touches nothing else.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from compare._attempt import START_S_MAX, Watched, pid_in
 from compare._scenarios import BUSY, COUNTED_AFTER_S
-from snakepit.procfs import adopt_orphans, descendants_of, kill_descendants
+from snakepit.procfs import Process, adopt_orphans, descendants_of, kill_descendants
 
+SHARED: Final = Path("/dev/shm")  # noqa: S108
 TRIAL_S_MAX: Final = 120.0  # for a host to tell its facts
 
 
@@ -36,13 +41,27 @@ def main() -> None:
         try:
             facts = look_on(host, scenario, Path(folder))
         finally:
+            named = named_in_shared_memory(descendants_of(os.getpid()))
             host.kill()
             host.wait()
             kill_descendants(os.getpid())
+            for path in named:
+                path.unlink(missing_ok=True)
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG) != (0, 0):
                     pass
     print(json.dumps(facts))
+
+
+def named_in_shared_memory(processes: Iterable[Process]) -> set[Path]:
+    """Semaphores above all: what these processes have in their memory, or have named after themselves."""
+    named: set[Path] = set()
+    for process in processes:
+        named.update(SHARED.glob(f"*-{process.pid}-*"))
+        with contextlib.suppress(psutil.Error):
+            paths = (Path(each.path) for each in psutil.Process(process.pid).memory_maps())
+            named.update(path for path in paths if path.parent == SHARED)
+    return named
 
 
 def look_on(host: subprocess.Popen[bytes], scenario: str, folder: Path) -> dict[str, Any]:
