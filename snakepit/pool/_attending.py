@@ -53,8 +53,9 @@ class Attendant:
         function: Callable[[], Coroutine[Any, Any, None]],
         name: str,
         end: Callable[[], object] | None,
+        forgo: Callable[[], object] | None,
     ) -> None:
-        self._attendants, self._function = attendants, function
+        self._attendants, self._function, self._forgo = attendants, function, forgo
         self.end: Callable[[], object] = end or self.cancel  # when the call has settled
         self.name: str = name
         expires_at = attendants.call.expires_at
@@ -69,6 +70,11 @@ class Attendant:
         """Cancel the task; if it has not begun it does nothing."""
         self._scope.cancel()
 
+    def forgo(self) -> None:
+        """It will never begin."""
+        if self._forgo is not None:
+            self._forgo()
+
     async def run(self) -> None:  # noqa: ASYNC910 - as long as its function
         """The task."""
         attendants = self._attendants
@@ -77,7 +83,9 @@ class Attendant:
         link.set(here)
         try:
             with self._scope:
-                if not self.is_cancelled:
+                if self.is_cancelled:
+                    self.forgo()
+                else:
                     await self._function()
         except anyio.get_cancelled_exc_class() as error:
             # With those around it, or by itself, as only asyncio can: then the call hears of it.
@@ -108,15 +116,14 @@ class Attendants:
         function: Callable[[], Coroutine[Any, Any, None]],
         name: str,
         end: Callable[[], object] | None = None,
+        forgo: Callable[[], object] | None = None,
     ) -> Attendant:
         """Start a task now, or as soon as the caller has woken up; never if the call ends before."""
         call = self.call
         assert not call.settled
         assert not call.given_up
-        attendant = Attendant(self, function, name, end)
-        nursery = call.nursery
-        if nursery is None and (call.follower is not None or call.window):
-            nursery = self.core.nursery
+        attendant = Attendant(self, function, name, end, forgo)
+        nursery = nursery_of(self.core, call)
         if nursery is None:
             self._posted.append(attendant)
             call.wake()
@@ -132,15 +139,20 @@ class Attendants:
 
     def cancel(self) -> None:
         """The call is given up: cancel them all. What has not been started never is."""
-        self._posted.clear()
+        self._forgo_posted()
         for attendant in self._live:
             attendant.cancel()
 
     def end(self) -> None:
         """The call is over: let each end in its way."""
-        self._posted.clear()
+        self._forgo_posted()
         for attendant in self._live:
             attendant.end()
+
+    def _forgo_posted(self) -> None:
+        posted, self._posted = self._posted, []
+        for attendant in posted:
+            attendant.forgo()
 
     def _start_in(self, nursery: Nursery, attendant: Attendant) -> None:
         self._live[attendant] = None
@@ -172,6 +184,13 @@ class Attendants:
             call.on_settled(call)
 
 
+def nursery_of(core: PoolCore, call: PendingCall) -> Nursery | None:
+    """Where tasks of the call can be started now; None: where its caller is about to open a task group."""
+    if call.nursery is None and (call.follower is not None or call.window):
+        return core.nursery
+    return call.nursery
+
+
 def start_for(
     core: PoolCore,
     call: PendingCall,
@@ -179,16 +198,18 @@ def start_for(
     name: str,
     *,
     end: Callable[[], object] | None = None,
+    forgo: Callable[[], object] | None = None,
 ) -> Attendant:
     """Start a task that belongs to this call, which must not be over or given up.
 
     `function` runs once, from its first checkpoint at the latest under the caller's cancel scopes. It may end
     before the call does. An Exception that it lets out gives the call up and is what its caller gets. When the call
     is given up it is cancelled; when the call settles, `end` is called, which has to see to its end, or it is cancelled.
+    One that is cancelled before it has begun never runs; `forgo` is called in its place.
     """
     if call.attendants is None:
         call.attendants = Attendants(core, call)
-    return call.attendants.start(function, name, end)
+    return call.attendants.start(function, name, end, forgo)
 
 
 @asynccontextmanager
@@ -238,10 +259,12 @@ async def finish(core: PoolCore, call: PendingCall) -> None:  # noqa: ASYNC910 -
                 async with attending(core, call):
                     await _settled(call)
             elif worker is not None and worker.reading is not None and worker.reading.is_free:
-                await worker.reading.read_as_caller()
+                await worker.reading.read_as_caller(call)
             else:
                 call.attended = False
                 await call.next_change().wait()
+                if call.host_calls is not None:
+                    await call.host_calls.answer()
     except BaseException:
         call.attended = False
         core.give_up(call)

@@ -19,9 +19,10 @@ from snakepit.protocol import Buffers, Call, Item
 if TYPE_CHECKING:
     from snakepit._loops import Signal
     from snakepit.pool._ancestry import Link
-    from snakepit.pool._attending import Attendant, Attendants, Nursery
+    from snakepit.pool._attending import Attendants, Nursery
     from snakepit.pool._core import PoolCore
     from snakepit.pool._deadlines import Alarm
+    from snakepit.pool._host_calls import HostCalls
     from snakepit.pool._progress import Feed
     from snakepit.pool._pumps import Pump
     from snakepit.pool._seat import Seat
@@ -72,7 +73,7 @@ class PendingCall:
     input_window: int = 0  # how many items of each of these may be unread
     nursery: Nursery | None = None  # for tasks that belong to it; see `_attending.py`
     attendants: Attendants | None = None  # these tasks
-    host_calls: dict[tuple[str, int], Attendant] | None = None  # under way, by worker and number
+    host_calls: HostCalls | None = None  # of its tool, once there was one
     # Of calls that are made for others, see `_ancestry.py`: for whom, in which pool, by which task.
     link: Link | None = None
     core: PoolCore | None = None

@@ -7,7 +7,8 @@ ahead, a call that is being cancelled, the worker's end), or when nobody has cal
 
 A caller that reads hears nothing but the worker. So it reads only while its call cannot be settled
 in another way than by a word of the worker's, or by the end of the link: it is the first of its
-worker's calls, and written in full, so that nobody can withdraw it.
+worker's calls, and written in full, so that nobody can withdraw it. It keeps on reading while it
+answers the host calls of its tool: nobody else may read in between.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from snakepit.errors import ProtocolError
 
 if TYPE_CHECKING:
     from snakepit._loops import Loop, Signal
+    from snakepit.pool._call import PendingCall
     from snakepit.pool._deadlines import Deadlines
     from snakepit.protocol import ToHost
     from snakepit.transports import Channel
@@ -77,13 +79,23 @@ class Reading:
             self._asleep.set()
 
     @enable_ki_protection
-    async def read_as_caller(self) -> None:  # noqa: ASYNC910 - receive is a checkpoint
-        """Read once and take what has come. Cancelling loses nothing."""
+    async def read_as_caller(self, call: PendingCall) -> None:  # noqa: ASYNC910 - receive is a checkpoint
+        """Read once and take what has come; go on as long as the call's host calls are all that comes.
+
+        Cancelling loses nothing. Raises what `HostCalls.answer` does.
+        """
         self._caller_reads = True
         quiet = False
+        worker = call.worker
         try:
-            messages = await self._channel.receive()
-            self._stopped = not self._take(messages)
+            while True:
+                messages = await self._channel.receive()
+                self._stopped = not self._take(messages)
+                if call.host_calls is None or call.worker is not worker or self._stopped:
+                    break
+                await call.host_calls.answer()
+                if call.attendants is not None or call.worker is not worker:
+                    break
             quiet = not self._stopped and self._is_quiet()
         except LINK_ERRORS:
             self._link_failed = True  # the worker's task will meet the same error, and tell

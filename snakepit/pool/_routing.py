@@ -14,7 +14,7 @@ from snakepit.errors import (
 )
 from snakepit.pool._ancestry import stalled
 from snakepit.pool._call import PendingCall
-from snakepit.pool._host_tools import begin_host_call, cancel_host_call
+from snakepit.pool._host_calls import begin_host_call, cancel_host_call
 from snakepit.pool._pumps import route_to_pump
 from snakepit.protocol import (
     End,

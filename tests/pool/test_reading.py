@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from _backends import virtual_time
+from msgspec import Raw
 
 from snakepit._loops import this_loop
 from snakepit.errors import ProtocolError
+from snakepit.pool._call import PendingCall
 from snakepit.pool._deadlines import Deadlines
 from snakepit.pool._reading import LINGER_S, Reading
 from snakepit.protocol import Result, ToHost, ToWorker
@@ -83,6 +85,9 @@ class Desk:
     def answer(self, number: int) -> None:
         self.channel.say.send_nowait(Result(number))
 
+    async def read_as_caller(self) -> None:
+        await self.reading.read_as_caller(PendingCall(1, "tool", Raw(), (), anyio.Event))
+
     async def run(self) -> None:
         try:
             await self.reading.run([])
@@ -117,7 +122,7 @@ async def test_a_lone_caller_reads_its_answer_and_wakes_nobody() -> None:
         for number in (1, 2):
             desk.due.add(number)
             desk.answer(number)
-            await desk.reading.read_as_caller()
+            await desk.read_as_caller()
             assert desk.reading.is_free
         assert desk.taken == [0, 1, 2]
 
@@ -128,7 +133,7 @@ async def test_a_worker_that_nobody_calls_is_read_by_its_task_after_a_while() ->
         await anyio.sleep(0.9 * LINGER_S)
         desk.due.add(1)
         desk.answer(1)
-        await desk.reading.read_as_caller()
+        await desk.read_as_caller()
         await anyio.sleep(0.9 * LINGER_S)
         assert desk.channel.readers == []  # it has just been used
         await anyio.sleep(1.2 * LINGER_S)
@@ -156,7 +161,7 @@ async def test_a_caller_that_has_its_answer_leaves_the_others_to_the_task() -> N
         await desk.fall_asleep()
         desk.due |= {1, 2}
         desk.answer(1)
-        await desk.reading.read_as_caller()
+        await desk.read_as_caller()
         await anyio.wait_all_tasks_blocked()
         assert desk.channel.readers == ["worker"]
         desk.answer(2)
@@ -169,7 +174,7 @@ async def test_what_is_needed_while_a_caller_reads_is_read_by_that_caller() -> N
     async with open_desk() as desk, anyio.create_task_group() as tasks:
         await desk.fall_asleep()
         desk.due |= {1, 2}
-        tasks.start_soon(desk.reading.read_as_caller, name="caller")
+        tasks.start_soon(desk.read_as_caller, name="caller")
         await anyio.wait_all_tasks_blocked()
         desk.reading.need()
         assert not desk.reading.is_free
@@ -189,7 +194,7 @@ async def test_a_caller_that_is_cancelled_hands_the_reading_over() -> None:
         await desk.fall_asleep()
         desk.due.add(1)
         with anyio.move_on_after(1):
-            await desk.reading.read_as_caller()
+            await desk.read_as_caller()
         await anyio.wait_all_tasks_blocked()
         assert desk.channel.readers == ["worker"]
         desk.answer(1)
@@ -202,7 +207,7 @@ async def test_the_end_of_the_link_is_met_by_the_task_although_a_caller_saw_it_f
         await desk.fall_asleep()
         desk.due.add(1)
         desk.channel.say.send_nowait(anyio.EndOfStream())
-        await desk.reading.read_as_caller()
+        await desk.read_as_caller()
         assert not desk.reading.is_free
         await anyio.wait_all_tasks_blocked()
         assert isinstance(desk.ended, anyio.EndOfStream)
@@ -217,7 +222,7 @@ async def test_after_a_breach_nothing_more_is_read(who: str) -> None:
         desk.guilty = True
         desk.answer(1)
         if who == "caller":
-            await desk.reading.read_as_caller()
+            await desk.read_as_caller()
         await anyio.wait_all_tasks_blocked()
         desk.answer(2)
         await anyio.wait_all_tasks_blocked()

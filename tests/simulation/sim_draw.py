@@ -251,7 +251,7 @@ def _talk(random: Random, number: int, session: str | None) -> CallPlan:
     talk = TalkPlan(
         random.choice((1, 1, 3)),
         random.choice((0.0, 0.1, 0.5)),
-        random.choice(("return", "slow_stop", "raise", "nest", "nest")),
+        random.choice(("return", "slow_stop", "raise", "nest", "nest", "plain", "plain")),
         random.random() < 0.3,
     )
     return CallPlan(number, "confer", order, **_common(random), session=session, talk=talk)

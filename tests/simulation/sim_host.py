@@ -28,15 +28,24 @@ class Host:
         self.world, self.pool = world, pool
         self.nested = NESTED
         pool.add_host_tool(self.help)
+        pool.add_host_tool(self.help_plainly)
+
+    def help_plainly(self, call: int, number: int) -> str:
+        self.begin(call, number)
+        return help_for(call, number)
+
+    def begin(self, call: int, number: int) -> None:
+        world = self.world
+        if not world.runs[call] or call in world.outcomes:
+            world.is_wrong(f"call {call} is helped when it does not run")
+        world.note("helps", call, number)
 
     async def help(self, call: int, number: int) -> str:
         world = self.world
         talk = world.calls[call].talk
         assert talk is not None
-        if not world.runs[call] or call in world.outcomes:
-            world.is_wrong(f"call {call} is helped when it does not run")
+        self.begin(call, number)
         world.helping[call] += 1
-        world.note("helps", call, number)
         try:
             await trio.sleep(talk.seconds)
             if talk.how == "raise":

@@ -28,7 +28,7 @@ class MealPlan:
 class TalkPlan:
     """So many calls of the host's tool, one by one or all at once.
 
-    `how`: "return", "raise", "nest", "slow_stop".
+    `how`: "return", "raise", "nest", "slow_stop"; "plain": it is no async one.
     """
 
     count: int

@@ -138,10 +138,11 @@ class SimTools(Adapter):
 
 
 async def ask(call: int, number: int, how: str) -> None:
+    name = "help_plainly" if how == "plain" else "help"
     try:
-        text = await context().acall_host("help", {"call": call, "number": number})
+        text = await context().acall_host(name, {"call": call, "number": number})
     except HostToolError as error:
-        if how in ("return", "slow_stop") or (
+        if how in ("return", "slow_stop", "plain") or (
             how == "raise" and error.type != "sim_host.HelpError"
         ):
             world.is_wrong(f"call {call} is told of {error!r} in place of help")

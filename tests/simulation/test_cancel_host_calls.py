@@ -14,6 +14,8 @@ TALKS = {
     "one": TalkPlan(1, 0.1),
     "at once": TalkPlan(3, 0.1, at_once=True),
     "short ones": TalkPlan(3, 0.0),
+    "plain ones": TalkPlan(3, 0.0, "plain"),
+    "plain ones at once": TalkPlan(3, 0.0, "plain", at_once=True),
     "a slow stop": TalkPlan(1, 0.1, "slow_stop"),
     "an error": TalkPlan(2, 0.1, "raise"),
     "a call for it": TalkPlan(2, 0.1, "nest"),

@@ -15,6 +15,7 @@ from snakepit.pool._attending import Attendant, Attendants, Nursery
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
 from snakepit.pool._homes import Homes
+from snakepit.pool._host_calls import HostCalls
 from snakepit.pool._inputs import AsyncInput, PlainInput
 from snakepit.pool._map import Results
 from snakepit.pool._progress import Feed
@@ -317,7 +318,12 @@ def a_tool_gets_the_help_of_another(patch: Patch) -> None:
         answers.append(encode_value(value))
         return answers[-2:][0]
 
-    patch.setattr("snakepit.pool._host_tools.encode_value", stale)
+    patch.setattr("snakepit.pool._host_calls.encode_value", stale)
+
+
+@bug("had not ended")
+def a_host_call_in_the_caller_s_task_is_lost(patch: Patch) -> None:
+    patch.setattr(HostCalls, "_serve_here", lambda *_: None)
 
 
 @bug("for itself")
