@@ -48,6 +48,9 @@ _get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_in
 _release_buffer = ctypes.pythonapi.PyBuffer_Release
 _release_buffer.argtypes = [ctypes.POINTER(_PyBuffer)]
 _release_buffer.restype = None
+_untrack = ctypes.pythonapi.PyObject_GC_UnTrack
+_untrack.argtypes = [ctypes.py_object]
+_untrack.restype = None
 
 
 class Mapping:
@@ -64,6 +67,10 @@ class Mapping:
             raise OSError(number, os.strerror(number))
         self.address: int = address
         self.size: int = size
+        # The garbage collector runs the finalizers of all that it has found in any order, and those of
+        # others look at this memory: a receipt writes there, and so may what users make. It refers to
+        # nothing, so it need not be known there: then it dies when the last reference to it does, after them.
+        _untrack(self)
 
     def advise(self) -> None:
         """Ask for huge pages, and to be left out of core dumps; the kernel may do neither."""

@@ -6,6 +6,8 @@ import ctypes
 import errno
 import mmap
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 
@@ -130,6 +132,37 @@ def test_a_view_keeps_its_mapping_and_what_is_made_of_it_does_too() -> None:
     assert bytes(part) == bytes(8)
     del part
     assert gone() is None
+
+
+GARBAGE = """
+import gc, os
+from snakepit.shm._leases import Echoes, Receipt
+from snakepit.shm._memory import view_of
+from snakepit.shm._segments import create
+
+class Cycle: pass
+
+gc.disable()
+for late in (False, True):  # whichever of the two the collector comes to first
+    fd, mapping = create(8 * 4096, others_write=True)
+    os.close(fd)
+    ledger = view_of(mapping.address, mapping.size, mapping, writable=True).cast("Q")
+    cycle = Cycle()
+    cycle.all = [cycle, ledger, Receipt(ledger, 0, 1, Echoes())]
+    if late:
+        cycle.all.append(Receipt(cycle.all.pop()._ledger, 1, 1, Echoes()))
+    del mapping, ledger, cycle
+    gc.collect()
+print("alive")
+"""
+
+
+def test_a_mapping_in_garbage_is_there_for_the_finalizers_of_all_the_rest() -> None:
+    """Else the process would die of a write to what is mapped no more."""
+    ran = subprocess.run(
+        [sys.executable, "-c", GARBAGE], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("alive\n", "", 0)
 
 
 @pytest.mark.parametrize("buffer", [b"abc", bytearray(b"abc"), memoryview(b"xabc")[1:]])
