@@ -8,6 +8,7 @@ repeats the interrupt. Who reads the messages is the business of `_reader.py`.
 from __future__ import annotations
 
 import time
+from _weakref import ref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -62,7 +63,9 @@ class Service:
     ) -> None:
         self._wire, self._lane, self._interrupt, self._tools = wire, lane, interrupt, tools
         self._cancel_grace_s = cancel_grace_s
-        self._nagged: Job | None = None  # the cancelled call that may still be running
+        # The cancelled call that may still be running. Once it has ended nobody may come to look, and
+        # it must not be kept: with it its arguments, which may lie in the host's memory.
+        self._nagged: ref[Job] | None = None
 
     def terminate(self) -> None:
         """Stop soon: cancel what runs, begin nothing of what waits.
@@ -141,15 +144,15 @@ class Service:
         elif tool is not None and tool.is_async:
             job.interrupt_at = time.monotonic() + self._cancel_grace_s / 2
         job.cancelled = True
-        self._nagged = job
+        self._nagged = ref(job)
         self._lane.cancel(job)
 
     def nag(self) -> bool:
         """Repeat the interrupt where it is due; False when there is nothing to wait for."""
-        job = self._nagged
-        if job is None:
+        if self._nagged is None:
             return False
-        if self._lane.running is not job:
+        job = self._nagged()
+        if job is None or self._lane.running is not job:
             self._nagged = None
             return False
         if job.interrupted or job.spared:

@@ -1,6 +1,6 @@
 """One table of values, every transport: the same type, value and writability, both ways.
 
-A transport that is added joins `TRANSPORTS` and nothing else.
+A transport that is added joins `tests/_transports.py` and nothing else.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import pandas
 import polars
 import pyarrow
 import pytest
+from _transports import TRANSPORTS
 from _values_kit import SAMPLES, portrait, read_only, same
 from pool_kit import tools_pool
 
 from snakepit import Adapter, Pool, Startup, open_pool, tool
 from snakepit.protocol import decode_value, encode_value
-
-TRANSPORTS = ["stdio", "memory", "shm"]
 
 MIB = 2**20
 EDGES = [edge + step for edge in (2**16, MIB) for step in (-1, 0, 1)]
