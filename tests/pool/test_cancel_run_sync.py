@@ -1,7 +1,8 @@
 """`run_sync`, cancelled at every checkpoint: the function has stopped by then, and the pool serves.
 
-In memory it runs in a thread, which no seed decides about; so there, and with real processes, it
-is the checkpoints of the caller's own task that are counted, and each of them is come to.
+In memory it runs in a thread, and when that is done no seed decides; so there, and with real processes,
+it is the checkpoints of the caller's own task that are counted, and each of them is come to. In
+virtual time it is also cancelled after each turn of whatever task of the program, seed by seed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import trio
 from pool_kit import PATIENT, lines, pids, until
 
 from snakepit import Pool, open_pool
-from snakepit.testing import CancelPoint
+from snakepit.testing import CancelPoint, cancel_at_every_checkpoint
 
 CHECKPOINTS_MAX = 20
 
@@ -79,6 +80,30 @@ def test_run_sync(name: str, transport: str, tmp_path: Path) -> None:
 
     trio.run(main)
     assert times >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [(name, seed) for name in USES for seed in range(1 if name == "a large value" else 3)],
+)
+def test_run_sync_in_virtual_time(name: str, seed: int, tmp_path: Path) -> None:
+    """The clock stands still while the function runs in its thread, and jumps no deadline."""
+
+    async def main(point: CancelPoint) -> None:
+        log = tmp_path / f"log{point.number}"
+        async with open_pool(size=1, transport="memory", stop=PATIENT) as pool:
+            await pool.ready()
+            before = [worker.id for worker in pool.workers()]
+            with point, contextlib.suppress(LookupError):
+                await USES[name](pool, str(log))
+            seen = lines(log)
+            assert (pool.stats().busy, pool.stats().queued) == (0, 0)
+            assert await pool.run_sync(functions.double, 21) == 42
+            assert lines(log) == seen
+            assert [worker.id for worker in pool.workers()] == before
+            assert pool.stats().restarts == 0
+
+    assert cancel_at_every_checkpoint(main, seed=seed) >= 3
 
 
 @pytest.mark.parametrize("number", [0, 1])
