@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from snakepit.pool._methods import as_call
+from snakepit.pool._typed import OnlyAny, Streams
 from snakepit.worker import Adapter
 
 A = TypeVar("A", bound=Adapter)
@@ -28,6 +29,32 @@ class SyncTypedCalls(ABC):
     ) -> AbstractContextManager[Iterator[Any]]:
         """Call a streaming tool by its name."""
 
+    @overload
+    def call(
+        self,
+        method: Callable[Concatenate[A, P], OnlyAny],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Any: ...
+    @overload
+    def call(self, method: Callable[P, OnlyAny], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    @overload
+    def call(
+        self,
+        method: Callable[Concatenate[A, P], Iterator[Any] | AsyncIterator[Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Streams: ...
+    @overload
+    def call(
+        self,
+        method: Callable[P, Iterator[Any] | AsyncIterator[Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Streams: ...
     @overload
     def call(
         self,

@@ -1,7 +1,10 @@
 """`call` and `call_stream`: a tool called by its method, typed as the method declares it.
 
 The overloads tell a method from a function by its first parameter: a method of an `Adapter` takes
-one, and nobody passes it. The coroutine ones come first, for what they return would fit the others.
+one, and nobody passes it. The coroutine ones come before these, for what they return would fit them.
+
+A tool that streams is not for `call`, and to type checkers what `call` gives for it is nothing that can be
+awaited. That overload would also fit a tool that returns Any; so one comes before it that fits no other.
 """
 
 from __future__ import annotations
@@ -20,6 +23,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class OnlyAny:
+    """No tool returns this; so where it is wanted, only Any fits."""
+
+
+class Streams:
+    """What type checkers see in `call` of a tool that streams: `call_stream` is for these."""
+
+
 class TypedCalls(ABC):
     """The typed half of a pool's face."""
 
@@ -33,6 +44,34 @@ class TypedCalls(ABC):
     ) -> AbstractAsyncContextManager[Stream[Any]]:
         """Call a streaming tool by its name."""
 
+    @overload
+    async def call(
+        self,
+        method: Callable[Concatenate[A, P], OnlyAny],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Any: ...
+    @overload
+    async def call(
+        self, method: Callable[P, OnlyAny], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    def call(  # type: ignore[overload-overlap]
+        self,
+        method: Callable[Concatenate[A, P], Iterator[Any] | AsyncIterator[Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Streams: ...
+    @overload
+    def call(  # type: ignore[overload-overlap]
+        self,
+        method: Callable[P, Iterator[Any] | AsyncIterator[Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Streams: ...
     @overload
     async def call(
         self,
@@ -55,7 +94,9 @@ class TypedCalls(ABC):
     ) -> T: ...
     @overload
     async def call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def call(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def call(  # type: ignore[misc]
+        self, method: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
         """Call the tool that this method is: `await pool.call(MyAdapter.predict, text="hi")`.
 
         Arguments and result are typed as the method declares them, that of an async one as what it

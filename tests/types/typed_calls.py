@@ -37,6 +37,8 @@ class Words(Adapter):
         yield 1.0
 
     @tool
+    def anything(self, value: object) -> Any: ...
+    @tool
     async def total(self, numbers: AsyncIterator[int]) -> float: ...
     @tool
     def total_sync(self, numbers: Iterator[int]) -> float: ...
@@ -75,6 +77,7 @@ async def results(pool: Pool) -> None:
     assert_type(await pool.call(Words.of_class, number=3), bytes)
     assert_type(await pool.call(Heir.count, "a"), int)
     assert_type(await pool.call(Heir.more, text="a"), dict[str, int])
+    assert_type(await pool.call(Words.anything, 3), Any)
     assert_type(await pool.call(reverse, "a", times=2), str)
     assert_type(await pool.call(fetch, url="a"), bytes)
 
@@ -112,7 +115,9 @@ def blocking(pool: SyncPool, session: SyncSession) -> None:
         assert_type(next(letters), str)
     with session.call_stream(Words.spell_async, "a") as letters_too:
         assert_type(list(letters_too), list[bytes])
+    assert_type(pool.call(Words.anything, 3), Any)
     pool.call(Words.count)  # type: ignore[call-overload]
+    list(pool.call(Words.spell, "a"))  # type: ignore[call-overload]
     pool.call_stream(Words.count, "a")  # type: ignore[call-overload]
 
 
@@ -139,6 +144,11 @@ async def errors(pool: Pool) -> None:
     await pool.call(reverse, times=2)  # type: ignore[call-overload]
     await pool.call(reverse, 3)  # type: ignore[call-overload]
     await pool.call("count", text="a")  # type: ignore[call-overload]
+    await pool.call(Words.anything)  # type: ignore[call-overload]
+    await pool.call(Words.spell, "a")  # type: ignore[misc]
+    await pool.call(Words.numbers)  # type: ignore[misc]
+    await pool.call(Words.spell_async, word="a")  # type: ignore[misc]
+    await pool.call(lines, "a")  # type: ignore[misc]
     pool.call_stream(Words.count, "a")  # type: ignore[call-overload]
     pool.call_stream(Words.spell, 3)  # type: ignore[call-overload]
     pool.call_stream(lines)  # type: ignore[call-overload]
