@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from snakepit.pool import Session as Session
     from snakepit.pool import SharedMemoryStats as SharedMemoryStats
     from snakepit.pool import Stream as Stream
+    from snakepit.pool import SyncBoundPool as SyncBoundPool
     from snakepit.pool import SyncPool as SyncPool
     from snakepit.pool import SyncSession as SyncSession
     from snakepit.pool import ToolSpec as ToolSpec
@@ -98,6 +99,7 @@ _HOMES = {
         "Session",
         "SharedMemoryStats",
         "Stream",
+        "SyncBoundPool",
         "SyncPool",
         "SyncSession",
         "ToolSpec",

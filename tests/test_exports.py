@@ -51,6 +51,7 @@ PUBLIC = [
     "Startup",
     "Stop",
     "Stream",
+    "SyncBoundPool",
     "SyncPool",
     "SyncSession",
     "ToolCancelled",

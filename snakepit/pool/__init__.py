@@ -12,5 +12,6 @@ from snakepit.pool._stream import Stream as Stream
 from snakepit.pool._sync import SyncPool as SyncPool
 from snakepit.pool._sync import open_pool_sync as open_pool_sync
 from snakepit.pool._sync_session import SyncSession as SyncSession
+from snakepit.pool._sync_views import SyncBoundPool as SyncBoundPool
 from snakepit.pool._tools import ToolSpec as ToolSpec
 from snakepit.pool._views import BoundPool as BoundPool

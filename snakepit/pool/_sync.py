@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import (
     AsyncIterator,
@@ -13,14 +12,17 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from concurrent.futures import Executor
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+)
 from datetime import timedelta
-from queue import SimpleQueue
 from types import ModuleType
-from typing import Any, Literal, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
-import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from snakepit.errors import PoolClosedError
@@ -29,43 +31,18 @@ from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._inputs import open_input_in_threads
 from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool
-from snakepit.pool._progress import OnProgress, check_on_progress
+from snakepit.pool._progress import OnProgress
 from snakepit.pool._slot import WorkerInfo
 from snakepit.pool._stats import PoolStats
 from snakepit.pool._sync_session import SyncSession, session_of
 from snakepit.pool._sync_typed import SyncTypedCalls
+from snakepit.pool._sync_views import SyncBoundPool
+from snakepit.pool._sync_wait import Errand, Updates
 from snakepit.pool._tools import ToolSpec
 from snakepit.process import fork_generation
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-Update: TypeAlias = tuple[float, float | None, str | None]
-
-
-class Updates:
-    """Brings the updates of one call from the pool's loop to the thread that waits for the call."""
-
-    def __init__(self, on_progress: OnProgress, portal: BlockingPortal) -> None:
-        check_on_progress(on_progress)
-        if inspect.iscoroutinefunction(on_progress):
-            raise TypeError(f"on_progress must be a plain function here, not {on_progress!r}")
-        self._on_progress, self._portal = on_progress, portal
-        self._come: SimpleQueue[tuple[Update, anyio.Event] | None] = SimpleQueue()
-
-    async def hand_over(self, *update: *Update) -> None:
-        """The `on_progress` on the loop: it lasts as long as the one in the thread."""
-        shown = anyio.Event()
-        self._come.put((update, shown))
-        await shown.wait()
-
-    def show_until(self, future: Future[Any]) -> None:
-        """Show what comes until the call has ended."""
-        future.add_done_callback(lambda _: self._come.put(None))
-        while (come := self._come.get()) is not None:
-            update, shown = come
-            self._on_progress(*update)
-            with suppress(RuntimeError):  # the loop is gone: nobody waits for it any more
-                self._portal.start_task_soon(shown.set)
 
 
 class SyncPool(SyncTypedCalls, HostToolCalls):
@@ -111,7 +88,6 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
             updates,
         )
 
-    @contextmanager
     def stream(
         self,
         tool: str,
@@ -121,16 +97,14 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         session: str | SyncSession | None = None,
         timeout: float | None = None,
         window: int = 16,
-    ) -> Generator[Iterator[Any]]:
+    ) -> AbstractContextManager[Iterator[Any]]:
         """Call a streaming tool: `with pool.stream(...) as chunks: for chunk in chunks`."""
-        self._check_open()
-        opening = self._pool.stream(
-            tool, params, session=session_of(session), timeout=timeout, window=window
+        return self._each_of(
+            lambda: self._pool.stream(
+                tool, params, session=session_of(session), timeout=timeout, window=window
+            )
         )
-        with self._portal.wrap_async_context_manager(opening) as stream:
-            yield self._each(stream)
 
-    @contextmanager
     def map(
         self,
         tool: str,
@@ -142,24 +116,40 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         on_error: Literal["cancel", "return"] = "cancel",
         timeout: float | None = None,
         session: str | SyncSession | None = None,
-    ) -> Generator[Iterator[Any]]:
+    ) -> AbstractContextManager[Iterator[Any]]:
         """Call one tool for each item: `with pool.map(...) as results: for result in results`.
 
         As `Pool.map`. The input runs in threads, one item at a time, so it may block, and use this
         pool; leaving the block waits for the item that is being made.
         """
-        self._check_open()
-        opening = self._pool.map(
-            tool,
-            open_input_in_threads(iterable_of_params),
-            limit=limit,
-            ordered=ordered,
-            on_error=on_error,
-            timeout=timeout,
-            session=session_of(session),
+        return self._each_of(
+            lambda: self._pool.map(
+                tool,
+                open_input_in_threads(iterable_of_params),
+                limit=limit,
+                ordered=ordered,
+                on_error=on_error,
+                timeout=timeout,
+                session=session_of(session),
+            )
         )
-        with self._portal.wrap_async_context_manager(opening) as results:
-            yield self._each(results)
+
+    def bind(
+        self,
+        *,
+        timeout: float | None = None,
+        session: str | SyncSession | None = None,
+        idempotent: bool | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> SyncBoundPool:
+        """A view of this pool whose calls have these options; see `Pool.bind`."""
+        return SyncBoundPool(
+            self,
+            timeout=timeout,
+            session=session,
+            idempotent=idempotent,
+            on_progress=on_progress,
+        )
 
     @contextmanager
     def session(
@@ -170,7 +160,7 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         ttl: float | timedelta | None = None,
     ) -> Generator[SyncSession]:
         """Open a session: `with pool.session("user_42") as session`; see `Pool.session`."""
-        self._check_open()
+        self._check_caller()
         opening = self._pool.session(session_id, affinity=affinity, ttl=ttl)
         with self._portal.wrap_async_context_manager(opening) as session:
             yield SyncSession(self, session)
@@ -196,7 +186,7 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         It runs in the thread of the pool's loop; to use this pool, or to block for long, make it
         async and do that by `anyio.to_thread.run_sync`.
         """
-        self._check_open()
+        self._check_caller()
         return self._portal.call(
             lambda: self._pool.add_host_tool(
                 func, name=name, description=description, session=session_of(session)
@@ -220,22 +210,22 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
 
     def tools(self) -> dict[str, ToolSpec]:
         """The tools of the workers, by name."""
-        self._check_open()
+        self._check_caller()
         return self._portal.call(self._pool.tools)
 
     def stats(self) -> PoolStats:
         """Counters since the pool was opened, and its state now."""
-        self._check_open()
+        self._check_caller()
         return self._portal.call(self._pool.stats)
 
     def workers(self) -> list[WorkerInfo]:
         """The workers as they are now."""
-        self._check_open()
+        self._check_caller()
         return self._portal.call(self._pool.workers)
 
     def dump(self, worker_id: str) -> str:
         """See `Pool.dump`."""
-        self._check_open()
+        self._check_caller()
         return self._portal.call(self._pool.dump, worker_id)
 
     def _execute(self, tool: str, params: Mapping[str, Any]) -> Any:
@@ -258,6 +248,24 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         if self._closed:
             raise PoolClosedError("this pool was closed when its block was left")
 
+    def _check_caller(self) -> None:
+        self._check_open()
+        if self._pool._desk.is_own_thread():
+            raise RuntimeError(
+                "this would block the thread of the pool's own loop, in which its host tools and the "
+                "callbacks of its futures run: make the host tool async, and use this pool there by "
+                "anyio.to_thread.run_sync"
+            )
+
+    @contextmanager
+    def _each_of(
+        self, opening: Callable[[], AbstractAsyncContextManager[AsyncIterator[Any]]]
+    ) -> Generator[Iterator[Any]]:
+        """The block of a stream or a map."""
+        self._check_caller()
+        with self._portal.wrap_async_context_manager(opening()) as items:
+            yield self._each(items)
+
     def _each(self, items: AsyncIterator[Any]) -> Iterator[Any]:
         end = object()
 
@@ -271,23 +279,15 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         self, function: Callable[[], Coroutine[Any, Any, T]], updates: Updates | None = None
     ) -> T:
         """Run it on the pool's loop. Whatever interrupts the wait cancels it and sees it end."""
-        self._check_open()
-        ended = threading.Event()
-
-        async def run() -> T:
-            try:
-                return await function()
-            finally:
-                ended.set()
-
-        future = self._portal.start_task_soon(run)
+        self._check_caller()
+        errand = Errand(function)
         try:
+            future = self._portal.start_task_soon(errand.run)
             if updates is not None:
                 updates.show_until(future)
             value: T = future.result()
         except BaseException:
-            future.cancel()
-            ended.wait()
+            errand.give_up(self._portal)
             raise
         return value
 

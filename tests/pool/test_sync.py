@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import snakepit
-from snakepit import Adapter, SyncPool, context, tool
+from snakepit import Adapter, ConfigError, SyncPool, context, tool
 
 
 class Simple(Adapter):
@@ -30,6 +30,10 @@ class Simple(Adapter):
     @tool
     def double(self, number: int) -> int:
         return 2 * number
+
+    @tool
+    def ask(self, name: str) -> Any:
+        return context().call_host(name)
 
     @tool
     def fail(self) -> None:
@@ -327,3 +331,68 @@ def test_typed_calls_and_sessions_map_for_blocking_code(pool: SyncPool, tmp_path
             assert list(told) == [[1, 2], [1, 2, 3]]
         with session.call_stream(Simple.recite) as items:
             assert list(items) == [1, 2, 3]
+
+
+def test_bind_gives_a_view_whose_calls_have_its_options(pool: SyncPool) -> None:
+    view = pool.bind(timeout=15, session="bound", idempotent=True)
+    assert view.execute("remember", {"value": 1}) == [1]
+    assert view.call(Simple.remember, 2) == [1, 2]
+    with view.map("double", ({"number": number} for number in range(3))) as results:
+        assert list(results) == [0, 2, 4]
+    with view.stream("recite", window=1) as told:
+        assert list(told) == [1, 2]
+    with view.call_stream(Simple.recite) as told:
+        assert list(told) == [1, 2]
+    pool.end_session("bound")
+    with pytest.raises(TimeoutError):
+        pool.bind(timeout=0.05).execute("sleep")
+    with pytest.raises(ConfigError):
+        pool.bind(timeout=-1)
+    assert "timeout=15" in repr(view)
+    here = threading.get_ident()
+    shown: list[tuple[int, float]] = []
+    telling = pool.bind(on_progress=lambda done, *_: shown.append((threading.get_ident(), done)))
+    telling.execute("steps", {"count": 3})
+    assert shown[-1] == (here, 3)
+    with pytest.raises(TypeError, match="on_progress"), telling.map("double", []):
+        pytest.fail("no map has been opened")
+
+
+def test_a_host_tool_that_would_wait_for_its_own_loop_is_told_so(pool: SyncPool) -> None:
+    """It would block the loop that has to do what it waits for."""
+    said: list[str] = []
+
+    def call_back() -> None:
+        for use in (pool.stats, lambda: pool.execute("double", {"number": 1})):
+            with pytest.raises(RuntimeError, match="host tool async") as caught:
+                use()
+            said.append(str(caught.value))
+
+    name = f"call_back_{id(said)}"
+    pool.add_host_tool(call_back, name=name)
+    pool.execute("ask", {"name": name})
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("when", ["before", "soon after", "after"])
+def test_an_interrupt_at_any_moment_leaves_no_call(
+    pool: SyncPool, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the loop has just been told what to do, and nobody knows yet whether it does it."""
+    start = pool._portal.start_task_soon
+
+    def interrupted(function: Any) -> Any:
+        patch.undo()
+        if when != "before":
+            start(function)
+        while when == "after" and not pool._pool._core.requests > requests:
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    requests, workers = pool.stats().requests, pool.workers()
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._portal, "start_task_soon", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.execute("sleep")
+    assert (pool.stats().busy, pool.stats().queued) == (0, 0)
+    assert [one.id for one in pool.workers()] == [one.id for one in workers]
