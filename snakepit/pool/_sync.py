@@ -21,11 +21,11 @@ from contextlib import (
 )
 from datetime import timedelta
 from types import ModuleType
-from typing import Any, Literal, TypeVar, TypeVarTuple
+from typing import Any, Final, Literal, TypeVar, TypeVarTuple
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from snakepit.errors import PoolClosedError
+from snakepit.errors import ConfigError, PoolClosedError
 from snakepit.options import Affinity
 from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._inputs import open_input_in_threads
@@ -43,6 +43,7 @@ from snakepit.process import fork_generation
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+BACKENDS: Final = ("trio", "asyncio")
 
 
 class SyncPool(SyncTypedCalls, HostToolCalls):
@@ -312,6 +313,8 @@ def open_pool_sync(
 
     Raises: as `open_pool`.
     """
+    if backend not in BACKENDS:
+        raise ConfigError("backend", backend, "'trio' or 'asyncio'")
     with ExitStack() as block:
         portal = block.enter_context(start_blocking_portal(backend))
         opening = portal.wrap_async_context_manager(open_pool(adapter, **options))

@@ -23,6 +23,10 @@ Ts = TypeVarTuple("Ts")
 BACKENDS = ("trio", "asyncio")
 
 
+class _NotAsyncError(TypeError):
+    """Main is a plain function, which shows when it has been called."""
+
+
 @define
 class Program:
     """Main, and what has become of it."""
@@ -62,7 +66,7 @@ class Program:
     async def _in_a_scope(self) -> None:
         with anyio.CancelScope() as scope:
             self._cancel_by(scope.cancel)
-            self.value = await self.main(*self.args)
+            self.value = await self._call_main()
         if scope.cancelled_caught:
             self.value = self.ending.cause
 
@@ -73,11 +77,19 @@ class Program:
         assert task is not None
         self._cancel_by(task.cancel)
         try:
-            self.value = await self.main(*self.args)
+            self.value = await self._call_main()
         except asyncio.CancelledError:
             if self.ending.cause is None:
                 raise
             self.value = self.ending.cause
+
+    def _call_main(self) -> Awaitable[Any]:
+        called: Any = self.main(*self.args)
+        if not inspect.isawaitable(called):
+            raise _NotAsyncError(
+                f"main must be an async function, and {self.main!r} is a plain one: make it `async def`"
+            )
+        return called
 
     def _cancel_by(self, cancel: Callable[[], object]) -> None:
         loop = this_loop()
@@ -147,6 +159,8 @@ def run(
                 if not program.began:
                     raise
                 program.ended_by(error)
+    if isinstance(program.error, _NotAsyncError):
+        raise program.error
     if program.error is not None:
         tell(program.error)
         return code_of_error(program.error)

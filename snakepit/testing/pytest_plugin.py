@@ -57,6 +57,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if chosen is None:
         chosen = metafunc.config.getoption(OPTION) or DEFAULT_TRANSPORT
     transports = chosen if isinstance(chosen, list | tuple) else [chosen]
+    if not transports:
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid}: transport=[] names no transport, so the test would run on none"
+        )
     ids = [one if isinstance(one, str) else one.name for one in transports]
     metafunc.parametrize("snakepit_transport", transports, ids=ids, indirect=True)
 

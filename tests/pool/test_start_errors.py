@@ -23,6 +23,7 @@ from snakepit import (
     Stop,
     WorkerStartError,
     open_pool,
+    open_pool_sync,
 )
 
 pytestmark = one_loop_each
@@ -534,3 +535,8 @@ async def test_batches_of_workers_start_one_after_the_other(tmp_path: Path) -> N
             assert {second for _, second in states} == {"none"}
             Path(f"{mark}.release").touch()
             await pool.ready()
+
+
+def test_a_loop_that_nobody_knows_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="backend='curio'"), open_pool_sync(backend="curio"):
+        pytest.fail("no pool has been opened")

@@ -318,6 +318,12 @@ def test_a_coroutine_in_place_of_its_function_is_refused_with_what_to_write() ->
         snakepit.run(nothing())  # type: ignore[arg-type]
 
 
+@both_loops
+def test_a_plain_function_is_refused_with_what_to_write(loop: str) -> None:
+    with pytest.raises(TypeError, match="is a plain one: make it `async def`"):
+        snakepit.run(lambda: 0, backend=loop)  # type: ignore[arg-type,return-value]
+
+
 async def give(value: Any) -> Any:
     await anyio.lowlevel.checkpoint()
     return value

@@ -195,6 +195,18 @@ async def test_wrong(snakepit_pool):
     assert "also the adapter: snakepit(adapter=...)" in result.stdout.str()
 
 
+def test_a_mark_that_names_no_transport_is_an_error(project: pytest.Pytester) -> None:
+    """And not a test that is skipped without a word."""
+    source = """
+@pytest.mark.snakepit(adapter=Words, transport=[])
+def test_nowhere(snakepit_pool):
+    pass
+"""
+    result = run(project, source)
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*names no transport*"])
+
+
 def test_it_is_there_only_where_it_is_asked_for(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test_it(snakepit_transport): pass")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
