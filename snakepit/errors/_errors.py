@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STDERR_LINES_SHOWN = 20
+VALUE_CHARS_SHOWN = 200
 
 
 class SnakepitError(Exception):
@@ -30,7 +31,10 @@ class ConfigError(SnakepitError, ValueError):
         self.allowed: str = allowed
 
     def __str__(self) -> str:
-        return f"{self.option}={self.value!r} is not possible: {self.allowed}"
+        value = repr(self.value)
+        if len(value) > VALUE_CHARS_SHOWN:
+            value = f"{value[: VALUE_CHARS_SHOWN // 2]}…{value[-VALUE_CHARS_SHOWN // 2 :]}"
+        return f"{self.option}={value} is not possible: {self.allowed}"
 
 
 class SerializationError(SnakepitError, TypeError):

@@ -88,3 +88,11 @@ def test_all_errors_share_one_root_but_the_cancellation() -> None:
     for example in EXAMPLES:
         assert isinstance(example, SnakepitError) or type(example) is errors.ToolCancelled
     assert not issubclass(errors.ToolCancelled, Exception)
+
+
+def test_a_refused_value_is_shown_in_part_when_it_is_long() -> None:
+    error = errors.ConfigError("tool", "x" * 10**6, "a name of at most 256 characters")
+    assert str(error) == (
+        f"tool='{'x' * 99}…{'x' * 99}' is not possible: a name of at most 256 characters"
+    )
+    assert error.value == "x" * 10**6
