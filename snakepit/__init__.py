@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snakepit._progress_bar import progress as progress
+    from snakepit.errors import CallQuarantinedError as CallQuarantinedError
     from snakepit.errors import CallTimeoutError as CallTimeoutError
     from snakepit.errors import ConfigError as ConfigError
     from snakepit.errors import HostToolError as HostToolError
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "snakepit._progress_bar": ("progress",),
     "snakepit.errors": (
+        "CallQuarantinedError",
         "CallTimeoutError",
         "ConfigError",
         "HostToolError",

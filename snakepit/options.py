@@ -151,11 +151,15 @@ class Stop:
 class CrashBarrier:
     """What follows on a worker's death.
 
-    A start is fruitless if the worker died before it was ready, or before it finished a call.
-    More than `max_restarts` fruitless starts of one slot within `window` and the slot is given
+    A start is fruitless if the worker died before it was ready, or before it finished a call, unless
+    it was ended from outside: a signal, no want of memory, and workers of the pool were of use within
+    `window`. More than `max_restarts` fruitless starts of one slot within `window` and the slot is given
     up. `retry`: "idempotent" sends a call that its worker's death cut short to another worker, up to
     `max_retries` times, if it is declared idempotent; "never" does not. For `taint` after a crash the
-    slot is chosen last.
+    slot is chosen last. `quarantine_after`: a call (a tool with these arguments) during which so many
+    workers died, none of it answered in between, is not run again until `window` after the last of
+    these deaths: `CallQuarantinedError`; None: it is run as often as it comes. Workers that the
+    pool ended, for a cancel or a timeout say, do not count.
     """
 
     max_restarts: int = field(default=5, validator=whole(least=0))
@@ -163,6 +167,7 @@ class CrashBarrier:
     retry: str = field(default="idempotent", validator=one_of("idempotent", "never"))
     max_retries: int = field(default=1, validator=whole(least=0))
     taint: float = field(default=5.0, validator=number())
+    quarantine_after: int | None = field(default=3, validator=whole(least=1, optional=True))
 
 
 def truth(instance: Any, attribute: Attribute[Any], value: Any) -> None:

@@ -22,6 +22,7 @@ PUBLIC = [
     "Adapter",
     "BoundPool",
     "CallContext",
+    "CallQuarantinedError",
     "CallTimeoutError",
     "Channel",
     "Cleanup",

@@ -23,6 +23,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         "retry": "idempotent",
         "max_retries": 1,
         "taint": 5,
+        "quarantine_after": 3,
     },
     ZeroCopy: {"enabled": True, "threshold": 2**20, "budget_mb": None},
 }
@@ -55,6 +56,7 @@ ALLOWED = {
     (CrashBarrier, "retry"): WORDS,
     (CrashBarrier, "max_retries"): WHOLE_0,
     (CrashBarrier, "taint"): FROM_0,
+    (CrashBarrier, "quarantine_after"): WHOLE_1 + ", or None",
     (ZeroCopy, "enabled"): TRUTH,
     (ZeroCopy, "threshold"): WHOLE_64_KIB,
     (ZeroCopy, "budget_mb"): WHOLE_1 + ", or None",

@@ -7,6 +7,7 @@ because it is also the builtin type that the tool raised.
 
 from __future__ import annotations
 
+from snakepit.errors._errors import CallQuarantinedError as CallQuarantinedError
 from snakepit.errors._errors import CallTimeoutError as CallTimeoutError
 from snakepit.errors._errors import ConfigError as ConfigError
 from snakepit.errors._errors import InvalidParamsError as InvalidParamsError
@@ -32,6 +33,7 @@ from snakepit.errors._tool_error import host_tool_error as host_tool_error
 from snakepit.errors._tool_error import tool_error as tool_error
 
 __all__ = [
+    "CallQuarantinedError",
     "CallTimeoutError",
     "ConfigError",
     "HostToolError",

@@ -135,6 +135,43 @@ class WorkerDiedError(SnakepitError):
         return text + _tail(self.stderr_tail)
 
 
+class CallQuarantinedError(SnakepitError):
+    """Too many workers have died during this very call, so it was not run again.
+
+    The same call is the same tool with the same arguments. It did not run this time; only if `started`
+    had it begun, on a worker that died, and was to be repeated as it is idempotent. Do not retry it
+    before `retry_after`; mend the tool, or what it is given, or set
+    `CrashBarrier(quarantine_after=None)` where it is not the call's fault.
+
+    Fields: `tool`, `kills` (how many workers have died of it), `retry_after` (seconds until it may run
+    again), `started`, `certificate` (of the last of these deaths).
+    """
+
+    def __init__(
+        self,
+        tool: str,
+        kills: int,
+        retry_after: float,
+        started: bool = False,  # noqa: FBT001, FBT002 - args equal the signature
+        certificate: str = "",
+    ) -> None:
+        super().__init__(tool, kills, retry_after, started, certificate)
+        self.tool: str = tool
+        self.kills: int = kills
+        self.retry_after: float = retry_after
+        self.started: bool = started
+        self.certificate: str = certificate
+
+    def __str__(self) -> str:
+        again = "again" if self.started else "this time"
+        text = (
+            f"tool {self.tool!r} was not run with these arguments {again}: {self.kills} workers in a "
+            f"row have died during it (CrashBarrier.quarantine_after); it may run in "
+            f"{self.retry_after:.0f} s"
+        )
+        return f"{text}; last death: {self.certificate}" if self.certificate else text
+
+
 class WorkerStartError(SnakepitError):
     """A worker could not start; no call ran on it.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from snakepit.pool._sessions import SessionRecord
     from snakepit.pool._worker import Worker
     from snakepit.protocol import ToolInfo
+    from snakepit.resilience import Suspect
 
 PREFETCH_BODY_BYTES_MAX = 2**16
 INPUT_WINDOW: Final = 16  # of calls that have no window of their own
@@ -64,6 +65,7 @@ class PendingCall:
     result: tuple[Raw, Buffers] | None = None
     error: BaseException | None = None
     session: SessionRecord | None = None
+    suspect: Suspect | None = None  # workers have died of it
     pin: Seat[PendingCall] | None = None  # no other worker may run it
     hint: Seat[PendingCall] | None = None  # this one should
     feed: Feed | None = None  # of a caller that wants to hear of its progress

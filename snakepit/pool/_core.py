@@ -31,6 +31,7 @@ from snakepit.pool._host_tools import HostTools
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Phase, Seat
 from snakepit.pool._sessions import SessionTable
+from snakepit.pool._suspects import Suspects
 from snakepit.protocol import Buffers, EndSession, ToolInfo
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class PoolCore(Gate):
         self.may_attend: bool = False  # any call may come to have such tasks
         self.has_nested: bool = False  # calls were made for others
         self.host_tools: HostTools = HostTools()
+        self.suspects: Suspects = Suspects(settings.crash_barrier)
 
     # -- what callers do ---------------------------------------------------------------------
 
@@ -92,13 +94,15 @@ class PoolCore(Gate):
         pumps: Sequence[Pump] = (),
     ) -> PendingCall:
         """Take a call in, if `refuse_if_shut` does not; it begins at once where a worker is free."""
+        now, suspect = self.now(), None
+        if self.suspects.known and not pumps:
+            suspect = self.suspects.check(tool, body, buffers, now)
         place = None if session is None else self._place(session)
         if (above := link.get()) is not None:
             place = choose_place(self, place, above, tool, awaited=not window)
         if place is None and self.scheduler.is_full():
             self.saturated += 1
             raise self.saturated_error(self.scheduler.waiting)
-        now = self.now()
         if timeout is None and info is not None:
             timeout = info.timeout_s
         if timeout is None:
@@ -120,6 +124,8 @@ class PoolCore(Gate):
         if call.expires_at is not None:
             call.alarms = (self.deadlines.at(call.expires_at, lambda: self._expire(call)),)
         call.attended = attended
+        if suspect is not None:
+            call.suspect = suspect
         if follower is not None:  # it may change its mind until the call begins
             call.follower, call.on_settled = follower, follower.settled
             call.prefetchable = False
@@ -167,14 +173,12 @@ class PoolCore(Gate):
         served: dict[Worker, None] = {}
         while (pair := scheduler.next(now)) is not None:
             seat, call = pair
-            if call.follower is not None and not call.follower.begins():
-                seat.settle(call.id, now, ran=False)
-                scheduler.update(seat, now)
-                call.given_up = True
-                self.settle(call)
+            if not self._begins(call, seat, now):
                 continue
             worker = self._worker_of[seat]
             for leased in (call, *scheduler.fill(seat, now)):
+                if leased is not call and not self._begins(leased, seat, now):
+                    continue
                 if leased.session is not None:
                     self.sessions.sent(leased, seat)
                 worker.queue(leased, now)
@@ -189,10 +193,25 @@ class PoolCore(Gate):
             self._pipeline_check = True
             self.deadlines.at(now + OVERDUE_S, self._ask_back_overdue)
 
+    def _begins(self, call: PendingCall, seat: Seat[PendingCall], now: float) -> bool:
+        """Its turn has come. False: it is not to be sent after all, and has settled."""
+        if self.suspects.known and not self.suspects.may_begin(call, now):
+            pass
+        elif call.follower is not None and not call.follower.begins():
+            call.given_up = True
+        else:
+            return True
+        seat.settle(call.id, now, ran=False)
+        self.scheduler.update(seat, now)
+        self.settle(call)
+        return False
+
     def settle(self, call: PendingCall) -> None:
         """The call is over; its caller may go on."""
         assert not call.settled
         call.settled = True
+        if call.suspect is not None:
+            self.suspects.settled(call)
         if call.session is not None:
             self.sessions.settled(call, None if call.worker is None else call.worker.seat)
         call.worker = None
@@ -237,6 +256,8 @@ class PoolCore(Gate):
         left = worker.seat.gone()
         self.scheduler.update(worker.seat, now)
         self._worker_of.pop(worker.seat, None)
+        if worker.died_by_itself and not self.closing.is_set():
+            self.suspects.buried(worker, left, self._worker_of.values(), now)
         for call in self.sessions.worker_gone(worker.seat, now):
             self._settle_as_lost(call)
         again: list[PendingCall] = []

@@ -77,7 +77,9 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
             cancel_host_call(worker, message)
         elif isinstance(message, Returned):
             _put_back(core, worker, message, now)
-        elif not isinstance(message, Goodbye):
+        elif isinstance(message, Goodbye):
+            worker.said_goodbye = True
+        else:
             raise ProtocolError(f"{type(message).__name__} is out of place here")
 
 

@@ -64,6 +64,9 @@ class Worker:
         self.start_error: WorkerStartError | None = None
         self.death: WorkerDiedError | None = None
         self.was_fruitful: bool = False
+        self.died_by_itself: bool = False  # or somebody other than this pool ended it
+        self.said_goodbye: bool = False
+        self.status: ExitStatus = ExitStatus()  # once it has been reaped
         self.reading: Reading | None = None  # from Ready on
         self.running: Launched | None = None  # while its task has it
         self.heard_out: bool = False  # all that it said has been understood, to the end
@@ -192,15 +195,16 @@ class Worker:
         ask_grace_s: float = 0.0,
         dump: bool = False,
         fruitful: bool = False,
+        by_itself: bool = False,
     ) -> None:
         """This worker is to be stopped; its task does it. The first reason counts.
 
         With `ask` the ladder begins with a request and so much time to follow it. `fruitful`: it
-        is no fault of the worker's, so the start counts as a good one.
+        is no fault of the worker's, so the start counts as a good one. `by_itself`: it has ended.
         """
         if self._condemned.is_set():
             return
-        self.was_fruitful = fruitful
+        self.was_fruitful, self.died_by_itself = fruitful, by_itself
         self._reason, self._ask, self._ask_grace_s = reason, ask, ask_grace_s
         # Only our own workers know that request; to any other process it means: dump core.
         self._dump = dump and self._core.settings.spawns_python
@@ -265,7 +269,7 @@ class Worker:
                     failed = error
                     self._read_all.set()
                     if error.exits_by_itself:
-                        self.condemn("could not start", ask=lambda: None, ask_grace_s=OWN_EXIT_S)
+                        self._end_of_channel("could not start")
                     else:
                         self.condemn("could not start", dump=True)
                 finally:
@@ -293,7 +297,7 @@ class Worker:
             await shielded(running.wait_exit)
         finally:
             self._exited.set()
-            self.condemn("died")
+            self.condemn("died", by_itself=True)
 
     async def _hatch(self, channel: Channel) -> list[ToHost]:
         """The handshake; returns what came right behind it."""
@@ -323,11 +327,14 @@ class Worker:
             await reading.run(early)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             self.heard_out = True
-            self.condemn("died", ask=lambda: None, ask_grace_s=OWN_EXIT_S)
+            self._end_of_channel("died")
         except ProtocolError as error:
             self.condemn(f"broke the protocol ({error}) and was ended")
         finally:
             self._read_all.set()
+
+    def _end_of_channel(self, reason: str) -> None:
+        self.condemn(reason, ask=lambda: None, ask_grace_s=OWN_EXIT_S, by_itself=True)
 
     @enable_ki_protection
     def _take(self, messages: list[ToHost]) -> bool:
@@ -360,6 +367,7 @@ class Worker:
         )
 
     def _bury(self, status: ExitStatus, stderr_tail: str) -> None:
+        self.status = status
         self.death = WorkerDiedError(
             self.id,
             self.pid,

@@ -118,11 +118,11 @@ async def test_ready_tells_of_a_slot_that_was_given_up() -> None:
         async with open_pool(stubborn, size=2, min_ready=2, crash_barrier=barrier) as pool:
             victim = pool.workers()[0].pid
             assert victim is not None
-            os.kill(victim, signal.SIGKILL)
+            os.kill(victim, signal.SIGSEGV)
             with pytest.raises(WorkerDiedError) as caught:
                 await until(lambda: pool.stats().workers == 1)
                 await pool.ready()
-            assert (caught.value.pid, caught.value.signal) == (victim, signal.SIGKILL)
+            assert (caught.value.pid, caught.value.signal) == (victim, signal.SIGSEGV)
 
 
 async def test_a_repeated_call_is_never_said_not_to_have_run(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ async def test_many_calls_through_workers_that_die_all_the_time_run_at_most_once
     """40 calls, every fifth kills its worker: 8 errors, 32 values, each call run exactly once."""
     log, deaths = tmp_path / "log", tmp_path / "deaths"
     failed: list[int] = []
-    barrier = CrashBarrier(max_restarts=100)
+    barrier = CrashBarrier(max_restarts=100, quarantine_after=None)
     async with tools_pool(size=2, crash_barrier=barrier) as pool:
 
         async def call(number: int) -> None:
@@ -277,7 +277,7 @@ async def test_a_stream_is_never_retried(tmp_path: Path) -> None:
 
 async def test_workers_that_finish_a_call_and_die_are_replaced_for_ever() -> None:
     """Only fruitless starts count: the slot is not given up, and there is no waiting."""
-    barrier = CrashBarrier(max_restarts=0)
+    barrier = CrashBarrier(max_restarts=0, quarantine_after=None)
     async with tools_pool(crash_barrier=barrier) as pool:
         for _ in range(4):
             await pool.execute("echo")

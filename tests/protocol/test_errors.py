@@ -22,6 +22,7 @@ EXAMPLES = [
     errors.InvalidParamsError("predict", "missing argument 'text'"),
     errors.ToolError("predict", "pkg.MyError", "text", "Traceback …", "w1"),
     errors.WorkerDiedError("w1", 123, None, 9, "was killed", False, "line", "killed by the kernel"),
+    errors.CallQuarantinedError("predict", 3, 59.5, False, "ended by SIGSEGV"),
     errors.WorkerStartError("w1", "adapter import failed", 1, None, "tail", "Traceback …"),
     errors.PoolBrokenError("no worker left", "certificate"),
     errors.CallTimeoutError("predict", 1.5),

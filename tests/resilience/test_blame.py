@@ -1,0 +1,94 @@
+"""Whose fault a death is: judged by what is known of it, and by what was seen before it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from snakepit.resilience import Blame, Death
+from snakepit.resilience._blame import TERMINATED, Verdict
+
+WINDOW_S = 60.0
+KILL = signal.SIGKILL
+NOBODYS = Verdict()
+OUTSIDE = Verdict(outside=True)
+
+
+def judge(death: Death, *, ready: bool = True, useful: bool = True) -> Verdict:
+    return Blame(window_s=WINDOW_S).judge(0, death, ready=ready, useful=useful)
+
+
+@pytest.mark.parametrize(
+    "death",
+    [
+        Death(exit_code=1),
+        Death(exit_code=0),
+        Death(signal=signal.SIGSEGV),
+        Death(signal=signal.SIGABRT),
+        Death(signal=KILL, oom_kills=1),
+        Death(),
+    ],
+)
+def test_a_crash_is_the_worker_s_and_its_call_s_whatever_else_is_known(death: Death) -> None:
+    assert judge(death) == NOBODYS
+    with_call = Death(death.exit_code, death.signal, death.oom_kills, had_call=True)
+    assert judge(with_call) == Verdict(of_call=True)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"signal": signal.SIGTERM},
+        {"signal": signal.SIGINT},
+        {"exit_code": TERMINATED},
+        {"exit_code": 0, "said_goodbye": True},
+    ],
+)
+@pytest.mark.parametrize("had_call", [False, True])
+def test_one_that_was_asked_to_end_was_asked_from_outside(asked: dict, had_call: bool) -> None:
+    """If it, or others, can do anything at all; it is no sign of somebody who kills."""
+    blame = Blame(window_s=WINDOW_S)
+    death = Death(**asked, had_call=had_call)
+    assert blame.judge(0, death, ready=False, useful=False) == NOBODYS
+    assert blame.judge(0, death, ready=True, useful=True) == OUTSIDE
+    assert not blame.judge(0, Death(signal=KILL, had_call=True), ready=True, useful=True).killer
+
+
+def test_sigkill_of_a_worker_without_a_call_is_from_outside_if_workers_can_start() -> None:
+    """Else it may be that the machine has not the memory that a start takes."""
+    blame = Blame(window_s=WINDOW_S)
+    kill = Death(signal=KILL)
+    assert blame.judge(0, kill, ready=False, useful=False) == NOBODYS
+    killed = Verdict(outside=True, killer=True)
+    assert blame.judge(100, kill, ready=True, useful=False) == killed
+    assert blame.judge(159, kill, ready=False, useful=False) == killed
+    assert blame.judge(160, kill, ready=False, useful=False) == NOBODYS
+
+
+def test_sigkill_during_a_call_is_the_call_s_until_somebody_is_seen_who_kills() -> None:
+    blame = Blame(window_s=WINDOW_S)
+    kill = Death(signal=KILL, had_call=True)
+    assert blame.judge(0, kill, ready=True, useful=False) == Verdict(of_call=True, doubtful=True)
+    assert blame.judge(1, Death(signal=KILL), ready=True, useful=False).killer
+    assert blame.judge(60, kill, ready=True, useful=False) == OUTSIDE
+    assert blame.judge(61, kill, ready=True, useful=False) == Verdict(of_call=True, doubtful=True)
+
+
+def test_sigkill_during_a_call_is_no_fault_of_a_worker_while_workers_are_of_use() -> None:
+    """That it is suspect, the call has to bear alone."""
+    blame = Blame(window_s=WINDOW_S)
+    kill = Death(signal=KILL, had_call=True)
+    unclear = Verdict(outside=True, of_call=True, doubtful=True)
+    assert blame.judge(0, kill, ready=True, useful=True) == unclear
+    assert blame.judge(59, kill, ready=True, useful=False) == unclear
+    assert blame.judge(60, kill, ready=True, useful=False) == Verdict(of_call=True, doubtful=True)
+
+
+@pytest.mark.parametrize("how", [{"exit_code": 1}, {"signal": signal.SIGSEGV}])
+def test_a_worker_that_crashes_again_and_again_is_at_fault_though_others_are_of_use(
+    how: dict,
+) -> None:
+    blame = Blame(window_s=WINDOW_S)
+    for now in range(10):
+        assert not blame.judge(now, Death(**how), ready=True, useful=True).outside
