@@ -98,9 +98,9 @@ class Suspects:
         )
         if self.known:
             for running in (c for other in others for c in other.seat.calls.values()):
-                if running.suspect is None and not running.pumps:  # its answer is to count
+                if not running.pumps:  # its answer is to count; what it knows may be out of date
                     mark = _fingerprint(running.tool, running.body, running.buffers)
-                    running.suspect = self._quarantine.find(mark, now)
+                    running.suspect = self._quarantine.find(mark, now) or running.suspect
 
 
 def _fingerprint(tool: str, body: Raw, buffers: Buffers) -> Fingerprint:

@@ -17,6 +17,7 @@ from snakepit.pool._seat import Phase
 from snakepit.pool._stats import stats_of
 
 NOT_ACCEPTED = {
+    "CallQuarantinedError",
     "PoolSaturatedError",
     "PoolClosedError",
     "PoolBrokenError",
@@ -134,6 +135,8 @@ def untruth(world: World, core: PoolCore, plan: CallPlan, outcome: Outcome) -> s
                 return f"{worker} lives"
             if len(runs) == 1 and runs[0].worker != worker and not is_idempotent(plan):
                 return "it never ran there"
+        case "CallQuarantinedError":
+            return world.venom.untruth(core, plan, outcome.error, runs=len(runs))
         case "PoolClosedError":
             if world.closing_at is None or outcome.ended < world.closing_at:
                 return "the pool was not closing"

@@ -10,6 +10,7 @@ from sim_plan import PROBE_S
 from sim_sessions import of_kept_states
 from sim_spies import making, spying
 from sim_tools import SimTools, answer, set_world
+from sim_venom import add_venom
 from sim_world import World
 
 from snakepit import Pool, SnakepitError, open_pool
@@ -28,7 +29,7 @@ class BodyError(Exception):
 
 def simulate(seed: int) -> World:
     """Run the plan of this seed. What the run itself raised is among `wrong`."""
-    world = World(draw_plan(seed))
+    world = World(add_venom(draw_plan(seed)))
     set_world(world)
     with spying(world):
         try:

@@ -10,10 +10,11 @@ from typing import Any
 import trio
 from sim_world import World
 
-from snakepit import PoolSaturatedError
+from snakepit import CallQuarantinedError, PoolSaturatedError
 from snakepit.launchers._in_process import InProcessWorker
 from snakepit.pool._core import PoolCore
 from snakepit.pool._sessions import SessionRecord, SessionTable
+from snakepit.pool._worker import Worker
 from snakepit.transports._memory import MemoryLink
 
 # Which call of the plan the task is making.
@@ -25,7 +26,11 @@ Spy = Callable[..., Any]
 @contextmanager
 def spying(world: World) -> Generator[None]:
     """Spy for this world, in this block."""
-    with replaced(PoolCore, on_core(world)), replaced(SessionTable, on_sessions(world)):
+    with (
+        replaced(PoolCore, on_core(world)),
+        replaced(Worker, on_worker(world)),
+        replaced(SessionTable, on_sessions(world)),
+    ):
         make = InProcessWorker.__init__
 
         def made(self: InProcessWorker, link: MemoryLink, adapter: Any, worker_id: str) -> None:
@@ -61,7 +66,12 @@ def on_core(world: World) -> dict[str, Spy]:
         except PoolSaturatedError:
             world.saturated += 1
             raise
+        except CallQuarantinedError as error:
+            world.check(world.venom.refused(tool, error))
+            raise
         world.accepted[number] = call
+        if call.worker is not None:
+            world.check(world.venom.sent(core, call))
         record = call.session
         if record is not None and record.affinity == "strict_fail_fast" and call.worker is None:
             world.is_wrong(f"call {number} waits in {record.id!r}, a session whose calls never do")
@@ -72,11 +82,15 @@ def on_core(world: World) -> dict[str, Spy]:
         world.settled_at[call.id] = trio.current_time()
         if call.worker is not None and call.id in call.worker.seat.calls:
             world.let_go |= {n for n, made in world.accepted.items() if made is call}
+        if isinstance(call.error, CallQuarantinedError):
+            world.check(world.venom.refused(call.tool, call.error))
+        world.venom.settled(call)
         settle_it(core, call)
 
     def gone(core: PoolCore, worker: Any, death: Any) -> None:
         world.note("buried", worker.id, death.reason)
         world.buried[worker.id] = (trio.current_time(), death.reason)
+        world.venom.buried(core, worker, death)
         gone_it(core, worker, death)
 
     def close(core: PoolCore) -> None:
@@ -87,6 +101,16 @@ def on_core(world: World) -> dict[str, Spy]:
         close_it(core)
 
     return {"submit": submit, "settle": settle, "gone": gone, "close": close}
+
+
+def on_worker(world: World) -> dict[str, Spy]:
+    queue_it = Worker.queue
+
+    def queue(worker: Worker, call: Any, now: float) -> None:
+        world.check(world.venom.sent(worker._core, call))
+        queue_it(worker, call, now)
+
+    return {"queue": queue}
 
 
 def on_sessions(world: World) -> dict[str, Spy]:

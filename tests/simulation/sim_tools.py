@@ -96,7 +96,9 @@ class SimTools(Adapter):
                 bite = await anext(food, None)
                 if bite is None:
                     break
-                if bite != world.eaten[call]:
+                # Garbage in the place of an item, if it is short, is taken for the begin of one.
+                garbled = world.culprits.get(run.worker, "").startswith("Garbage")
+                if bite != world.eaten[call] and not garbled:
                     world.is_wrong(f"call {call} gets {bite} of its input for {world.eaten[call]}")
                 world.eaten[call] += 1
                 await pause(order["seconds"], how, order["extra"])
@@ -119,6 +121,17 @@ class SimTools(Adapter):
             await pause(order["seconds"], how, order["extra"])
             finish(run, how)
             return answer(call)
+
+    @tool
+    async def venom_a(self) -> Any:
+        return await self.venom()
+
+    @tool
+    async def venom_b(self) -> Any:
+        return await self.venom()
+
+    async def venom(self) -> Any:
+        return await behave(**world.calls[world.number_of(context().call_id)].order)
 
     @tool
     async def items(self, order: dict) -> AsyncGenerator[str, None]:

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 from sim_plan import CallPlan, Plan
 from sim_sessions import Ledger
+from sim_venom import Venom
 
 from snakepit.launchers._in_process import InProcessWorker, current_worker
 from snakepit.pool._call import PendingCall
@@ -74,6 +75,7 @@ class World:
         self.helped: Counter[int] = Counter()  # how often a tool was answered
         self.heard: defaultdict[int, list[float]] = defaultdict(list)  # progress, by call
         self.sessions = Ledger()
+        self.venom = Venom()
         self.done: set[int] = set()  # callers that have made all their steps
         self.buried: dict[str, tuple[float, str]] = {}  # workers: when, and why
         self.culprits: dict[str, str] = {}  # workers that had a reason to end
@@ -91,6 +93,10 @@ class World:
         self.note("WRONG", text)
         self.wrong.append(text)
 
+    def check(self, problem: str | None) -> None:
+        if problem is not None:
+            self.is_wrong(problem)
+
     def meet(self, passage: Passage) -> Fault | None:
         """The plan of faults, noted down."""
         fault = self.faults(passage)
@@ -101,6 +107,10 @@ class World:
 
     def way_to_start(self) -> str:
         return self.starts.pop(0) if self.starts else "ready"
+
+    def number_of(self, call_id: int) -> int:
+        """Which call of the plan it is, by the pool's own number."""
+        return next(n for n, call in self.accepted.items() if call.id == call_id)
 
     @contextmanager
     def run_of(self, call: int) -> Generator[Run]:

@@ -28,6 +28,7 @@ ENDINGS = {
     "SessionLostError",
     "SessionNotFoundError",
     "unread",
+    "CallQuarantinedError",
     "CallTimeoutError",
     "InvalidParamsError",
     "PoolBrokenError",

@@ -21,6 +21,8 @@ from snakepit.pool._map import Results
 from snakepit.pool._progress import Feed
 from snakepit.pool._pumps import Pump
 from snakepit.pool._sessions import SessionRecord, SessionTable
+from snakepit.pool._suspects import Suspects
+from snakepit.pool._worker import Worker
 from snakepit.protocol import Buffers, Progress, decode_value, encode_value
 from snakepit.worker._sessions import SessionStates
 
@@ -364,6 +366,30 @@ def a_large_value_is_cut(patch: Patch) -> None:
         return (value[0], value[1][:65_000]) if isinstance(value, tuple) else value
 
     patch.setattr("snakepit.pool._pool.decode_value", cut)
+
+
+# -- calls that kill ---------------------------------------------------------------------------------
+
+
+@bug("is sent after")
+def calls_in_line_are_not_looked_at_again(patch: Patch) -> None:
+    patch.setattr(Suspects, "may_begin", lambda *_: True)
+
+
+@bug("were seen")
+def an_answer_does_not_clear_a_suspect(patch: Patch) -> None:
+    patch.setattr(Suspects, "settled", lambda *_: None)
+
+
+@bug("is sent after")
+def a_retry_is_no_death(patch: Patch) -> None:
+    buried = Suspects.buried
+
+    def only_the_last(self: Suspects, worker: Worker, left: Any, others: Any, now: float) -> None:
+        left = [call for call in left if not call.retries_left]
+        buried(self, worker, left, others, now)
+
+    patch.setattr(Suspects, "buried", only_the_last)
 
 
 @pytest.mark.timeout(300)  # some are met in few of many runs
