@@ -21,7 +21,7 @@ empty :=
 TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos check docs doctest unit test-pythons clean
+.PHONY: help demo test simulate chaos storm check docs doctest unit test-pythons clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -60,6 +60,9 @@ simulate: $(VENV)/.has-dev  ## pools in virtual time, run after run; SEED= to be
 
 chaos: $(VENV)/.has-dev  ## real pools under random kills, stops, cancels and full pipes; SEED= to begin with, SECONDS=60
 	@$(BIN)/python -m tests.chaos.chaos_rounds $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),60)
+
+storm: $(VENV)/.has-dev  ## 100 kills in 10 seconds, of pools under full load; SEED= chooses the victims
+	@STORM_SECONDS=10 STORM_SEED=$(or $(SEED),0) $(BIN)/python -m pytest -q tests/pool/test_storm.py
 
 check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spelling
 	@echo "==> format"

@@ -211,7 +211,7 @@ class PoolCore(Gate):
         assert not call.settled
         call.settled = True
         if call.suspect is not None:
-            self.suspects.settled(call)
+            self.suspects.settled(call, self.now())
         if call.session is not None:
             self.sessions.settled(call, None if call.worker is None else call.worker.seat)
         call.worker = None

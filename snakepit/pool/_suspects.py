@@ -53,12 +53,15 @@ class Suspects:
                 return False
         return True
 
-    def settled(self, call: PendingCall) -> None:
+    def settled(self, call: PendingCall, now: float) -> None:
         """A suspect call is over. If its worker has answered, it is suspect no more."""
-        assert call.suspect is not None
+        suspect = call.suspect
+        assert suspect is not None
         died = isinstance(call.error, WorkerDiedError | SessionLostError)
         if call.worker is not None and not call.given_up and not died:
-            self._quarantine.answered(call.suspect)
+            if suspect.doubtful and self._blame.cleared(now, suspect.digest):
+                self._quarantine.killer_seen()
+            self._quarantine.answered(suspect)
 
     def buried(
         self,

@@ -2,7 +2,8 @@
 
 SIGKILL is what a call's hunger for memory ends in, and what somebody sends who ends workers
 from outside; nobody tells them apart for sure. What tells: the kernel counts those that it ended for
-want of memory; a call cannot have killed a worker that had none; and workers that had been of use a
+want of memory; a call cannot have killed a worker that had none; calls that were answered when they
+were made again had not killed, where there are several of them; and workers that had been of use a
 moment ago could start, and could serve.
 """
 
@@ -63,6 +64,8 @@ class Blame:
     def __init__(self, *, window_s: float) -> None:
         self._window_s = window_s
         self._ready_at = self._useful_at = self._killer_at = -math.inf
+        self._cleared_at = -math.inf
+        self._cleared = b""  # the call that was cleared then
 
     def judge(self, now: float, death: Death, *, ready: bool, useful: bool) -> Verdict:
         """`ready`: other workers are, or it was itself. `useful`: these have finished calls."""
@@ -83,6 +86,14 @@ class Blame:
         of_call = not (death.is_polite or killer_seen)
         outside = killer_seen or self._is_recent(self._useful_at, now)
         return Verdict(outside=outside, of_call=of_call, doubtful=of_call)
+
+    def cleared(self, now: float, call: bytes) -> bool:
+        """A call that SIGKILL had ended was answered. True: it is the second such call: somebody kills."""
+        killer = call != self._cleared and self._is_recent(self._cleared_at, now)
+        if killer:
+            self._killer_at = now
+        self._cleared_at, self._cleared = now, call
+        return killer
 
     def _is_recent(self, when: float, now: float) -> bool:
         return when > now - self._window_s

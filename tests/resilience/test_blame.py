@@ -85,6 +85,17 @@ def test_sigkill_during_a_call_is_no_fault_of_a_worker_while_workers_are_of_use(
     assert blame.judge(60, kill, ready=True, useful=False) == Verdict(of_call=True, doubtful=True)
 
 
+def test_two_calls_that_sigkill_had_ended_and_that_were_answered_then_tell_of_somebody() -> None:
+    """One alone may be a call that kills now and then."""
+    blame = Blame(window_s=WINDOW_S)
+    assert not blame.cleared(0, b"a")
+    assert not blame.cleared(1, b"a")
+    assert not blame.cleared(61, b"b")
+    assert blame.judge(61, Death(signal=KILL, had_call=True), ready=True, useful=False).of_call
+    assert blame.cleared(120, b"a")
+    assert not blame.judge(121, Death(signal=KILL, had_call=True), ready=True, useful=False).of_call
+
+
 @pytest.mark.parametrize("how", [{"exit_code": 1}, {"signal": signal.SIGSEGV}])
 def test_a_worker_that_crashes_again_and_again_is_at_fault_though_others_are_of_use(
     how: dict,
