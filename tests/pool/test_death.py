@@ -165,43 +165,6 @@ async def test_an_idle_worker_that_is_killed_is_replaced_and_nobody_hears_of_it(
         assert pool.stats().errors == 0
 
 
-async def test_what_a_worker_answered_before_its_death_counts() -> None:
-    """A value of 8 MB is complete in the pipe or it is not; a stream's items come first."""
-    async with tools_pool() as pool:
-        taken = []
-        with pytest.raises(WorkerDiedError):
-            async with pool.stream("count_then", {"stop": 12, "what": "exit"}, window=64) as items:
-                async for item in items:
-                    taken += [item]
-        assert taken == list(range(12))
-
-
-async def test_a_result_written_just_before_the_worker_is_killed_is_delivered() -> None:
-    """The reader is held up until the worker is dead: the result is there all the same."""
-    async with tools_pool() as pool:
-        [pid] = pids(pool)
-        values = []
-
-        async def call() -> None:
-            values.append(await pool.execute("echo", {"value": "in time"}))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call)
-            await until(lambda: pool.stats().busy or values)
-            _let_it_answer_and_kill(pid)
-        assert values == ["in time"]
-        assert await pool.execute("pid") != pid
-
-
-def _let_it_answer_and_kill(pid: int) -> None:
-    """Block our own loop meanwhile, on purpose."""
-    import time
-
-    time.sleep(0.2)
-    os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-
-
 @pytest.mark.parametrize("milliseconds", range(0, 40, 5))
 async def test_a_worker_killed_while_a_large_value_travels_is_a_death_or_the_value(
     milliseconds: int,
