@@ -13,7 +13,7 @@ import anyio
 import pytest
 from _leaks import is_alive
 from adapters import BadStart
-from pool_kit import all_gone, lines, pids, tools_pool, until
+from pool_kit import lines, pids, tools_pool, until
 
 from snakepit import (
     CrashBarrier,
@@ -389,40 +389,3 @@ async def test_a_taint_is_over_after_its_time_and_never_keeps_a_call_waiting(
             [tainted] = [w.pid for w in pool.workers() if w.id.startswith(slot + ".")]
             assert await pool.execute("pid") == tainted
             release.touch()
-
-
-async def test_a_storm_of_kills_leaves_a_pool_of_the_same_size(tmp_path: Path) -> None:
-    """16 callers, 10 rounds of SIGKILL from outside: errors are WorkerDied, each for one kill."""
-    barrier = CrashBarrier(max_restarts=1000)
-    values, errors = [], []
-    async with tools_pool(size=3, crash_barrier=barrier) as pool:
-        killed: list[int] = []
-        done = anyio.Event()
-
-        async def calls(number: int) -> None:
-            while not done.is_set():
-                try:
-                    values.append(await pool.execute("add", {"left": number, "right": 1}))
-                    assert values[-1] == number + 1
-                except WorkerDiedError as error:
-                    errors.append(error)
-
-        async with anyio.create_task_group() as tasks:
-            for number in range(16):
-                tasks.start_soon(calls, number)
-            for round_number in range(10):
-                ready = [w.pid for w in pool.workers() if w.pid and w.state in ("ready", "leased")]
-                if ready:
-                    killed.append(ready[round_number % len(ready)])
-                    os.kill(killed[-1], signal.SIGKILL)
-                await anyio.sleep(0.03)
-            done.set()
-        await pool.ready()
-        assert pool.stats().workers == 3
-        assert all_gone(killed)
-        assert len(errors) <= len(killed)
-        assert {error.signal for error in errors} <= {signal.SIGKILL}
-        assert {error.pid for error in errors} <= set(killed)
-        assert len({error.pid for error in errors}) == len(errors)
-        assert values
-        assert await pool.execute("echo", {"value": 1}) == 1

@@ -171,7 +171,7 @@ def test_the_same_call_has_the_same_fingerprint_and_others_have_others() -> None
     assert Fingerprint("tool", (bytearray(b"abc"), b"x" * 100)).digest == first  # type: ignore[arg-type]
     different = [
         Fingerprint("tool2", pieces),
-        Fingerprint("tool", (b"abd", pieces[1])),
+        Fingerprint("tool", (b"abx", pieces[1])),
         Fingerprint("tool", (b"abc", b"x" * 99)),
         Fingerprint("tool", (b"abcx", b"x" * 99)),
         Fingerprint("tool", (b"abc",)),
