@@ -173,11 +173,12 @@ class PoolCore(Gate):
         served: dict[Worker, None] = {}
         while (pair := scheduler.next(now)) is not None:
             seat, call = pair
-            if not self._begins(call, seat, now):
+            known = self.suspects.known  # empty, but for a while after deaths
+            if (known or call.follower is not None) and not self._begins(call, seat, now):
                 continue
             worker = self._worker_of[seat]
             for leased in (call, *scheduler.fill(seat, now)):
-                if leased is not call and not self._begins(leased, seat, now):
+                if known and leased is not call and not self._begins(leased, seat, now):
                     continue
                 if leased.session is not None:
                     self.sessions.sent(leased, seat)

@@ -167,6 +167,7 @@ async def test_calls_that_were_sent_ahead_run_elsewhere_and_once(
             assert len(pool._core.suspects.known) == turn + 1
 
 
+@pytest.mark.one_loop_each
 @on_each_transport
 async def test_a_call_that_kills_is_not_run_again(transport: str) -> None:
     """Also one with a large argument, of which a part travels beside the message."""
@@ -186,6 +187,7 @@ async def test_a_call_that_kills_is_not_run_again(transport: str) -> None:
 # -- who is at fault ---------------------------------------------------------------------------------
 
 
+@pytest.mark.one_loop_each
 async def test_a_worker_killed_as_it_starts_does_not_break_a_pool_that_was_of_use() -> None:
     """Again and again, with one fruitless restart allowed: it comes from outside."""
     async with tools_pool(Dying, crash_barrier=CrashBarrier(max_restarts=1)) as pool:
@@ -201,6 +203,7 @@ async def test_a_worker_killed_as_it_starts_does_not_break_a_pool_that_was_of_us
         assert await pool.execute("echo", {"value": 1}) == 1
 
 
+@pytest.mark.one_loop_each
 async def test_workers_that_were_never_ready_and_are_killed_break_the_pool(tmp_path: Path) -> None:
     """It may be that there is not the memory to start them."""
     barrier = CrashBarrier(max_restarts=2)
@@ -211,6 +214,7 @@ async def test_workers_that_were_never_ready_and_are_killed_break_the_pool(tmp_p
         assert "SIGKILL" in str(caught.value)
 
 
+@pytest.mark.one_loop_each
 async def test_a_worker_that_is_asked_to_end_is_replaced_and_its_call_is_not_suspect(
     tmp_path: Path,
 ) -> None:

@@ -155,6 +155,7 @@ async def test_the_fourth_call_after_three_deaths_is_refused_and_others_are_not(
             await pool.execute("fail", {"name": "fly agaric"})  # another tool
 
 
+@pytest.mark.one_loop_each
 @pytest.mark.parametrize(("after", "expected"), [(1, 1), (2, 2), (None, 6)])
 async def test_after_how_many_deaths_is_an_option(after: int | None, expected: int) -> None:
     async with poison_pool(quarantine_after=after) as pool:
@@ -338,6 +339,7 @@ async def test_a_call_with_an_input_is_known_only_by_what_it_pulls_and_is_never_
         assert await call("bread", "ham") == 2
 
 
+@pytest.mark.one_loop_each
 @pytest.mark.parametrize("tool_name", ["shielded", "killed", "crashing"])
 async def test_workers_that_end_because_their_call_was_to_stop_do_not_count(tool_name: str) -> None:
     """Of a tool that will not stop, one that dies with its cancel, one that crashes as it stops."""

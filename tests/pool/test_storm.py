@@ -24,6 +24,7 @@ LOAD = 12  # callers
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.one_loop_each
 @pytest.mark.parametrize(
     ("transport", "size", "victims"),
     [("stdio", 2, "any"), ("shm", 3, "busy")],
