@@ -21,7 +21,7 @@ empty :=
 TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos storm check docs doctest unit test-pythons clean
+.PHONY: help demo test simulate chaos storm check docs ladder doctest unit test-pythons clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -108,6 +108,10 @@ compare: $(VENV)/.has-compare  ## what pools of processes do when things go wron
 else
 ABSENT += compare
 endif
+
+# UPDATE=1 rewrites the table of docs/guarantees.md.
+ladder: $(VENV)/.has-dev  ## at which step of the stop ladder each kind of stuck call ends
+	@$(BIN)/python -m benchmarks.stuck $(if $(UPDATE),--update)
 
 test-pythons: $(VENV)/.has-node  ## the tests on every CPython >= 3.11 of this machine
 	@.ci/test-pythons $(PYTEST_ARGS)
