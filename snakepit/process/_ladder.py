@@ -15,7 +15,7 @@ from snakepit.process._hold import hold_until, seen_through
 from snakepit.process._stoppable import ExitStatus, Stoppable
 
 KILLED_EXIT_S = 5.0
-DUMP_S = 0.1  # for a dump of the stacks to be written
+DUMP_S = 0.1  # for a dump of the stacks to be written; at most half of the grace, and part of it
 
 
 async def climb(
@@ -31,6 +31,7 @@ async def climb(
 
     `exited` is set by whoever watches the process. `ask` requests an orderly exit; without it the
     ladder begins at SIGTERM, and before it, with `dump`, the worker writes its stacks to stderr.
+    SIGKILL comes `ask_grace_s + term_grace_s` after the beginning, dump or not.
     """
     if not process.is_ours:  # a forked child of the host, to which no end of it can come
         return process.kill_and_reap()  # noqa: ASYNC910 - as below
@@ -39,7 +40,9 @@ async def climb(
         await hold_until(exited, ask_grace_s)
     if dump and not exited.is_set():
         process.request_dump()
-        await hold_until(exited, DUMP_S)
+        dump_s = min(DUMP_S, term_grace_s / 2)
+        await hold_until(exited, dump_s)
+        term_grace_s -= dump_s
     if not exited.is_set():
         process.send_signal(signal.SIGTERM)
         await hold_until(exited, term_grace_s)

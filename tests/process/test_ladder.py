@@ -9,11 +9,11 @@ from typing import Any
 
 import anyio
 import pytest
-from _backends import asyncio_only
+from _backends import asyncio_only, virtual_time
 from _leaks import is_alive
 from _process_kit import STUBBORN, Child, python, shell
 
-from snakepit.process import ExitStatus, climb
+from snakepit.process import ExitStatus, Stoppable, climb
 
 LONG_S = 60.0  # a grace that a passing test never waits for
 SHORT_S = 0.05
@@ -186,3 +186,56 @@ async def test_a_natively_cancelled_ladder_is_climbed_to_its_end(times: int) -> 
         assert await task == KILLED
         await watch
         assert child.process.status == KILLED
+
+
+class Deaf(Stoppable):
+    """Ends at SIGKILL and at nothing else, and notes what it was sent, and when."""
+
+    is_ours = True
+
+    def __init__(self) -> None:
+        self.exited = anyio.Event()
+        self.notes: list[tuple[str, float]] = []
+        self._begun = anyio.current_time()
+
+    def note(self, what: str) -> None:
+        self.notes.append((what, round(anyio.current_time() - self._begun, 6)))
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.note(number.name)
+        if number == signal.SIGKILL:
+            self.exited.set()
+
+    def request_dump(self) -> None:
+        self.note("dump")
+
+    def kill_and_reap(self) -> ExitStatus:
+        self.note("reaped")
+        return KILLED
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("dump", "term_grace_s", "dump_s"),
+    [(False, 2, 0), (True, 2, 0.1), (True, 0.1, 0.05), (True, 0, 0)],
+)
+async def test_the_graces_are_all_the_time_that_there_is(
+    dump: bool, term_grace_s: float, dump_s: float
+) -> None:
+    """The stacks are written within the grace, and not on top of it."""
+    deaf = Deaf()
+    await climb(
+        deaf,
+        deaf.exited,
+        ask=lambda: deaf.note("asked"),
+        ask_grace_s=1,
+        term_grace_s=term_grace_s,
+        dump=dump,
+    )
+    assert deaf.notes == [
+        ("asked", 0),
+        *([("dump", 1)] if dump else []),
+        ("SIGTERM", 1 + dump_s),
+        ("SIGKILL", 1 + term_grace_s),
+        ("reaped", 1 + term_grace_s),
+    ]
