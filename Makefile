@@ -21,7 +21,7 @@ empty :=
 TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos storm check docs ladder doctest unit test-pythons clean
+.PHONY: help demo test simulate chaos storm check docs ladder doctest unit test-pythons clean thorough
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -108,6 +108,10 @@ compare: $(VENV)/.has-compare  ## what pools of processes do when things go wron
 else
 ABSENT += compare
 endif
+
+# ONLY=… chooses, as pytest's -k does.
+thorough: $(VENV)/.has-dev  ## the long runs of which make test runs a share: seeds, signals, ways to leave a pool
+	@$(BIN)/python -m pytest -q -n $(JOBS) --thorough -m share $(if $(ONLY),-k '$(ONLY)') $(PYTEST_ARGS)
 
 # UPDATE=1 rewrites the table of docs/guarantees.md.
 ladder: $(VENV)/.has-dev  ## at which step of the stop ladder each kind of stuck call ends

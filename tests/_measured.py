@@ -12,7 +12,9 @@ are measured without that lock.
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Generator
+from contextlib import contextmanager
 
 import coverage
 import pytest
@@ -50,3 +52,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ[name] = value
         else:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def looking_away() -> Generator[None]:
+    """Coverage looks away: it more than doubles the time that a long run in memory takes."""
+    coverage = None
+    if "coverage" in sys.modules:
+        coverage = sys.modules["coverage"].Coverage.current()
+    if coverage is None:
+        yield
+        return
+    coverage.stop()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is told that snakepit is imported already
+            coverage.start()

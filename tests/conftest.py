@@ -1,3 +1,3 @@
 """What holds for every test: both loops, no leaks, no blocked loop, no unexplained skip."""
 
-pytest_plugins = ["_backends", "_leaks", "_skips", "_seeds", "_measured", "pytester"]
+pytest_plugins = ["_backends", "_leaks", "_skips", "_seeds", "_measured", "_shares", "pytester"]

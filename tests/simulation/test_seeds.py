@@ -6,14 +6,14 @@ import logging
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import _seeds
 import pytest
 from _leaks import unmeasured_env
+from _measured import looking_away
 from sim_checks import report, simulate_and_check
 from sim_draw import BEHAVIOURS
 
@@ -76,27 +76,9 @@ def quiet() -> Generator[None]:
     logging.disable(logging.NOTSET)
 
 
-@contextmanager
-def measured(*, enabled: bool) -> Generator[None]:
-    """Where it is not enabled, coverage looks away: it more than doubles the time that a run takes."""
-    coverage = None
-    if not enabled and "coverage" in sys.modules:
-        coverage = sys.modules["coverage"].Coverage.current()
-    if coverage is None:
-        yield
-        return
-    coverage.stop()
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is told that snakepit is imported already
-            coverage.start()
-
-
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_nothing_is_wrong_after_any_run(first: int) -> None:
-    with measured(enabled=first == 0):
+    with looking_away() if first else nullcontext():
         for seed in range(first, first + CHUNK):
             world, problems = simulate_and_check(seed)
             _seeds.add(world)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from _leaks import is_alive
+from _shares import shares
 from worker_kit import Worker, cancel_at_the_return, value
 
 from snakepit.protocol import Cancel, Item, Recall, Returned, Settled
@@ -216,9 +217,12 @@ def test_an_import_is_never_cut_short(worker: Worker, tmp_path: Path) -> None:
 
 
 @pytest.mark.unmeasured
-def test_a_cancel_that_meets_the_return_never_hits_the_next_call(worker: Worker) -> None:
-    """2,000 cancels, aimed at the very end of the tool: the call after it is untouched."""
-    cancel_at_the_return(worker, "spin", 2000)
+@pytest.mark.parametrize("share", shares(40))
+def test_a_cancel_that_meets_the_return_never_hits_the_next_call(
+    worker: Worker, share: int
+) -> None:
+    """20,000 cancels in all, aimed at the very end of the tool: the call after it is untouched."""
+    cancel_at_the_return(worker, "spin", 500)
 
 
 def test_a_cancel_of_a_finished_or_unknown_call_does_nothing(worker: Worker) -> None:
