@@ -56,6 +56,7 @@ ROOT = HERE.parents[1]
 PATIENCE_S = 15.0  # for what must come; an unloaded machine needs a hundredth of it
 QUIET_S = 0.05  # for what must not come
 SPIN_S, AIM_STEP_S, AIM_MAX_S = 50e-6, 5e-6, 0.02
+LONG_SPIN_S = 0.008  # some ticks of the worker's reader
 PIPE_BYTES = 2**16
 PAGE_BYTES = 4096  # one page of a full pipe may be partly used
 PROMPT_S = 3.0  # "at once", on a machine that has other things to do
@@ -350,7 +351,8 @@ class Worker:
 def cancel_at_the_return(worker: Worker, tool: str, shots: int) -> None:
     """Cancel calls of a tool that spins, at its very end, each with another call right behind it.
 
-    Whatever becomes of the cancelled call, the other one must return its own value. The aim is
+    Whatever becomes of the cancelled call, the other one must return its own value; now and then it is
+    long enough for a late interrupt to be sent to it. The aim is
     adjusted after each shot, in steps that grow while it misses on the same side.
     """
     aim_s, step_s = (
@@ -360,7 +362,11 @@ def cancel_at_the_return(worker: Worker, tool: str, shots: int) -> None:
     lateness: list[bool] = []
     for number in range(shots):
         doomed = worker.call_message(tool, {"seconds": SPIN_S + max(-aim_s, 0.0)})
-        following = worker.call_message("echo", {"value": number})
+        is_long = number % 4 == 0
+        if is_long:
+            following = worker.call_message(tool, {"seconds": LONG_SPIN_S})
+        else:
+            following = worker.call_message("echo", {"value": number})
         worker.send(doomed)
         end = time.perf_counter() + aim_s
         while time.perf_counter() < end:
@@ -372,7 +378,7 @@ def cancel_at_the_return(worker: Worker, tool: str, shots: int) -> None:
             assert (outcome.id, value(outcome)) == (doomed.id, "spun")
         else:
             assert outcome in (Settled(doomed.id), Settled(doomed.id, ran=False))
-        assert worker.value_of(following.id) == number
+        assert worker.value_of(following.id) == ("spun" if is_long else number)
         step_s = min(step_s * 2, AIM_MAX_S / 4) if lateness and late is lateness[-1] else AIM_STEP_S
         aim_s = max(-AIM_MAX_S, min(AIM_MAX_S, aim_s - step_s if late else aim_s + step_s))
         lateness.append(late)
