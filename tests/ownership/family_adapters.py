@@ -11,12 +11,12 @@ import itertools
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from threading import Thread
 
 from snakepit import Adapter, tool
-from snakepit.worker._reader import Reader
+from snakepit.worker import _host_watch
 
 FOREVER_S = 3600.0
 PR_SET_PDEATHSIG = 1
@@ -28,10 +28,12 @@ def note(folder: str, name: str, pid: int | None = None) -> None:
     (Path(folder) / f"{name}-{pid or os.getpid()}").touch()
 
 
-def deafen() -> None:
-    """Switch the third net off: this worker does not notice that its host is gone."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
-    Reader.end_orphan = lambda self: threading.Event().wait()  # type: ignore[method-assign, assignment]
+def deafen(off: tuple[str, ...]) -> None:
+    """Switch some of the worker's own nets off. Before it watches its host: in `__init__`."""
+    if "pdeathsig" in off:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    if "pidfd" in off:
+        _host_watch.Thread = lambda **_: Thread()  # type: ignore[misc, assignment]
 
 
 def start(folder: str, kind: str) -> None:
@@ -57,15 +59,14 @@ KINDS = ("child", "session", "bare", "daemon", "grandchild")
 
 
 class Family(Adapter):
-    """`deaf`: without the third net. `early`: kinds of processes that `initialize` starts."""
+    """`off`: without these of its own nets. `early`: kinds of processes that `initialize` starts."""
 
-    def __init__(self, folder: str, deaf: bool = False, early: tuple[str, ...] = ()) -> None:
-        self.folder, self.deaf, self.early = folder, deaf, early
+    def __init__(self, folder: str, off: tuple[str, ...] = (), early: tuple[str, ...] = ()) -> None:
+        self.folder, self.early = folder, early
+        deafen(off)
 
     def initialize(self) -> None:
         note(self.folder, "worker")
-        if self.deaf:
-            deafen()
         for kind in self.early:
             start(self.folder, kind)
 
@@ -120,6 +121,11 @@ class Family(Adapter):
         """C code that neither returns, nor looks at signals, nor lets anybody else run."""
         note(self.folder, "busy")
         collections.deque(itertools.repeat(None), maxlen=0)
+
+    @tool
+    def take(self, text: str) -> int:
+        """Be sent something that no pipe has room for."""
+        return len(text)
 
     @tool
     def zombies(self) -> list[str]:

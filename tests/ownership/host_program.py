@@ -1,7 +1,9 @@
 """A host with a pool, to be ended in every way: `host_program.py FOLDER JSON-OPTIONS`.
 
-Options: `backend`; `tools`, one running call for each; `deaf`, `guardian`: the second and the third
-net; `end`: how it ends once told to (a line on stdin); `hold`: a child of it keeps the wires open.
+Options: `backend`, `transport`, `adapter`; `tools`, one running call for each, "stopped" being a
+worker that is sent SIGSTOP and then more than its pipe has room for; `off`, the nets that are
+switched off: "guardian", and of the worker's "pdeathsig", "pidfd" and "eof" (a child of the host
+keeps the wires open); `how` it ends once told to (a line on stdin), "leave" being at once.
 Prints its guardian's pid when all runs.
 """
 
@@ -16,7 +18,8 @@ import time
 from pathlib import Path
 
 import anyio
-from family_adapters import KINDS, SyncFamily
+import family_adapters
+from family_adapters import KINDS
 
 import snakepit
 from snakepit.process import _fork_guard, _guardian, guardian
@@ -41,35 +44,54 @@ def end(how: str) -> None:
         os._exit(3)
 
 
+async def stop_a_worker(pool: snakepit.Pool) -> None:
+    """And fill its pipe."""
+    async with pool.session("stopped") as session:
+        os.kill(await session.execute("pid"), signal.SIGSTOP)
+        await session.execute("take", {"text": "x" * 4_000_000})
+
+
+def pipe_is_full(pool: snakepit.Pool) -> bool:
+    channels = [slot.worker._channel for slot in pool._core.slots]
+    return any(channel is not None and channel.is_sending for channel in channels)
+
+
 async def main(
     backend: str = "trio",
+    transport: str = "auto",
+    adapter: str = "SyncFamily",
     tools: tuple[str, ...] = (),
-    deaf: bool = False,
-    guarded: bool = True,
-    hold: bool = False,
+    off: tuple[str, ...] = (),
     how: str = "kill",
 ) -> None:
-    if not guarded:
+    if "guardian" in off:
         _guardian.is_possible = lambda: False
     size = len(tools) + 1
     with anyio.fail_after(60):
         async with (
             snakepit.open_pool(
-                SyncFamily,
+                getattr(family_adapters, adapter),
                 size=size,
                 min_ready=size,
-                adapter_args=(FOLDER, deaf),
+                adapter_args=(FOLDER, tuple(off)),
+                transport=transport,
                 stop=STOP,
                 sweep=False,
             ) as pool,
             anyio.create_task_group() as tasks,
         ):
-            if hold:
-                subprocess.Popen(["sleep", "1000"], pass_fds=tuple(_fork_guard._fds))
-            for name in tools:
+            if "eof" in off:
+                holder = subprocess.Popen(["sleep", "1000"], pass_fds=tuple(_fork_guard._fds))
+                (Path(FOLDER) / f"held-{holder.pid}").touch()
+            if "stopped" in tools:
+                tasks.start_soon(stop_a_worker, pool)
+                while not pipe_is_full(pool):
+                    await anyio.sleep(0.005)
+            calls = [name for name in tools if name != "stopped"]
+            for name in calls:
                 kinds = {"kinds": list(KINDS)} if name.startswith("start") else {}
                 tasks.start_soon(pool.execute, name, kinds)
-            busy = len([name for name in tools if name != "start"])
+            busy = len([name for name in calls if name != "start"])
             while len(list(Path(FOLDER).glob("busy-*"))) < busy:
                 await anyio.sleep(0.005)
             print(guardian.pid, flush=True)

@@ -13,11 +13,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from _leaks import is_alive
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PATIENCE_S = 30.0
+WORKER_NETS = ("pdeathsig", "eof", "pidfd")  # by which a worker notices that its host is gone
+NO_WORKERS = ("busy", "forked", "held")
+
+
+NAMESPACE = ("unshare", "-Urpf", "--mount-proc", "--kill-child")
+
+
+def has_namespaces() -> bool:
+    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(
+    not has_namespaces(), reason="needs unprivileged user namespaces"
+)
 
 
 def env_for_hosts() -> dict[str, str]:
@@ -37,21 +52,46 @@ class Host:
 
     def wait_ready(self) -> int:
         """Wait until all its calls run; the pid of its guardian, 0 if it has none."""
+        line = self.read_line()
+        return 0 if line == "None" else int(line)
+
+    def read_line(self) -> str:
+        """What it prints next."""
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline().strip()
         assert line, "the host has ended"
-        return 0 if line == "None" else int(line)
+        return line
 
-    def end(self) -> None:
-        """Have it end, in the way it was told."""
+    def tell_to_end(self) -> None:
+        """It ends in the way it was told."""
         assert self.popen.stdin is not None
         self.popen.stdin.write("\n")
         self.popen.stdin.flush()
+
+    def end(self) -> None:
+        """Have it end, and wait for that."""
+        self.tell_to_end()
         self.popen.wait(PATIENCE_S)
 
     def pids(self, name: str = "*") -> list[int]:
-        """Of everything that was started; of a kind, by its name."""
-        return [pid_of(path) for path in self.folder.glob(f"{name}-*") if "busy" not in path.name]
+        """Of everything that workers are, or have started; of a kind, by its name."""
+        return [
+            pid_of(path)
+            for path in self._files(name)
+            if path.name.partition("-")[0] not in NO_WORKERS
+        ]
+
+    def kill_bystanders(self) -> list[int]:
+        """Children of the host that are nobody's worker, and had to live on; say which."""
+        pids = [pid_of(path) for name in ("forked", "held") for path in self._files(name)]
+        alive = [pid for pid in pids if is_alive(pid)]
+        for pid in alive:
+            os.kill(pid, signal.SIGKILL)
+        assert alive == pids
+        return alive
+
+    def _files(self, name: str) -> list[Path]:
+        return list(self.folder.glob(f"{name}-*"))
 
 
 def pid_of(path: Path) -> int:
@@ -81,9 +121,9 @@ def host(folder: Path, *, wrapper: Sequence[str] = (), **options: Any) -> Genera
                 stream.close()
             except BrokenPipeError:
                 pass
-        for pid in started.pids():
+        for path in started.folder.glob("*-*"):
             try:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid_of(path), signal.SIGKILL)
             except ProcessLookupError:
                 pass
 

@@ -49,7 +49,7 @@ async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
     adapter = Family if tool == "start_and_await" else SyncFamily
     with anyio.fail_after(40):
         async with open_pool(
-            adapter, size=1, adapter_args=(str(initial), False, ("child", "daemon")), stop=PATIENT
+            adapter, size=1, adapter_args=(str(initial), (), ("child", "daemon")), stop=PATIENT
         ) as pool:
             worker = await pool.execute("pid")
             await pool.execute("start", {"kinds": ["session", "daemon"], "folder": str(completed)})

@@ -4,73 +4,153 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from itertools import product
 from pathlib import Path
 
 import pytest
+from _leaks import is_alive
+from _shares import sampled
 from family_adapters import KINDS
-from ownership_kit import host, wait_gone, wait_until
+from ownership_kit import NAMESPACE, WORKER_NETS, host, needs_namespaces, wait_gone, wait_until
 
-STUCK = ["sleep", "spin", "hold_gil", "start_and_sleep"]
+from snakepit.procfs import descendants_of
+
+QUIET_S = 0.5  # a net takes a tenth of that
+STUCK = ["sleep", "spin", "hold_gil", "start_and_sleep", "stopped"]
 
 
 @pytest.mark.parametrize(
-    ("how", "backend"),
-    [("kill", "trio"), ("kill", "asyncio"), ("segv", "trio"), ("exit", "trio"), ("fork", "trio")],
+    ("how", "backend", "transport"),
+    [
+        ("kill", "trio", "shm"),
+        ("kill", "asyncio", "stdio"),
+        ("segv", "trio", "stdio"),
+        ("exit", "asyncio", "shm"),
+        ("fork", "trio", "shm"),
+    ],
 )
 def test_the_guardian_alone_ends_workers_and_all_that_they_started(
-    how: str, backend: str, tmp_path: Path
+    how: str, backend: str, transport: str, tmp_path: Path
 ) -> None:
-    """The host cannot, and the workers hear nothing: idle, asleep, in a loop, or holding the GIL."""
-    with host(tmp_path, how=how, backend=backend, deaf=True, tools=STUCK) as doomed:
+    """The host cannot, and the workers hear nothing: idle, asleep, in a loop, holding the GIL, stopped."""
+    options = {"how": how, "backend": backend, "transport": transport}
+    with host(tmp_path, off=WORKER_NETS, tools=STUCK, **options) as doomed:
         guardian = doomed.wait_ready()
         everybody = doomed.pids()
         assert len(everybody) == len(STUCK) + 1 + len(KINDS)
         doomed.end()
         wait_gone([*everybody, guardian])
-        if how == "fork":  # the child of the host lives on: it is nobody's worker
-            (forked,) = doomed.pids("forked")
-            os.kill(forked, signal.SIGKILL)
+        assert doomed.pids("cleaned")  # those that could, on its SIGTERM
+        assert len(doomed.kill_bystanders()) == 1 + (how == "fork")
 
 
-def test_without_a_guardian_workers_notice_the_death_of_their_host(tmp_path: Path) -> None:
-    """They clean up and take along what they started; also in the middle of a call."""
-    tools = ["sleep", "spin", "start_and_sleep"]
-    with host(tmp_path, guarded=False, tools=tools) as doomed:
+SAMPLE = (("pdeathsig", "fork"), ("eof", "exit"), ("pidfd", "segv"))
+
+
+@pytest.mark.parametrize(
+    "case",
+    sampled(
+        product(WORKER_NETS, ("kill", "segv", "exit", "fork")),
+        lambda case: case[1] == "kill" or case in SAMPLE,
+    ),
+    ids="-".join,
+)
+def test_each_net_of_the_workers_alone_ends_them_and_all_that_they_started(
+    case: tuple[str, str], tmp_path: Path
+) -> None:
+    """They clean up first; also in the middle of a call, with or without an event loop."""
+    net, how = case
+    off = ["guardian", *(other for other in WORKER_NETS if other != net)]
+    tools = ["sleep", "spin", "start_and_sleep"] if how == "kill" else ["start_and_sleep"]
+    options = {
+        "how": how,
+        "adapter": "Family" if how in ("exit", "kill") else "SyncFamily",
+        "backend": "trio" if how in ("segv", "exit") else "asyncio",
+        "transport": "shm" if how in ("kill", "segv") else "stdio",
+    }
+    with host(tmp_path, off=off, tools=tools, **options) as doomed:
         assert doomed.wait_ready() == 0
         everybody, workers = doomed.pids(), doomed.pids("worker")
         assert len(everybody) == len(tools) + 1 + len(KINDS)
         doomed.end()
         wait_gone(everybody)
         assert sorted(doomed.pids("cleaned")) == sorted(workers)
+        assert len(doomed.kill_bystanders()) == (net != "eof") + (how == "fork")
 
 
-def test_they_notice_it_although_another_process_holds_their_wires_open(tmp_path: Path) -> None:
-    """The end of the pipe never comes: the kernel and the host's own handle tell."""
-    with host(tmp_path, guarded=False, hold=True, tools=["sleep"]) as doomed:
+@needs_namespaces
+def test_without_any_net_nobody_notices(tmp_path: Path) -> None:
+    """So the tests above show what each net does. In a namespace, where no sweep of others comes."""
+    wrapper = (*NAMESPACE, "sh", "-c", '"$@"; echo gone; exec sleep 1000', "sh")
+    off = ["guardian", *WORKER_NETS]
+    with host(tmp_path, wrapper=wrapper, off=off, tools=["sleep", "spin"]) as doomed:
         doomed.wait_ready()
-        workers = doomed.pids("worker")
-        (holder,) = [int(pid) for pid in children(doomed.pid) if command(pid) == "sleep"]
+        assert len(doomed.pids("worker")) == 3
+        doomed.tell_to_end()
+        assert doomed.read_line() == "gone"
+        before = {process.pid for process in descendants_of(doomed.popen.pid)}
+        time.sleep(QUIET_S)
+        after = {process.pid for process in descendants_of(doomed.popen.pid)}
+        assert after == before
+        assert doomed.pids("cleaned") == []
+        doomed.popen.kill()
+        doomed.folder = tmp_path / "no pids of this namespace"
+        wait_gone([*after])
+
+
+def test_with_the_guardian_killed_first_the_workers_notice_the_death_of_their_host(
+    tmp_path: Path,
+) -> None:
+    """In the same moment: no other guardian has begun yet."""
+    tools = ["sleep", "spin", "start_and_sleep"]
+    with host(tmp_path, tools=tools) as doomed:
+        guardian = doomed.wait_ready()
+        everybody, workers = doomed.pids(), doomed.pids("worker")
+        os.kill(guardian, signal.SIGKILL)
         doomed.end()
-        wait_gone(workers)
+        wait_gone(everybody)
         assert sorted(doomed.pids("cleaned")) == sorted(workers)
-        os.kill(holder, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_the_host_alone_ends_all_that_its_workers_started(backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("backend", "transport"), [("trio", "stdio"), ("asyncio", "shm")])
+def test_the_host_alone_ends_all_that_its_workers_started(
+    backend: str, transport: str, tmp_path: Path
+) -> None:
     """It leaves the block; there is no guardian, and no worker that would notice."""
     tools = [*STUCK, "start_and_sleep"]
-    with host(
-        tmp_path, how="leave", backend=backend, guarded=False, deaf=True, tools=tools
-    ) as leaving:
+    options = {"how": "leave", "backend": backend, "transport": transport}
+    with host(tmp_path, off=["guardian", *WORKER_NETS], tools=tools, **options) as leaving:
         assert leaving.wait_ready() == 0
         assert leaving.popen.wait(30) == 0
+        everybody = leaving.pids()
         assert len(leaving.pids("worker")) >= len(tools) + 1
-        wait_gone(leaving.pids())
+        assert not any(map(is_alive, everybody))
+        leaving.kill_bystanders()
+
+
+def test_a_guardian_ends_the_workers_of_its_own_host_and_no_others(tmp_path: Path) -> None:
+    """Two hosts in one directory, and under one user; one of them is killed."""
+    folders = [tmp_path / "dead", tmp_path / "alive"]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        host(folders[0], off=WORKER_NETS, tools=["hold_gil"]) as doomed,
+        host(folders[1], off=WORKER_NETS, tools=["sleep"]) as living,
+    ):
+        doomed.wait_ready()
+        others = [living.wait_ready(), *living.pids("worker")]
+        doomed.end()
+        wait_gone(doomed.pids("worker"))
+        assert len(others) == 3
+        assert all(map(is_alive, others))
+        assert living.popen.poll() is None
+        for one in (doomed, living):
+            one.kill_bystanders()
 
 
 def test_a_lost_guardian_is_replaced_and_the_new_one_knows_every_worker(tmp_path: Path) -> None:
-    with host(tmp_path, deaf=True, tools=["hold_gil"]) as doomed:
+    with host(tmp_path, off=WORKER_NETS, tools=["hold_gil"]) as doomed:
         first = doomed.wait_ready()
         workers = doomed.pids("worker")
         os.kill(first, signal.SIGKILL)
@@ -81,7 +161,7 @@ def test_a_lost_guardian_is_replaced_and_the_new_one_knows_every_worker(tmp_path
 
 def test_a_guardian_that_does_not_die_with_its_hosts_group(tmp_path: Path) -> None:
     """Ctrl+C, a closed terminal, a service manager that tells everybody to stop."""
-    with host(tmp_path, deaf=True, tools=["hold_gil"]) as doomed:
+    with host(tmp_path, off=WORKER_NETS, tools=["hold_gil"]) as doomed:
         guardian = doomed.wait_ready()
         workers = doomed.pids("worker")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -93,10 +173,6 @@ def test_a_guardian_that_does_not_die_with_its_hosts_group(tmp_path: Path) -> No
 
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def command(pid: str) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def guardians(pid: int) -> set[int]:

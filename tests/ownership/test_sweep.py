@@ -15,7 +15,7 @@ import anyio
 import pytest
 from _leaks import is_alive
 from family_adapters import KINDS, SyncFamily
-from ownership_kit import env_for_hosts, host, wait_gone
+from ownership_kit import NAMESPACE, WORKER_NETS, env_for_hosts, host, needs_namespaces, wait_gone
 
 import snakepit
 from snakepit.__main__ import main
@@ -28,17 +28,6 @@ from snakepit.procfs import (
     descendants_of,
     find_marked,
     read_process,
-)
-
-NAMESPACE = ("unshare", "-Urpf", "--mount-proc", "--kill-child")
-
-
-def has_namespaces() -> bool:
-    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
-
-
-needs_namespaces = pytest.mark.skipif(
-    not has_namespaces(), reason="needs unprivileged user namespaces"
 )
 
 
@@ -152,11 +141,12 @@ async def test_opening_a_pool_ends_the_orphans_of_dead_hosts_and_touches_no_live
     folders = [tmp_path / name for name in ("dead", "alive", "ours")]
     for folder in folders:
         folder.mkdir()
-    tools = ["sleep", "hold_gil", "start_and_sleep"]
+    tools = ["sleep", "hold_gil", "start_and_sleep", "stopped"]
+    off = ["guardian", *WORKER_NETS]
     with (
         anyio.fail_after(60),
-        host(folders[0], guarded=False, deaf=True, tools=tools) as doomed,
-        host(folders[1], guarded=False, deaf=True, tools=["sleep"]) as living,
+        host(folders[0], off=off, tools=tools) as doomed,
+        host(folders[1], off=off, tools=["sleep"]) as living,
     ):
         doomed.wait_ready()
         living.wait_ready()
@@ -170,6 +160,7 @@ async def test_opening_a_pool_ends_the_orphans_of_dead_hosts_and_touches_no_live
             while any(map(is_alive, orphans)):
                 await anyio.sleep(0.01)
             assert all(map(is_alive, living.pids("worker")))
+            assert len(doomed.kill_bystanders()) == len(living.kill_bystanders()) == 1
             assert await pool.execute("pid") in map(int, [w.pid or 0 for w in pool.workers()])
 
 
