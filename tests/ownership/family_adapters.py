@@ -141,3 +141,11 @@ class SyncFamily(Family):
     """Without an event loop: the plain main thread."""
 
     start_and_await = None  # type: ignore[assignment]
+
+
+class SlowFamily(SyncFamily):
+    """That never comes to be ready."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        time.sleep(FOREVER_S)
