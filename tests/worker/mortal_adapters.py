@@ -110,13 +110,17 @@ class Mortal(Adapter):
     @tool
     def how_a_child_ends(self, number: int) -> int:
         """The wait status of a forked child that sleeps and is signalled."""
+        reading, writing = os.pipe()
         pid = os.fork()
         if not pid:
             try:
+                os.write(writing, b"x")
                 time.sleep(FOREVER_S)
             except BaseException:
                 os._exit(42)
-        time.sleep(0.01)
+        os.read(reading, 1)  # before that Python drops what comes for the child
+        os.close(reading)
+        os.close(writing)
         os.kill(pid, number)
         return os.waitpid(pid, 0)[1]
 
