@@ -83,6 +83,7 @@ def _serve(
     execution.end_started = lambda job: offspring.end_since(job.begun, start.cancel_grace_s)
     lane = _choose_lane(start, execution, reader, interrupt, offer)
     service = Service(wire, lane, interrupt, offer.callable, cancel_grace_s=start.cancel_grace_s)
+    service.before_cancel = offspring.look
     reader.service = service
 
     is_ready = False

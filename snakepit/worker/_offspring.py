@@ -35,6 +35,7 @@ class Offspring:
 
     def __init__(self) -> None:
         self._kept: set[tuple[int, int]] = set()  # of `initialize`, whenever that was
+        self._grandchildren: set[tuple[int, int]] = set()  # whoever is their parent by now
         self._pid = os.getpid()
 
     def adopt(self) -> None:
@@ -45,6 +46,19 @@ class Offspring:
         """What lives now stays until the worker ends."""
         self._kept = {(process.pid, process.start) for process in descendants_of(self._pid)}
 
+    def look(self) -> None:
+        """Note whose parent is another one, before a call is cancelled and that one may go.
+
+        Once the worker has adopted them, nothing tells them from a tool's own children.
+        """
+        below = descendants_of(self._pid)
+        if below or self._grandchildren:
+            here = {(process.pid, process.start) for process in children_of(self._pid)}
+            self._grandchildren &= here
+            self._grandchildren |= {
+                (process.pid, process.start) for process in below if process.parent != self._pid
+            }
+
     def end_since(self, begun: float, grace_s: float) -> None:
         """End what was started since then: SIGTERM, a moment of the grace, SIGKILL.
 
@@ -52,12 +66,15 @@ class Offspring:
         was started in the same one counts as started later.
         """
         since = int(begun * TICKS_PER_S)
+        self.look()
         self._end(
             lambda process: (
                 process.start >= since and (process.pid, process.start) not in self._kept
             ),
             min(POLITE_S, grace_s * POLITE_SHARE),
         )
+        if self._grandchildren:
+            self.reap_adopted()
 
     def end_all(self) -> None:
         """End everything. A forked child of the worker ends nothing."""
@@ -80,12 +97,14 @@ class Offspring:
         """Reap the dead that were adopted, one by one.
 
         Never `waitpid(-1)`: that would take the exit codes of a tool's own children. A child of
-        ours is in our session, or leads one of its own: what is in another one was adopted. What
-        cannot be told apart so is left, as a zombie, until the worker ends.
+        ours is in our session, or leads one of its own: what is in another one was adopted, and so
+        was what had another parent once. What cannot be told apart so is left, as a zombie, until the
+        worker ends.
         """
         session = os.getsid(0)
         for child in children_of(self._pid):
-            if child.is_dead and child.session not in (session, child.pid):
+            was_adopted = child.session not in (session, child.pid)
+            if child.is_dead and (was_adopted or (child.pid, child.start) in self._grandchildren):
                 try:
                     os.waitpid(child.pid, os.WNOHANG)
                 except ChildProcessError:

@@ -66,6 +66,7 @@ class Service:
         # The cancelled call that may still be running. Once it has ended nobody may come to look, and
         # it must not be kept: with it its arguments, which may lie in the host's memory.
         self._nagged: ref[Job] | None = None
+        self.before_cancel: Callable[[], object] = lambda: None
 
     def terminate(self) -> None:
         """Stop soon: cancel what runs, begin nothing of what waits.
@@ -99,6 +100,7 @@ class Service:
                 self._wire.send(Settled(message.id, ran=False))
             elif (running := lane.running) is not None and running.id == message.id:
                 running.host_asked = True
+                self.before_cancel()
                 self._cancel(running)
         elif isinstance(message, Credit):
             target = lane.running

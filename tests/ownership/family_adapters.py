@@ -9,6 +9,7 @@ import collections
 import ctypes
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -96,6 +97,13 @@ class Family(Adapter):
     def start_and_die(self, kinds: list[str]) -> None:
         self.start(kinds)
         os._exit(7)
+
+    @tool
+    def sleep_in_a_shell(self) -> None:
+        """With grandchildren, in its session and in others."""
+        sleeps = "sleep 1000 & setsid sleep 1000 & (sleep 1000; :) &"
+        sign = f": > {shlex.quote(self.folder)}/busy-$$"
+        subprocess.run(f"{sleeps} {sign}; exec sleep 1000", shell=True, check=False)
 
     @tool
     async def start_and_await(self, kinds: list[str], folder: str | None = None) -> None:

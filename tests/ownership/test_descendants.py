@@ -109,6 +109,23 @@ async def test_the_dead_that_a_worker_adopted_are_reaped_one_by_one(tmp_path: Pa
             assert await pool.execute("zombies") == ["Z", "Z"]
 
 
+@pytest.mark.parametrize("adapter", [SyncFamily, Family])
+async def test_a_cancelled_call_leaves_no_dead_either(
+    adapter: type[Family], tmp_path: Path
+) -> None:
+    """What its shell had started is adopted by the worker, and nobody else could reap it."""
+    with anyio.fail_after(40):
+        async with open_pool(adapter, size=1, adapter_args=(str(tmp_path),), stop=PATIENT) as pool:
+            for _ in range(2):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(pool.execute, "sleep_in_a_shell")
+                    await busy(tmp_path)
+                    tasks.cancel_scope.cancel()
+                assert await pool.execute("zombies") == []
+                for sign in tmp_path.glob("busy-*"):
+                    sign.unlink()
+
+
 IGNORING = """
 import signal, sys, anyio, snakepit
 from pathlib import Path
