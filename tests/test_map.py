@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAPS = [ROOT / "tests" / "README.md", ROOT / "docs" / "parity.md"]
+MAPS = [ROOT / "tests" / "README.md", ROOT / "docs" / "parity.md", ROOT / "docs" / "guarantees.md"]
 MENTION = re.compile(r"`(?:tests/)?((?:[\w-]+/)*test_\w+\.py)(?:::(\w+(?:::\w+)?))?`")
 FEATURE_COUNT = 290
 STATUSES = ("works (", "planned", "differs (", "decided against (")

@@ -12,9 +12,17 @@ import pytest
 from _leaks import is_alive
 from _shares import sampled
 from family_adapters import KINDS
-from ownership_kit import NAMESPACE, WORKER_NETS, host, needs_namespaces, wait_gone, wait_until
+from ownership_kit import (
+    NAMESPACE,
+    WORKER_NETS,
+    closing_all,
+    host,
+    needs_namespaces,
+    wait_gone,
+    wait_until,
+)
 
-from snakepit.procfs import descendants_of
+from snakepit.procfs import descendants_of, find_marked
 
 QUIET_S = 0.5  # a net takes a tenth of that
 STUCK = ["sleep", "spin", "hold_gil", "start_and_sleep", "stopped"]
@@ -147,6 +155,28 @@ def test_a_guardian_ends_the_workers_of_its_own_host_and_no_others(tmp_path: Pat
         assert living.popen.poll() is None
         for one in (doomed, living):
             one.kill_bystanders()
+
+
+def test_hosts_that_crash_and_come_again_leave_nothing_behind(tmp_path: Path) -> None:
+    """Eight workers with a call each, twice; the third host finds the table as the first one did."""
+    tools = ["sleep"] * 4 + ["spin"] * 2 + ["start_and_sleep"]
+    crashed: list[int] = []
+    for number, transport in enumerate(("shm", "stdio")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with host(folder, tools=tools, transport=transport) as doomed:
+            guardian = doomed.wait_ready()
+            everybody = [guardian, *doomed.pids()]
+            assert len(everybody) == 1 + 8 + len(KINDS)
+            doomed.end()
+            wait_gone(everybody)
+            crashed.append(doomed.pid)
+    with closing_all(find_marked(lambda mark: mark.host_pid in crashed)) as orphans:
+        assert [handle.pid for handle in orphans] == []
+    with host(tmp_path, how="leave", tools=["sleep"]) as third:
+        third.wait_ready()
+        assert third.popen.wait(30) == 0
+        assert not any(map(is_alive, third.pids()))
 
 
 def test_a_lost_guardian_is_replaced_and_the_new_one_knows_every_worker(tmp_path: Path) -> None:

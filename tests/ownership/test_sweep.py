@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,16 +15,22 @@ import anyio
 import pytest
 from _leaks import is_alive
 from family_adapters import KINDS, SyncFamily
-from ownership_kit import NAMESPACE, WORKER_NETS, env_for_hosts, host, needs_namespaces, wait_gone
+from ownership_kit import (
+    NAMESPACE,
+    WORKER_NETS,
+    closing_all,
+    env_for_hosts,
+    host,
+    needs_namespaces,
+    wait_gone,
+)
 
 import snakepit
 from snakepit.__main__ import main
 from snakepit.process import new_mark
 from snakepit.procfs import (
     VARIABLE,
-    Handle,
     Mark,
-    close_all,
     descendants_of,
     find_marked,
     read_process,
@@ -249,15 +255,6 @@ def test_a_host_in_another_namespace_is_none_of_our_business(tmp_path: Path) -> 
         inside.popen.kill()
         inside.folder = tmp_path / "no pids of this namespace"
         wait_gone(workers)
-
-
-@contextmanager
-def closing_all(found: Iterable[tuple[Handle, Mark]]) -> Generator[list[Handle]]:
-    handles = [handle for handle, _ in found]
-    try:
-        yield handles
-    finally:
-        close_all(handles)
 
 
 def marked_anywhere() -> list[int]:
