@@ -28,7 +28,10 @@ from benchmarks._stuck_tools import WAYS, Stuck
 PAGE: Final = Path(__file__).parents[1] / "docs" / "guarantees.md"
 BEGIN: Final = "<!-- what follows is written by `make ladder UPDATE=1` -->"
 END: Final = "<!-- what came before is written by `make ladder UPDATE=1` -->"
-TRANSPORTS: Final = ("stdio", "shm")
+TRANSPORTS: Final = (
+    "stdio",
+    "shm",
+)  # those with a process; the tests of stopping know no other list
 LOOPS: Final = ("trio", "asyncio")
 SETTLE_S: Final = 0.03  # from the sign that a tool gives into what it is stuck in
 

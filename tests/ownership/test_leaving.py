@@ -22,12 +22,14 @@ from attrs import asdict
 from leaving_program import BOUND_S, TOOLS, Case, Leaving
 from ownership_kit import HERE, env_for_hosts, pid_of
 
+from benchmarks.stuck import TRANSPORTS
+
 FACTORS: tuple[Sequence[str | int], ...] = (
     ("return", "exception", "cancel", "deadline", "Ctrl+C", "Ctrl+C twice", "SIGTERM"),
     ("idle", "busy", "stuck", "starting", "stopped"),
     (1, 8),
     ("trio", "asyncio"),
-    ("stdio", "shm"),
+    TRANSPORTS,
 )
 BY_SIGNAL = {
     "Ctrl+C": (signal.SIGINT, {1, 130, -signal.SIGINT}),
