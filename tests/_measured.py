@@ -1,18 +1,16 @@
 """Coverage: what it measures, and how it is kept from getting in the way.
 
-It measures worker processes in the tests of the worker's room alone.
-
-A measured worker starts three times as slowly, and the other tests run the same lines of it. An
-interrupt that meets coverage itself leaves its lock taken for good, so that the worker hangs:
-tests that interrupt at any moment are marked `unmeasured`. Simulations, which run the same lines
-again and again, are not measured either. The tests themselves, which know Ctrl+C,
-are measured without that lock.
+It measures worker processes in the tests of the worker's room alone. A measured worker starts three
+times as slowly, and the other tests run the same lines of it. An interrupt that meets coverage itself
+leaves its lock taken for good, so that the worker hangs: tests that interrupt at any moment are marked
+`unmeasured`. The tests themselves, which know Ctrl+C, are measured without that lock; and long runs
+in memory, simulations above all, are not: they run the same lines again and again, and measured
+would take more than twice as long.
 """
 
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -23,25 +21,24 @@ from coverage.collector import Collector
 _switches = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROC")}
 
 
+@contextmanager
+def looking_away() -> Generator[None]:
+    """Coverage does not see what this thread does, nor those that it starts."""
+    here, elsewhere = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        sys.settrace(here)
+        threading.settrace(elsewhere)  # type: ignore[arg-type]
+
+
 def pytest_configure() -> None:
     """Let no thread wait for coverage's lock. It guards steps that are one under the GIL anyway."""
     if coverage.Coverage.current() is not None:
         for collector in Collector._collectors:
             collector.data_lock = None
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    if item.path.parent.name != "simulation":
-        return (yield)
-    here, elsewhere = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)
-    try:
-        return (yield)
-    finally:
-        sys.settrace(here)
-        threading.settrace(elsewhere)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,19 +51,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ.pop(name, None)
 
 
-@contextmanager
-def looking_away() -> Generator[None]:
-    """Coverage looks away: it more than doubles the time that a long run in memory takes."""
-    coverage = None
-    if "coverage" in sys.modules:
-        coverage = sys.modules["coverage"].Coverage.current()
-    if coverage is None:
-        yield
-        return
-    coverage.stop()
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is told that snakepit is imported already
-            coverage.start()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    if item.path.parent.name != "simulation":
+        return (yield)
+    with looking_away():
+        return (yield)
