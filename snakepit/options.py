@@ -184,12 +184,14 @@ class ZeroCopy:
     array, a buffer or a table is shared; what is smaller is copied. `budget_mb`: how much shared memory
     the pool may have, in MiB; half of it for arguments, half for the results of all workers; None: a
     quarter of the memory that this process may use, at most 4096. What finds no room goes through
-    the pipes.
+    the pipes. `copy_results`: arrays and memoryviews in results and in the items of streams can be
+    written, on every transport: they are the caller's own, and cost one copy where they came in shared memory.
     """
 
     enabled: bool = field(default=True, validator=truth)
     threshold: int = field(default=2**20, validator=whole(least=2**16))
     budget_mb: int | None = field(default=None, validator=whole(least=1, optional=True))
+    copy_results: bool = field(default=False, validator=truth)
 
 
 DEFAULT_STARTUP: Final = Startup()

@@ -32,6 +32,7 @@ from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Phase, Seat
 from snakepit.pool._sessions import SessionTable
 from snakepit.pool._suspects import Suspects
+from snakepit.pool._writable import WritableResults
 from snakepit.protocol import Buffers, EndSession, ToolInfo
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class PoolCore(Gate):
         self.has_nested: bool = False  # calls were made for others
         self.host_tools: HostTools = HostTools()
         self.suspects: Suspects = Suspects(settings.crash_barrier)
+        self.writable: WritableResults | None = (
+            WritableResults() if settings.copies_results else None
+        )
 
     # -- what callers do ---------------------------------------------------------------------
 

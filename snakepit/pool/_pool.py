@@ -115,6 +115,8 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         finally:
             if call is None or call.pumps:
                 await close_unpulled(params, call)  # noqa: ASYNC102 - cancelled if we are
+        if self._core.writable is not None:
+            return await self._core.writable.value_of(*call.outcome())
         return decode_value(*call.outcome())
 
     @asynccontextmanager

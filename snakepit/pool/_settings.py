@@ -61,6 +61,7 @@ class Settings:
     sessions: Sessions
     crash_barrier: CrashBarrier
     shm: ShmTransport | None
+    copies_results: bool
 
     @property
     def retries(self) -> int:
@@ -148,6 +149,7 @@ def make_settings(
         sessions=sessions,
         crash_barrier=crash_barrier,
         shm=way if isinstance(way, ShmTransport) else None,
+        copies_results=zero_copy.copy_results,
     )
 
 

@@ -17,6 +17,8 @@ from snakepit.protocol import Credit, decode_value
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
     from snakepit.pool._core import PoolCore
+    from snakepit.pool._writable import WritableResults
+    from snakepit.protocol import Item
 
 
 T = TypeVar("T")
@@ -31,8 +33,9 @@ class Stream(AsyncIterator[T]):
     hands: a slow reader slows it down. One task reads at a time.
     """
 
-    def __init__(self, call: PendingCall) -> None:
+    def __init__(self, call: PendingCall, writable: WritableResults | None = None) -> None:
         self._call = call
+        self._writable = writable
         self._owed = 0  # items taken whose credit has not been given back yet
         self._reading = anyio.ResourceGuard("reading")
         self._closed = False
@@ -59,6 +62,8 @@ class Stream(AsyncIterator[T]):
                     call.outcome_of_stream()
                 if call.items:
                     item = call.items.popleft()
+                    if self._writable is not None:
+                        return cast("T", await self._own(item, self._writable))
                     self._give_credit()
                     return cast("T", decode_value(item.body, item.buffers))
                 if call.settled:
@@ -72,6 +77,19 @@ class Stream(AsyncIterator[T]):
     def close(self) -> None:
         """Refuse further reading; called when the block is left."""
         self._closed = True
+
+    async def _own(self, item: Item, writable: WritableResults) -> Any:
+        """The item's value, which its reader may write. Cancelled, the item stays the next one."""
+        try:
+            value = await writable.value_of(item.body, item.buffers)
+        except anyio.get_cancelled_exc_class():
+            self._call.items.appendleft(item)
+            raise
+        except BaseException:
+            self._give_credit()
+            raise
+        self._give_credit()
+        return value
 
     async def _changed(self) -> None:  # noqa: ASYNC910 - its loop waits again
         """Wait, for a call that was made for others: who waits may have to be refused."""
@@ -96,7 +114,7 @@ class Stream(AsyncIterator[T]):
 @asynccontextmanager
 async def open_stream(core: PoolCore, call: PendingCall) -> AsyncGenerator[Stream[Any]]:
     """The block in which a stream is read. The call is over, and its tasks are, when it is left."""
-    stream: Stream[Any] = Stream(call)
+    stream: Stream[Any] = Stream(call, core.writable)
     async with block_of(core, call):
         try:
             with OpenStream(core, call):

@@ -48,7 +48,7 @@ def read_memoryview(reader: Reader, data: memoryview) -> memoryview:
     if type(format_) is not str or not _FORMAT.fullmatch(format_):
         malformed("a memoryview of unknown format")
     shape = integers(sizes)
-    view: Any = memoryview(reader.data(content))  # typeshed knows neither format nor shape
+    view: Any = memoryview(reader.view(content))  # typeshed knows neither format nor shape
     if len(shape) == 1:
         view = view.cast(format_)
         if view.shape != shape:
@@ -97,7 +97,7 @@ def _read_array(reader: Reader, data: memoryview) -> Any:
     fields = reader.array(data, 4)
     numpy = _numpy()
     dtype = _read_dtype(numpy, fields[0])
-    shape, order, content = integers(fields[1]), fields[2], reader.data(fields[3])
+    shape, order, content = integers(fields[1]), fields[2], reader.view(fields[3])
     if len(shape) > DIMENSIONS_MAX or order not in ("C", "F"):
         malformed("an array of impossible shape or order")
     if math.prod(shape) * dtype.itemsize != len(content):
@@ -254,7 +254,8 @@ def _read_tensor(reader: Reader, data: memoryview) -> Any:
         raise SerializationError(
             "a torch.Tensor arrived; install torch on the receiving side"
         ) from None
-    return torch.from_numpy(array.copy())  # torch has no read-only tensors
+    # torch has no read-only tensors
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _numpy() -> ModuleType:

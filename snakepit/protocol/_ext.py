@@ -176,6 +176,10 @@ class Reader:
         buffer = self.buffers[value]
         return buffer if type(buffer) is bytes else memoryview(buffer).cast("B").toreadonly()
 
+    def view(self, value: Any) -> Any:
+        """The same as the memory of an array: whoever gets it may write it if this can be written."""
+        return self.data(value)
+
     def close(self) -> None:
         """Break the cycle through the decoder, which would keep the buffers alive."""
         del self._decode

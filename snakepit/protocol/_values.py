@@ -26,9 +26,10 @@ from msgspec.msgpack import Ext
 
 from snakepit.errors import ProtocolError, SerializationError, SnakepitError
 
-from . import _arrays, _inputs, _scalars
+from . import _arrays, _inputs, _scalars, _writable
 from . import _ext as ext
 from ._ext import READERS, WRITERS, Reader, UnsendableError, Writer, encode_plain, key_segment
+from ._writable import Copy
 
 BUFFER_BYTES_MIN: Final = 2**16
 FLOATS_MIN: Final = 64  # members of a list, from where on a quicker look pays
@@ -101,16 +102,21 @@ def decode(
     body: Raw | bytes | bytearray | memoryview,
     buffers: Sequence[Any] = (),
     open_input: Callable[[int], Any] | None = None,
+    *,
+    copy: Copy | None = None,
 ) -> Any:
     """The value that `encode` was given. Arrays and memoryviews are read-only views of the buffers.
 
-    `open_input` gives what stands for the input of a number; without it there may be none.
+    `open_input` gives what stands for the input of a number; without it there may be none. With
+    `copy` they can be written: buffers that are no bytearrays of the receiver's own are copied by it.
     Raises ProtocolError for what is no value, SerializationError for a value that this
     interpreter cannot hold (a class or library that cannot be imported here).
     """
     reader: Reader
     if open_input is not None:
         reader = _inputs.InputReader(buffers, open_input)
+    elif copy is not None:
+        reader = _writable.WritableReader(buffers, copy)
     else:
         reader = Reader(buffers) if buffers else _BARE
     try:

@@ -15,6 +15,7 @@ from snakepit.shm._holds import Block as Block
 from snakepit.shm._leases import Lease as Lease
 from snakepit.shm._memory import huge_pages as huge_pages
 from snakepit.shm._memory import memory_limit as memory_limit
+from snakepit.shm._memory import private_copy as private_copy
 from snakepit.shm._unpacker import ShmUnpacker as ShmUnpacker
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "memory_limit",
     "open_for_host",
     "open_for_worker",
+    "private_copy",
 ]

@@ -21,6 +21,8 @@ _MADVICE: Final = [
     getattr(mmap, name) for name in ("MADV_HUGEPAGE", "MADV_DONTDUMP") if hasattr(mmap, name)
 ]
 
+COPIED_IN_PLACE_MAX: Final = 2**20
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
@@ -101,6 +103,21 @@ def copy_to(address: int, source: Buffer) -> None:
         ctypes.memmove(address, found.buf, found.len)
     finally:
         _release_buffer(ctypes.byref(found))
+
+
+def private_copy(source: Buffer) -> Any:
+    """A writable copy of a contiguous buffer, in memory of this process alone.
+
+    Where it is large, other threads run meanwhile: the kernel makes its pages as they are written.
+    """
+    size = len(source)
+    if size < COPIED_IN_PLACE_MAX:
+        return bytearray(source)
+    target = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError, AttributeError):  # a kernel or a platform without them
+        target.madvise(mmap.MADV_HUGEPAGE)
+    copy_to(address_of(memoryview(target)), source)
+    return target
 
 
 def view_of(address: int, size: int, keep: object, *, writable: bool = False) -> memoryview:

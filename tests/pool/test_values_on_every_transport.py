@@ -67,12 +67,14 @@ class Witness(Adapter):
 
 
 @asynccontextmanager
-async def pool_on_each_transport() -> AsyncGenerator[dict[str, Pool]]:
+async def pool_on_each_transport(**options: Any) -> AsyncGenerator[dict[str, Pool]]:
     """Workers that import a good deal; under coverage that takes its time."""
     async with AsyncExitStack() as stack:
         yield {
             transport: await stack.enter_async_context(
-                open_pool(Witness, size=1, transport=transport, startup=Startup(timeout=30))
+                open_pool(
+                    Witness, size=1, transport=transport, startup=Startup(timeout=30), **options
+                )
             )
             for transport in TRANSPORTS
         }
