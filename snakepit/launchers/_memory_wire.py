@@ -12,7 +12,7 @@ import anyio
 from snakepit.errors import ProtocolError
 from snakepit.launchers._host_loop import HostLoop
 from snakepit.process import ExitStatus, fork_generation
-from snakepit.protocol import Packer, ToHost, ToWorker, Unpacker, decode_to_worker
+from snakepit.protocol import Packer, Places, ToHost, ToWorker, Unpacker, decode_to_worker
 from snakepit.transports._faults import Delay, Die, Direction, Fault, Garbage, Passage, Silence
 from snakepit.transports._memory import MemoryLink
 
@@ -24,6 +24,8 @@ class MemoryWire:
 
     `die` ends the worker as a signal would, and closes this.
     """
+
+    places: Places | None = None
 
     def __init__(
         self, link: MemoryLink, loop: HostLoop, die: Callable[[ExitStatus], object]

@@ -33,7 +33,7 @@ from snakepit.pool._seat import OVERDUE_S, Phase, Seat
 from snakepit.pool._sessions import SessionTable
 from snakepit.pool._suspects import Suspects
 from snakepit.pool._writable import WritableResults
-from snakepit.protocol import Buffers, EndSession, ToolInfo
+from snakepit.protocol import Buffers, EndSession, Places, ToolInfo
 
 if TYPE_CHECKING:
     from snakepit.pool._attending import Nursery
@@ -75,6 +75,7 @@ class PoolCore(Gate):
         self.has_nested: bool = False  # calls were made for others
         self.host_tools: HostTools = HostTools()
         self.suspects: Suspects = Suspects(settings.crash_barrier)
+        self.places: Places | None = settings.places  # for values that are sent
         self.writable: WritableResults | None = (
             WritableResults() if settings.copies_results else None
         )

@@ -32,6 +32,7 @@ from snakepit.protocol import (
     HostCancel,
     HostFailure,
     HostReply,
+    Places,
     decode_value,
     describe,
     encode_value,
@@ -67,10 +68,10 @@ class Request:
         self._kind = "tool"
         return partial(tool.function, **params)
 
-    def reply(self, value: object) -> HostReply:
+    def reply(self, value: object, places: Places | None) -> HostReply:
         """The answer. Raises SerializationError."""
         self._kind = "serialization"
-        return HostReply(self.message.id, *encode_value(value))
+        return HostReply(self.message.id, *encode_value(value, places=places))
 
     def failure(self, error: Exception) -> HostFailure:
         """The answer that it has failed."""
@@ -138,7 +139,7 @@ class HostCalls:
             if inspect.isawaitable(value):
                 self._start(request, value)
                 return
-            reply = request.reply(value)
+            reply = request.reply(value, self._core.places)
         except Exception as error:
             reply = request.failure(error)
         except BaseException:
@@ -177,7 +178,7 @@ class HostCalls:
                 value = request.find(self._core, self._call)()
             if inspect.isawaitable(value):
                 value = await value
-            reply = request.reply(value)
+            reply = request.reply(value, self._core.places)
         except Exception as error:
             reply = request.failure(error)
         except BaseException:

@@ -307,7 +307,7 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
     ) -> PendingCall:
         info = self._check_call(tool, timeout=timeout, streaming=window > 0)
         given = as_params(tool, params)
-        body, buffers, inputs = encode_arguments(given)
+        body, buffers, inputs = encode_arguments(given, self._core.places)
         return self._core.submit(
             tool,
             body,

@@ -85,14 +85,14 @@ class Pump:
                 if call.worker is not None:
                     call.worker.tell(InputEnd(call.id, self._number))
                 break
-            message = self._message(call, item)
+            message = self._message(core, call, item)
             self._pulled_count += 1
             if call.worker is not None:
                 await call.worker.feed(message)
 
-    def _message(self, call: PendingCall, item: object) -> InputItem:
+    def _message(self, core: PoolCore, call: PendingCall, item: object) -> InputItem:
         try:
-            body, buffers = encode_value(item)
+            body, buffers = encode_value(item, places=core.places)
         except SerializationError as error:
             where = f"item {self._pulled_count} of argument {self.name!r}"
             raise SerializationError(f"{where}: {error.message}", error.where) from error

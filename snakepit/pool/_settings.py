@@ -18,7 +18,7 @@ import snakepit
 from snakepit.errors import ConfigError, SerializationError
 from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
 from snakepit.options import CrashBarrier, Queue, Sessions, Startup, Stop, ZeroCopy
-from snakepit.protocol import Buffers, encode_value
+from snakepit.protocol import Buffers, Places, encode_value
 from snakepit.shm import memory_limit
 from snakepit.transports import MemoryTransport, ShmTransport, StdioTransport, Transport
 from snakepit.worker._target import (
@@ -62,6 +62,11 @@ class Settings:
     crash_barrier: CrashBarrier
     shm: ShmTransport | None
     copies_results: bool
+
+    @property
+    def places(self) -> Places | None:
+        """Shared memory that its workers know how to be told of."""
+        return self.shm.heap if self.shm is not None and self.spawns_python else None
 
     @property
     def retries(self) -> int:

@@ -11,6 +11,9 @@ from ._framing import PART_BYTES_MAX as PART_BYTES_MAX
 from ._framing import PREFIX_BYTES as PREFIX_BYTES
 from ._framing import FrameDecoder as FrameDecoder
 from ._framing import frame as frame
+from ._loose import Loose as Loose
+from ._loose import Place as Place
+from ._loose import Places as Places
 from ._messages import NIL as NIL
 from ._messages import PROTOCOL_VERSION as PROTOCOL_VERSION
 from ._messages import Buffer as Buffer
@@ -95,9 +98,12 @@ __all__ = [
     "InputItem",
     "InputStop",
     "Item",
+    "Loose",
     "Message",
     "Packer",
     "Part",
+    "Place",
+    "Places",
     "Progress",
     "Ready",
     "Recall",

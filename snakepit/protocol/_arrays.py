@@ -20,8 +20,10 @@ from snakepit.errors import SerializationError
 from . import _arrow
 from . import _ext as ext
 from ._ext import Reader, UnsendableError, Writer, encode_plain, integers, malformed
+from ._loose import Loose, Places
 
 DIMENSIONS_MAX: Final = 64
+SPARSE_MAX: Final = 16  # of what is named of shared memory, so many bytes for each that is meant
 _FORMAT: Final = re.compile(r"@?[bBcChHiIlLqQnNfdeP?]")
 _DTYPE: Final = re.compile(r"[<>|=]?[A-Za-z?][0-9]{0,9}(\[[0-9A-Za-z/]{1,20}\])?")
 _DLPACK_CPU: Final = 1
@@ -87,22 +89,60 @@ def _array_fields(writer: Writer, numpy: ModuleType, array: Any) -> list[Any]:
         if flags.f_contiguous:
             order, flat = "F", array.T
         else:
+            if writer.places is not None and array.nbytes >= writer.threshold:
+                where = _in_place(writer, writer.places, array)
+                return [dtype, array.shape, *(where or ("C", writer.data(_loose(numpy, array))))]
             flat = numpy.ascontiguousarray(array)
     # As bytes by way of uint8, because datetime64 and others offer no buffer.
     data = b"" if array.nbytes == 0 else flat.reshape(-1).view(numpy.uint8).data
     return [dtype, array.shape, order, writer.data(data)]
 
 
+def _loose(numpy: ModuleType, array: Any) -> Loose:
+    """An array that is not contiguous, to be copied straight to where it is wanted."""
+
+    def write(target: memoryview) -> None:
+        numpy.copyto(numpy.ndarray(array.shape, array.dtype, target), array)
+
+    return Loose(array.nbytes, write)
+
+
+def _in_place(writer: Writer, places: Places, array: Any) -> tuple[list[int], int] | None:
+    """An array that is not contiguous and lies in shared memory: how, and the part that it is of."""
+    steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    before = -sum(step for step in steps if step < 0)
+    span = before + sum(step for step in steps if step > 0) + array.itemsize
+    if not writer.threshold <= span <= SPARSE_MAX * array.nbytes or not writer.has_room(1):
+        return None
+    start = array.ctypes.data - before
+    if places.place_of(start, span) is None:
+        return None
+    return [before, *array.strides], writer.data(places.view(start, span, array))
+
+
 def _read_array(reader: Reader, data: memoryview) -> Any:
     fields = reader.array(data, 4)
     numpy = _numpy()
     dtype = _read_dtype(numpy, fields[0])
+    if type(fields[2]) is list:
+        return _read_strided(reader, numpy, dtype, fields)
     shape, order, content = integers(fields[1]), fields[2], reader.view(fields[3])
     if len(shape) > DIMENSIONS_MAX or order not in ("C", "F"):
         malformed("an array of impossible shape or order")
     if math.prod(shape) * dtype.itemsize != len(content):
         malformed("an array's shape and size differ")
     return numpy.ndarray(shape, dtype, content, order=order)
+
+
+def _read_strided(reader: Reader, numpy: ModuleType, dtype: Any, fields: list[Any]) -> Any:
+    shape, content, strides = integers(fields[1]), reader.data(fields[3]), fields[2]
+    if len(shape) > DIMENSIONS_MAX or len(strides) != len(shape) + 1 or not all(shape):
+        malformed("an array of impossible shape or strides")
+    if not all(type(number) is int and abs(number) < 2**62 for number in strides):
+        malformed("an array of impossible shape or strides")
+    # NumPy itself refuses what would reach out of the buffer.
+    array = numpy.ndarray(shape, dtype, content, strides[0], tuple(strides[1:]))
+    return array.copy() if reader.writes else array
 
 
 def _write_scalar(numpy: ModuleType, value: Any) -> Any:
@@ -218,7 +258,7 @@ def write_exporter(writer: Writer, value: Any) -> Any:
     writer.exported[id(value)] = (value, fields)
     if fields[0] == ext.ARROW:
         _, name, data, extras = fields
-        return Ext(ext.ARROW, encode_plain([name, writer.data(data), extras]))
+        return Ext(ext.ARROW, encode_plain([name, _arrow.content(writer, data), extras]))
     return Ext(fields[0], encode_plain(_array_fields(writer, sys.modules["numpy"], fields[1])))
 
 

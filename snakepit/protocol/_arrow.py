@@ -1,4 +1,4 @@
-"""Arrow data: pyarrow, polars and pandas objects, as one Arrow IPC stream each.
+"""Arrow data: pyarrow, polars and pandas objects, as one Arrow IPC stream each, or by their layout.
 
 polars and pandas objects are checked before they leave: a column whose type Arrow would
 change is an error that names it. Needs pyarrow on both sides; nothing here imports it early.
@@ -18,7 +18,9 @@ from typing import Any, Final, cast
 
 from snakepit.errors import SerializationError
 
-from ._ext import Reader, UnsendableError, malformed
+from ._arrow_layout import LAYOUT_FIELDS, read_layout, write_layout
+from ._ext import Reader, UnsendableError, Writer, malformed
+from ._loose import Loose
 
 COLUMN: Final = "value"
 _OBJECT_TYPES: Final = (
@@ -39,29 +41,29 @@ def speaks_arrow(value: object) -> bool:
     return pandas is not None and isinstance(value, pandas.Index)
 
 
-def export(value: Any) -> tuple[str, memoryview, list[Any]]:
-    """Kind, IPC stream and extras."""
+def export(value: Any) -> tuple[str, Any, list[Any]]:
+    """Kind, table or batch, and extras."""
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     pa = _pyarrow(name)
     library = kind.__module__.partition(".")[0]
     try:
         if library == "polars":
-            return _export_polars(pa, value)
+            return _export_polars(value)
         if library == "pandas":
             return _export_pandas(pa, value)
         if isinstance(value, pa.RecordBatch):
-            return "batch", _stream(pa, value), []
+            return "batch", value, []
         if isinstance(value, pa.Array):
-            return "array", _stream(pa, pa.record_batch([value], [COLUMN])), []
+            return "array", pa.record_batch([value], [COLUMN]), []
         if isinstance(value, pa.ChunkedArray):
-            return "chunked", _stream(pa, pa.table([value], [COLUMN])), []
+            return "chunked", pa.table([value], [COLUMN]), []
         if isinstance(value, pa.Table):
-            return "table", _stream(pa, value), []
+            return "table", value, []
         if hasattr(value, "__arrow_c_stream__"):
             return _export_stream(pa, value)
         array = pa.array(value)
-        return "array", _stream(pa, pa.record_batch([array], [COLUMN])), []
+        return "array", pa.record_batch([array], [COLUMN]), []
     except UnsendableError:
         raise
     except Exception as error:  # whatever the library raises
@@ -70,9 +72,22 @@ def export(value: Any) -> tuple[str, memoryview, list[Any]]:
         ) from error
 
 
+def content(writer: Writer, data: Any) -> Any:
+    """What stands for a table or batch: its layout where it lies in shared memory, else a stream."""
+    pa = _pyarrow("pyarrow.Table")
+    if writer.places is None:
+        return writer.data(_stream(pa, data))
+    layout = write_layout(writer, writer.places, pa, data)
+    if layout is None:
+        return writer.data(_loose(pa, data))
+    others = [number for number, column in enumerate(layout[2]) if column is None]
+    if others:
+        layout[3] = writer.data(_loose(pa, data.select(others)))
+    return layout
+
+
 def read(reader: Reader, data: memoryview) -> Any:
     kind, content, extras = reader.array(data, 3)
-    buffer = reader.data(content)
     if type(extras) is not list or type(kind) is not str:
         malformed("Arrow data of unknown form")
     try:
@@ -81,15 +96,9 @@ def read(reader: Reader, data: memoryview) -> Any:
         raise SerializationError(
             "Arrow data arrived; install pyarrow on the receiving side"
         ) from None
-    if kind == "batch":
-        with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
-            batch = stream.read_next_batch()
-        batch.validate(full=True)
-        return batch
-    with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
-        table = stream.read_all()
+    table = _read_content(reader, pa, kind, content)
     table.validate(full=True)
-    if kind == "table":
+    if kind in ("batch", "table"):
         return table
     if kind in ("array", "chunked"):
         chunked = table.column(0)
@@ -119,21 +128,46 @@ def _pyarrow(name: str) -> ModuleType:
 
 def _stream(pa: ModuleType, data: Any) -> memoryview:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, data.schema) as writer:
-        writer.write(data)
+    _write(pa, sink, data)
     return memoryview(sink.getvalue())
 
 
-def _export_stream(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[Any]]:
+def _loose(pa: ModuleType, data: Any) -> Loose:
+    """The same, to be written straight to where it is wanted."""
+    measured = pa.MockOutputStream()
+    _write(pa, measured, data)
+    size = measured.size()
+    return Loose(
+        size, lambda target: _write(pa, pa.FixedSizeBufferWriter(pa.py_buffer(target)), data)
+    )
+
+
+def _write(pa: ModuleType, sink: Any, data: Any) -> None:
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        writer.write(data)
+
+
+def _read_content(reader: Reader, pa: ModuleType, kind: str, content: Any) -> Any:
+    """A batch, if it is of that kind, else a table."""
+    if type(content) is not list:
+        with pa.ipc.open_stream(pa.py_buffer(reader.data(content))) as stream:
+            return stream.read_next_batch() if kind == "batch" else stream.read_all()
+    if len(content) != LAYOUT_FIELDS:
+        malformed("an Arrow layout of unknown form")
+    others = None if content[3] is None else _read_content(reader, pa, "table", content[3])
+    return read_layout(reader, pa, content, others, kind)
+
+
+def _export_stream(pa: ModuleType, value: Any) -> tuple[str, Any, list[Any]]:
     """A stream of structs is a table; of anything else, a chunked array."""
     try:
-        return "table", _stream(pa, pa.table(value)), []
+        return "table", pa.table(value), []
     except pa.ArrowException:
         chunked = pa.chunked_array(value)
-        return "chunked", _stream(pa, pa.table([chunked], [COLUMN])), []
+        return "chunked", pa.table([chunked], [COLUMN]), []
 
 
-def _export_polars(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[Any]]:
+def _export_polars(value: Any) -> tuple[str, Any, list[Any]]:
     polars = sys.modules["polars"]
     kind = type(value)
     if kind is polars.Series:
@@ -148,7 +182,7 @@ def _export_polars(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[An
     if (back := polars.from_arrow(table.slice(0, 0)).schema) != frame.schema:
         lost = [repr(name) for name, dtype in frame.schema.items() if back.get(name) != dtype]
         raise UnsendableError(f"Arrow would change the type of the polars column {', '.join(lost)}")
-    return name, _stream(pa, table), extras
+    return name, table, extras
 
 
 def _read_polars(kind: str, table: Any, extras: list[Any]) -> Any:
@@ -166,7 +200,7 @@ def _read_polars(kind: str, table: Any, extras: list[Any]) -> Any:
     return frame if kind == "polars.DataFrame" else malformed("polars data of unknown kind")
 
 
-def _export_pandas(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[Any]]:
+def _export_pandas(pa: ModuleType, value: Any) -> tuple[str, Any, list[Any]]:
     pandas = sys.modules["pandas"]
     name = f"pandas.{type(value).__name__}"
     extras: list[Any] = []
@@ -188,7 +222,7 @@ def _export_pandas(pa: ModuleType, value: Any) -> tuple[str, memoryview, list[An
     extras.append([i for i, dtype in enumerate(frame.dtypes) if dtype.name == "object"])
     table = pa.Table.from_pandas(frame)
     _check_pandas(frame, table.slice(0, 0).to_pandas())
-    return name, _stream(pa, table), extras
+    return name, table, extras
 
 
 def _has_freq(pandas: Any, index: Any) -> bool:

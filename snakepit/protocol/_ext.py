@@ -27,14 +27,16 @@ code  value           payload
 18    input           int: its number; only as a value of the map of arguments
 32    bytes           index of a buffer; bin once there are `BUFFERS_MAX` buffers
 33    memoryview      array format (of the struct module), shape, bin or index of a buffer
-34    NumPy array     array dtype, shape, "C" or "F", bin or index of a buffer
+34    NumPy array     array dtype, shape, "C" or "F", bin or index of a buffer; in place of the order,
+                      where memory is shared, array offset, strides in bytes
 35    NumPy scalar    array dtype, bin (str for numpy.str_)
 36    torch.Tensor    like NumPy array
-37    Arrow           array kind, bin or index of a buffer (an Arrow IPC stream), array of extras
+37    Arrow           array kind, bin or index of a buffer (an Arrow IPC stream), array of extras;
+                      in place of the stream, where memory is shared, a layout
 ====  ==============  ============================================================================
 
 A dtype is a str like `"<f8"`, or an array: `["sub", dtype, shape]` or `["struct", names, dtypes,
-offsets, titles, itemsize, aligned]`. The kinds of Arrow are in `_arrow.py`. msgpack's own
+offsets, titles, itemsize, aligned]`. The kinds of Arrow are in `_arrow.py`, the layout in `_arrow_layout.py`. msgpack's own
 timestamp (ext -1) is read as a datetime in UTC and never written.
 """
 
@@ -46,6 +48,8 @@ from typing import Any, Final, NoReturn, TypeAlias
 import msgspec
 
 from snakepit.errors import ProtocolError, SerializationError
+
+from ._loose import Loose, Places
 
 INT: Final = 1
 SURROGATES: Final = 2
@@ -117,18 +121,25 @@ class Writer:
     `careful`: ints and strs are looked at one by one. The first walk does not, msgspec
     complains about the rare one that it cannot write, and a second, careful walk is made.
     `inputs`: where the async iterables among a call's arguments are put; None for other values.
+    `places`: of a link that can share memory; None on others.
     """
 
-    __slots__ = ("buffers", "careful", "depth", "exported", "inputs", "threshold")
+    __slots__ = ("buffers", "careful", "depth", "exported", "inputs", "places", "threshold")
 
     def __init__(
-        self, threshold: int, *, careful: bool = False, inputs: list[Any] | None = None
+        self,
+        threshold: int,
+        *,
+        careful: bool = False,
+        inputs: list[Any] | None = None,
+        places: Places | None = None,
     ) -> None:
-        self.buffers: list[memoryview | bytes] = []
+        self.buffers: list[memoryview | bytes | Loose] = []
         self.careful = careful
         self.depth = 0
         self.exported: dict[int, tuple[object, Any]] = {}  # what can be asked only once
         self.inputs = inputs
+        self.places = places
         self.threshold = threshold
 
     def walk(self, value: object) -> Any:
@@ -140,18 +151,24 @@ class Writer:
         if self.depth > NESTING_MAX:
             raise UnsendableError(f"the value is nested deeper than {NESTING_MAX} levels")
 
-    def data(self, data: memoryview | bytes) -> Any:
+    def has_room(self, count: int) -> bool:
+        """Can so many buffers be put aside?"""
+        return len(self.buffers) + count <= BUFFERS_MAX
+
+    def data(self, data: memoryview | bytes | Loose) -> Any:
         """Bytes inside an ext: themselves when short, else the index of a buffer."""
         if len(data) < self.threshold or len(self.buffers) >= BUFFERS_MAX:
-            return data
+            return bytes(data) if type(data) is Loose else data
         self.buffers.append(data)
         return len(self.buffers) - 1
 
 
 class Reader:
-    """Turns one body and its buffers back into a value."""
+    """Turns one body and its buffers back into a value. `writes`: into one that can be written."""
 
     __slots__ = ("_decode", "buffers")
+
+    writes = False
 
     def __init__(self, buffers: Sequence[Any]) -> None:
         self.buffers = buffers

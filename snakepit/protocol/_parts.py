@@ -17,6 +17,7 @@ from msgspec import Raw
 from snakepit.errors import ProtocolError
 from snakepit.protocol._ext import BUFFERS_MAX
 from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, prefix
+from snakepit.protocol._loose import Loose
 from snakepit.protocol._messages import (
     Buffer,
     Call,
@@ -67,7 +68,9 @@ class Packer:
         Closing the iterator early yields nothing more: the caller then sends `forget(...)`.
         """
         buffers = [
-            memoryview(buffer).cast("B") for buffer in message.buffers if type(buffer) is not list
+            buffer.in_a_row() if type(buffer) is Loose else memoryview(buffer).cast("B")
+            for buffer in message.buffers
+            if type(buffer) is not list
         ]
         body = message.body
         if len(memoryview(body)) > PART_BYTES_MAX:

@@ -29,6 +29,7 @@ from snakepit.errors import ProtocolError, SerializationError, SnakepitError
 from . import _arrays, _inputs, _scalars, _writable
 from . import _ext as ext
 from ._ext import READERS, WRITERS, Reader, UnsendableError, Writer, encode_plain, key_segment
+from ._loose import Loose, Places
 from ._writable import Copy
 
 BUFFER_BYTES_MIN: Final = 2**16
@@ -37,7 +38,7 @@ FLOAT_TAG: Final = b"\xcb"  # msgpack's float64, and eight bytes
 FLOAT_BYTES: Final = 9
 assert FLOATS_MIN >= 16, "a shorter array has a head of one byte"
 
-Data: TypeAlias = memoryview | bytes
+Data: TypeAlias = memoryview | bytes | Loose
 _EMPTY_DICT: Final = Raw(b"\x80")
 _STR: Final = {str}
 _BYTES: Final = {bytes}
@@ -53,23 +54,25 @@ def encode(
     *,
     buffer_threshold: int = BUFFER_BYTES_MIN,
     inputs: list[AsyncIterable[Any]] | None = None,
+    places: Places | None = None,
 ) -> tuple[Raw, tuple[Data, ...]]:
     """The value as one msgpack value and the buffers that it refers to by index.
 
     C- or F-contiguous arrays, memoryviews and byte strings of `buffer_threshold` bytes or more
     are not copied. Async iterables are put into `inputs`, if there is such a list, and the value
-    refers to them by index. Raises SerializationError.
+    refers to them by index. `places`: of a link that can share memory; then some of the buffers may
+    be `Loose`, and parts of shared memory. Raises SerializationError.
     """
     try:
         try:
             if type(value) in _FLAT:
                 return Raw(encode_plain(value)), ()
-            writer = Writer(buffer_threshold, inputs=inputs)
+            writer = Writer(buffer_threshold, inputs=inputs, places=places)
             return Raw(encode_plain(writer.walk(value))), tuple(writer.buffers)
         except (OverflowError, UnicodeEncodeError):
             if inputs:
                 inputs.clear()
-            careful = Writer(buffer_threshold, careful=True, inputs=inputs)
+            careful = Writer(buffer_threshold, careful=True, inputs=inputs, places=places)
             careful.exported = writer.exported if type(value) not in _FLAT else {}
             return Raw(encode_plain(careful.walk(value))), tuple(careful.buffers)
     except UnsendableError as unsendable:
@@ -82,19 +85,21 @@ def encode(
         raise SerializationError(f"the value cannot be written: {error}") from error
 
 
-def encode_params(params: dict[str, Any]) -> tuple[Raw, tuple[Data, ...]]:
+def encode_params(
+    params: dict[str, Any], places: Places | None = None
+) -> tuple[Raw, tuple[Data, ...]]:
     """`encode` for the arguments of a call; quick for none and for flat scalars."""
-    return encode(params) if params else (_EMPTY_DICT, ())
+    return encode(params, places=places) if params else (_EMPTY_DICT, ())
 
 
 def encode_arguments(
-    params: dict[str, Any],
+    params: dict[str, Any], places: Places | None = None
 ) -> tuple[Raw, tuple[Data, ...], Sequence[AsyncIterable[Any]]]:
     """`encode_params` where async iterables may be among the arguments: these come as the third."""
     if not params:
         return _EMPTY_DICT, (), ()
     inputs: list[AsyncIterable[Any]] = []
-    body, buffers = encode(params, inputs=inputs)
+    body, buffers = encode(params, inputs=inputs, places=places)
     return body, buffers, inputs
 
 

@@ -19,6 +19,8 @@ class WritableReader(Reader):
 
     __slots__ = ("_copy",)
 
+    writes = True
+
     def __init__(self, buffers: Sequence[Any], copy: Copy) -> None:
         super().__init__(buffers)
         self._copy = copy

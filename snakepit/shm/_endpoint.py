@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from snakepit.errors import ProtocolError
-from snakepit.protocol import CARRIERS, Buffer, Drop
+from snakepit.protocol import CARRIERS, Buffer, Drop, Loose
 from snakepit.shm import _fd_socket as kinds
 from snakepit.shm._fd_socket import FdSocket
 from snakepit.shm._heap import IDLE_TRIM_S, Heap
@@ -77,14 +77,14 @@ class Endpoint:
 
     # -- sending -------------------------------------------------------------------------------
 
-    def strangers(self, message: Any) -> dict[Key, Buffer]:
+    def strangers(self, message: Any) -> dict[Key, Buffer | Loose]:
         """The large buffers of the message that lie in no segment, each once."""
-        found: dict[Key, Buffer] = {}
+        found: dict[Key, Buffer | Loose] = {}
         for buffer in message.buffers:
             size = len(buffer)
             if size >= self.threshold:
-                key = (address_of(buffer), size)
-                if self.heap.find(*key) is None:
+                key = key_of(buffer)
+                if key[0] < 0 or self.heap.find(*key) is None:
                     found[key] = buffer
         return found
 
@@ -102,7 +102,7 @@ class Endpoint:
                 size = len(buffer)
                 if size < self.threshold:
                     continue
-                place = self._place(address_of(buffer), size, blocks)
+                place = self._place(key_of(buffer), blocks)
                 if place is not None:
                     segment, offset, block = place
                     number = self._number_of(segment)
@@ -134,7 +134,7 @@ class Endpoint:
         self.speak()
         return self.bind(message, blocks)[0]
 
-    def fill(self, block: Block, source: Buffer) -> None:
+    def fill(self, block: Block, source: Buffer | Loose) -> None:
         """Copy the bytes into the block, and count them."""
         block.fill(source)
         self.heap.copies += 1
@@ -156,15 +156,15 @@ class Endpoint:
             self.tell(Drop(tuple(numbers)))
 
     def _place(
-        self, address: int, size: int, blocks: dict[Key, Block]
+        self, key: Key, blocks: dict[Key, Block]
     ) -> tuple[Segment, int, Block | None] | None:
-        block = blocks.get((address, size))
+        block = blocks.get(key)
         if block is not None:
             return block.segment, block.offset, block
-        segment = self.heap.find(address, size)
+        segment = None if key[0] < 0 else self.heap.find(*key)
         if segment is None:
             return None
-        return segment, address - segment.mapping.address, None
+        return segment, key[0] - segment.mapping.address, None
 
     def _number_of(self, segment: Segment) -> int:
         """What to call the segment before the peer, which is shown it if need be; 0: it cannot be."""
@@ -288,6 +288,12 @@ class Endpoint:
     def close_in_child(self) -> None:
         """A forked child has no part in the link, and must not hold it open."""
         self._fds.close()
+
+
+def key_of(buffer: Buffer | Loose) -> Key:
+    """What a buffer is known by while it is sent; one that is loose lies at no address."""
+    size = len(buffer)
+    return (-id(buffer), size) if isinstance(buffer, Loose) else (address_of(buffer), size)
 
 
 def with_buffers(message: Any, buffers: tuple[Any, ...]) -> Any:

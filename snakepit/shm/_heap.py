@@ -16,9 +16,11 @@ from contextlib import AbstractContextManager
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
+from snakepit.protocol import Place
 from snakepit.shm import _segments
 from snakepit.shm._arena import Arena
-from snakepit.shm._holds import Block, Place
+from snakepit.shm._holds import Block, Hold, Where
+from snakepit.shm._memory import view_of
 from snakepit.shm._segments import Segment
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Heap:
         self._own: dict[int, Segment] = {}
         self._known: list[tuple[int, int]] = []  # addresses and numbers, in order
         self._by_number: dict[int, Segment] = {}
-        self._freed: deque[Place] = deque()
+        self._freed: deque[Where] = deque()
         self._numbers = 0
         self._collected_at = 0.0
         self._closed = False
@@ -176,6 +178,22 @@ class Heap:
             start, number = self._known[position]
             segment = self._by_number[number]
             return segment if address + nbytes <= start + segment.size else None
+
+    def place_of(self, address: int, nbytes: int) -> Hold | None:
+        """What keeps all of these bytes in use; None: they lie in no segment."""
+        segment = self.find(address, nbytes)
+        return (
+            None if segment is None else segment.hold_of(address - segment.mapping.address, nbytes)
+        )
+
+    def view(self, address: int, nbytes: int, keep: object) -> memoryview:
+        """These bytes; the view keeps `keep` alive."""
+        return view_of(address, nbytes, keep)
+
+    def address_in(self, place: Place) -> int:
+        """Where the segment of the place begins."""
+        begins: int = place.segment.mapping.address
+        return begins
 
     def enter(self, fd: int, mapping: Mapping) -> Segment:
         """Know a segment that a peer has shown."""

@@ -14,13 +14,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
+from snakepit.protocol import Loose
 from snakepit.shm._memory import copy_to, view_of
 
 if TYPE_CHECKING:
     from snakepit.protocol import Buffer
     from snakepit.shm._segments import Segment
 
-Place: TypeAlias = tuple[int, int]  # the number of a segment, and where in it
+Where: TypeAlias = tuple[int, int]  # the number of a segment, and where in it
 
 
 class Hold:
@@ -45,7 +46,7 @@ class Block(Hold):
 
     __slots__ = ("_freed", "_pid")
 
-    def __init__(self, segment: Segment, offset: int, size: int, freed: deque[Place]) -> None:
+    def __init__(self, segment: Segment, offset: int, size: int, freed: deque[Where]) -> None:
         super().__init__(segment, offset, size)
         self._freed = freed
         self._pid = os.getpid()
@@ -54,9 +55,12 @@ class Block(Hold):
     def address(self) -> int:
         return self.segment.mapping.address + self.offset
 
-    def fill(self, source: Buffer) -> None:
+    def fill(self, source: Buffer | Loose) -> None:
         """Copy the bytes in."""
-        copy_to(self.address, source)
+        if isinstance(source, Loose):
+            source.write_to(self.view(len(source)))
+        else:
+            copy_to(self.address, source)
 
     def view(self, size: int, *, writable: bool = True) -> memoryview:
         """Its first bytes; they are in use as long as the view, or what is made of it."""

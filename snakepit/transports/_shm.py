@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from snakepit.process import close_fds, fork_generation, guard_fds
-from snakepit.protocol import Buffer, Drop, ToWorker, decode_to_host
+from snakepit.protocol import Buffer, Drop, Loose, ToWorker, decode_to_host
 from snakepit.shm import (
     IDLE_TRIM_S,
     Block,
@@ -212,9 +212,11 @@ class ShmChannel(ByteChannel):
                 job = [(block, buffer)]
                 await self._in_thread(partial(self._fill, job), key[1])
                 blocks[key] = block
+            elif isinstance(buffer, Loose):
+                await self._in_thread(partial(buffer.in_a_row), key[1])
         return blocks
 
-    def _fill(self, job: list[tuple[Block, Buffer]]) -> None:
+    def _fill(self, job: list[tuple[Block, Buffer | Loose]]) -> None:
         self._endpoint.fill(*job.pop())
 
     async def _room(self, size: int) -> Block | None:

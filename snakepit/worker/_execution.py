@@ -146,7 +146,7 @@ class Execution:
             self._answer(job, End(job.id))
         else:
             try:
-                body, buffers = encode_value(value)
+                body, buffers = encode_value(value, places=self._wire.places)
             except BaseException as problem:  # encoding runs properties of the user's
                 self._fail(job, problem, _kind(problem, "serialization"))
             else:
@@ -171,7 +171,7 @@ class Execution:
 
     def send_item(self, job: Job, value: object) -> None:
         """Write one item of a stream. Raises SerializationError."""
-        body, buffers = encode_value(value)
+        body, buffers = encode_value(value, places=self._wire.places)
         self.send(Item(job.id, body, buffers))
 
     def send(self, message: ToHost) -> None:

@@ -161,7 +161,7 @@ class HostCalls:
         *,
         is_async: bool,
     ) -> Waiting:
-        body, buffers = encode_params(_checked(tool, params))
+        body, buffers = encode_params(_checked(tool, params), self._wire.places)
         waiting = Waiting(next(self._numbers), job, tool, wake, is_async=is_async)
         job.asked_host = True
         self._waiting[waiting.id] = waiting

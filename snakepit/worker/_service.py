@@ -22,6 +22,7 @@ from snakepit.protocol import (
     HostReply,
     InputEnd,
     InputItem,
+    Places,
     Recall,
     Returned,
     Settled,
@@ -36,7 +37,9 @@ from snakepit.worker._toolbox import Tool
 
 
 class Sender(Protocol):
-    """The way to the host."""
+    """The way to the host. `places`: the memory that it shares with us, None where it shares none."""
+
+    places: Places | None
 
     def send(self, message: ToHost, /) -> None:
         """Send the whole message. Raises OSError when the host is gone."""

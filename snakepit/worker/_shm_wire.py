@@ -20,6 +20,7 @@ class ShmWire(Wire):
         self._unpacker = ShmUnpacker(decode_to_worker, endpoint)
         self.endpoint: Endpoint = endpoint
         endpoint.tell = self.send
+        self.places = endpoint.heap
 
     def send(self, message: ToHost) -> None:
         if is_carrier(message) and not self.is_closed:

@@ -16,7 +16,7 @@ from types import CodeType
 from typing import NoReturn
 
 from snakepit.errors import ProtocolError
-from snakepit.protocol import Buffer, Packer, ToHost, ToWorker, Unpacker, decode_to_worker
+from snakepit.protocol import Buffer, Packer, Places, ToHost, ToWorker, Unpacker, decode_to_worker
 
 READ_BYTES_MAX = 2**16
 SHM_VARIABLE = "SNAKEPIT_SHM_FD"  # where a host offers shared memory: the number of a descriptor
@@ -29,6 +29,7 @@ class Wire:
     """
 
     seams: frozenset[CodeType] = frozenset()
+    places: Places | None = None
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd

@@ -39,6 +39,14 @@ class Sharer(Adapter):
         return value
 
     @tool
+    def through_the_host(self, value: Any) -> Any:
+        return snakepit.context().call_host("same", {"value": value})
+
+    @tool
+    def each(self, values: Iterator[Any]) -> Iterator[Any]:
+        yield from values
+
+    @tool
     def half(self, array: Any) -> Any:
         return array[len(array) // 2 :]
 
@@ -153,6 +161,12 @@ class AsyncSharer(Adapter):
         array = snakepit.empty(size)
         array[:] = 7
         return array
+
+
+def memory(pool: snakepit.Pool) -> snakepit.SharedMemoryStats:
+    found = pool.stats().shared_memory
+    assert found is not None
+    return found
 
 
 def where(array: Any) -> int:

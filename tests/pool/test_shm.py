@@ -16,13 +16,12 @@ import numpy as np
 import pyarrow
 import pytest
 from pool_kit import PATIENT, all_gone, pids, run_script, tools_pool, until
-from shm_adapters import MIB, AsyncSharer, Sharer, where
+from shm_adapters import MIB, AsyncSharer, Sharer, memory, where
 
 from snakepit import (
     CallTimeoutError,
     ConfigError,
     Pool,
-    SharedMemoryStats,
     WorkerDiedError,
     ZeroCopy,
     open_pool,
@@ -36,12 +35,6 @@ async def shm_pool(adapter: Any = Sharer, **options: Any) -> AsyncGenerator[Pool
     options = {"zero_copy": ZeroCopy(budget_mb=256)} | options
     async with tools_pool(adapter, transport="shm", **options) as pool:
         yield pool
-
-
-def memory(pool: Pool) -> SharedMemoryStats:
-    found = pool.stats().shared_memory
-    assert found is not None
-    return found
 
 
 async def test_an_array_from_the_heap_is_copied_once_and_comes_back_without_a_copy() -> None:

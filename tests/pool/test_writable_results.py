@@ -75,6 +75,11 @@ async def test_what_is_written_into_results_and_items_nobody_else_sees(transport
             back = await pool.execute("echo", {"value": mine})
             back[:] = 1
             assert not mine.any()
+        mine = pool.empty((2048, 1024), "i8")
+        mine[:] = 0
+        back = await pool.execute("echo", {"value": mine[::-2, ::3]})
+        back[:] = 1  # what is not contiguous is another's no more than the rest
+        assert not mine.any()
         async with pool.stream("count", {"parts": 4}, window=2) as arrays:
             assert [written(array) for array in [item async for item in arrays]] == [0, 1, 2, 3]
         params = [{"value": np.full(6 * MIB, number, "u1")} for number in range(3)]

@@ -1,0 +1,163 @@
+"""Tables by their layout: every type arrives as it was, and a layout that lies is a protocol error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from msgspec.msgpack import Ext
+
+from snakepit.errors import ProtocolError
+from snakepit.protocol import decode_value, encode_value
+from snakepit.protocol._loose import Loose
+from snakepit.shm import Heap
+
+ROWS = 40_000
+COLUMNS: dict[str, Any] = {
+    "ints": pa.array(np.arange(ROWS)),
+    "ints with nulls": pa.array([1, None] * (ROWS // 2)),
+    "bools": pa.array([True, False, None, True] * (ROWS // 4)),
+    "decimals": pa.array(np.arange(ROWS)).cast(pa.decimal128(30, 2)),
+    "times": pa.array(np.arange(ROWS)).cast(pa.timestamp("us", "Europe/Berlin")),
+    "strings": pa.array(["", "a", None, "xyz"] * (ROWS // 4)),
+    "large strings": pa.array(["a", None] * (ROWS // 2), pa.large_string()),
+    "bytes of one size": pa.array([b"1234", None] * (ROWS // 2), pa.binary(4)),
+    "lists": pa.array([[1, 2], None, [], [3]] * (ROWS // 4)),
+    "lists of strings": pa.array([["a"], [None, "b"]] * (ROWS // 2), pa.large_list(pa.string())),
+    "a dictionary": pa.array(["x" * 100, "y", None, "x"] * (ROWS // 4)).dictionary_encode(),
+    "structs": pa.array([{"a": 1}, None] * (ROWS // 2)),
+    "views": pa.array(["a longer string than twelve", "b"] * (ROWS // 2), pa.string_view()),
+    "lists of lists": pa.array([[[1]], []] * (ROWS // 2)),
+    "nulls": pa.nulls(ROWS),
+}
+
+
+@pytest.fixture
+def heap() -> Iterator[Heap]:
+    heap = Heap(2**27)
+    yield heap
+    heap.close()
+
+
+def arrived(heap: Heap, value: Any) -> Any:
+    """The value as it comes out of shared memory."""
+    body, (loose,) = encode_value(value, places=heap)
+    assert isinstance(loose, Loose)
+    block = heap.take(len(loose))
+    assert block is not None
+    block.fill(loose)
+    return decode_value(body, (block.view(len(loose), writable=False),))
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_that_lies_there_arrives_the_same(name: str, heap: Heap) -> None:
+    ints = COLUMNS["ints"]
+    table = arrived(heap, pa.table({"i": ints, "c": COLUMNS[name]}))
+    for part in (table, table.slice(7, 20_000), pa.concat_tables([table, table.slice(100)])):
+        body, buffers = encode_value(part, places=heap)
+        assert type(buffers[0]) is memoryview  # it was laid out
+        back = decode_value(body, tuple(map(bytes, buffers)))
+        back.validate(full=True)
+        assert back.equals(part)
+        assert back.schema.equals(part.schema)
+
+
+def test_batches_arrays_and_chunked_arrays_keep_their_type(heap: Heap) -> None:
+    table = arrived(heap, pa.table({"i": COLUMNS["ints"]}))
+    chunked = table["i"]
+    for value in (table.to_batches()[0], chunked, chunked.chunk(0)):
+        body, buffers = encode_value(value, places=heap)
+        back = decode_value(body, buffers)
+        assert type(back) is type(value)
+        assert back.equals(value)
+
+
+def test_what_lies_nowhere_there_is_a_stream(heap: Heap) -> None:
+    body, (loose,) = encode_value(pa.table({"i": COLUMNS["ints"]}), places=heap)
+    assert decode_value(body, (bytes(loose),)).num_rows == ROWS
+
+
+def spoil(*path: int) -> Callable[[list[Any], Any], None]:
+    def change(layout: list[Any], value: Any) -> None:
+        place: Any = layout
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+
+    return change
+
+
+BUFFER, START, LENGTH, OFFSET = (1, 0, 0), (1, 0, 1), (2, 0, 0, 0), (2, 0, 0, 1)
+PART, PARTS, UNDER = (2, 0, 0, 2, 1), (2, 0, 0, 2), (2, 0, 0, 3)
+LIES: list[tuple[tuple[int, ...], Any]] = [
+    ((0,), b"no schema"),
+    ((0,), 7),
+    ((1,), []),
+    ((1,), None),
+    (BUFFER, 9),
+    (BUFFER, -1),
+    (START, 2**40),
+    (START, -8),
+    (START, "here"),
+    ((2,), []),
+    ((2, 0), None),
+    ((2, 0), 3),
+    ((2, 0, 0), []),
+    (LENGTH, -1),
+    (LENGTH, ROWS + 1),
+    (LENGTH, 2**62),
+    (LENGTH, None),
+    (OFFSET, -1),
+    (OFFSET, 1),
+    (OFFSET, 2**62),
+    (PART, None),
+    (PART, [0, 0, 8]),
+    (PART, [0, -8, 8 * ROWS]),
+    (PART, [0, 2**40, 8 * ROWS]),
+    (PART, [1, 0, 8 * ROWS]),
+    (PART, [-1, 0, 0]),
+    (PART, [0, 0, -8]),
+    (PART, [0]),
+    (PARTS, []),
+    (PARTS, [None, None]),
+    (PARTS, None),
+    ((3,), b"no stream"),
+    ((3,), [1, 2]),
+]
+
+
+@pytest.mark.parametrize(("path", "lie"), LIES, ids=str)
+def test_a_layout_that_lies_is_a_protocol_error(
+    path: tuple[int, ...], lie: Any, heap: Heap
+) -> None:
+    table = arrived(heap, pa.table({"i": COLUMNS["ints"]}))
+    body, buffers = encode_value(table, places=heap)
+    kind, layout, extras = msgspec.msgpack.decode(msgspec.msgpack.decode(body).data)
+    spoil(*path)(layout, lie)
+    spoilt = msgspec.msgpack.encode(Ext(37, msgspec.msgpack.encode([kind, layout, extras])))
+    with pytest.raises(ProtocolError):
+        decode_value(spoilt, buffers)
+
+
+STRIDED_LIES: list[Any] = [[], [0], [0, 8], [0, 8, 8, 8], [-8, 8, 8], [0, 2**40, 8], [0, "a", 8], [2**30, 8, 8]]  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", STRIDED_LIES, ids=str)
+def test_strides_that_lie_are_a_protocol_error(lie: Any, heap: Heap) -> None:
+    block = heap.take(2**20)
+    assert block is not None
+    array = np.frombuffer(block.view(2**20), "i8").reshape(512, 256)[::2, ::2]
+    body, buffers = encode_value(array, places=heap)
+    fields = msgspec.msgpack.decode(msgspec.msgpack.decode(body).data)
+    assert fields[2] == [0, 4096, 16]
+    back = decode_value(body, buffers)
+    assert back.strides == array.strides
+    assert back.ctypes.data == array.ctypes.data
+    fields[2] = lie
+    spoilt = msgspec.msgpack.encode(Ext(34, msgspec.msgpack.encode(fields)))
+    with pytest.raises(ProtocolError):
+        decode_value(spoilt, buffers)
