@@ -81,7 +81,7 @@ def _stats_of_heap(heap: Heap) -> SharedMemoryStats:
     return SharedMemoryStats(
         budget_bytes=arena.budget,
         used_bytes=arena.used_bytes,
-        idle_bytes=arena.total_bytes - arena.used_bytes,
+        idle_bytes=heap.idle_bytes,
         leases=heap.lease_count,
         oldest_lease_s=heap.oldest_lease_s,
         references=heap.references,

@@ -16,6 +16,7 @@ from snakepit.shm._leases import Lease as Lease
 from snakepit.shm._memory import huge_pages as huge_pages
 from snakepit.shm._memory import memory_limit as memory_limit
 from snakepit.shm._memory import private_copy as private_copy
+from snakepit.shm._segments import Segment as Segment
 from snakepit.shm._unpacker import ShmUnpacker as ShmUnpacker
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Heap",
     "Key",
     "Lease",
+    "Segment",
     "ShmUnpacker",
     "huge_pages",
     "is_carrier",

@@ -41,12 +41,16 @@ Key: TypeAlias = tuple[int, int]  # address and size of a buffer
 
 
 class Endpoint:
-    """One end of one link. `tell` sends a message to the peer."""
+    """One end of one link. `tell` sends a message to the peer; `bury` gets what is to be unmapped.
+
+    Unmapping takes some 20 ms for each GiB, so a loop has a thread do it.
+    """
 
     def __init__(self, heap: Heap, fds: FdSocket, ledgers: tuple[memoryview, memoryview]) -> None:
         self.heap = heap
         self.threshold: int = 0
         self.tell: Callable[[Drop], object] = lambda _: None
+        self.bury: Callable[[Segment], object] = lambda _: None
         self._fds = fds
         lent, self._borrowed = ledgers
         self.echoes: Echoes = Echoes()
@@ -230,6 +234,7 @@ class Endpoint:
             if segment is None:
                 raise ProtocolError("a segment was given up that was never shown")
             self.heap.leave(segment)
+            self.bury(segment)
 
     def _segment(self, number: int) -> Segment:
         if number < 0:

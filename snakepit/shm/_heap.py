@@ -107,6 +107,11 @@ class Heap:
         self._tell(dropped)
 
     @property
+    def idle_bytes(self) -> int:
+        """Kept for reuse."""
+        return self.arena.total_bytes - self.arena.used_bytes
+
+    @property
     def lease_count(self) -> int:
         """Messages whose memory peers still look at."""
         return sum(len(endpoint.leases) for endpoint in list(self.endpoints))

@@ -30,6 +30,7 @@ from snakepit.shm import (
     Heap,
     Key,
     Lease,
+    Segment,
     ShmUnpacker,
     is_carrier,
     open_for_host,
@@ -41,6 +42,7 @@ from snakepit.transports._stdio import PipeStream, StdioLink
 from snakepit.worker._wire import SHM_VARIABLE
 
 COPY_BYTES_MAX: Final = 4 * 2**20  # copied where the call is made; more is copied in a thread
+LOOSE_COST: Final = 4  # a byte of an array that is not contiguous, in bytes of one that is
 PIPE_S_PER_BYTE: Final = 2e-9  # a wait for room in the arena is no longer than the pipe would take
 LOOK_AGAIN_S: Final = 0.002
 OLD_LEASE_S: Final = 60.0
@@ -65,10 +67,12 @@ class ShmChannel(ByteChannel):
         self._unpacker = ShmUnpacker(decode_to_host, endpoint)
         self._endpoint = endpoint
         endpoint.tell = self.send_nowait
+        endpoint.bury = self._bury
         self._bound: dict[
             int, tuple[ToWorker, ToWorker, list[Lease]]
         ] = {}  # may still be withdrawn
         self._waiting: deque[Waiting] = deque()
+        self._graves: deque[Segment] = deque()  # not used any more, and still mapped
         self._more_waits = anyio.Event()
         self._limiter = anyio.CapacityLimiter(1)
         self._waited_in_vain_at = -1
@@ -132,7 +136,7 @@ class ShmChannel(ByteChannel):
         if not is_carrier(message) or not self._endpoint.is_up:
             return message
         strangers = self._endpoint.strangers(message)
-        if sum(size for _, size in strangers) > COPY_BYTES_MAX:
+        if sum(map(_cost, strangers.values())) > COPY_BYTES_MAX:
             return None
         blocks: dict[Key, Block] = {}
         for key, buffer in strangers.items():
@@ -178,13 +182,21 @@ class ShmChannel(ByteChannel):
             self._more_waits = anyio.Event()
             while self._waiting:
                 await self._serve(self._waiting[0])
+            if self._graves:
+                await anyio.to_thread.run_sync(self._graves.clear, limiter=self._limiter)
+
+    def _bury(self, segment: Segment) -> None:
+        if segment.size > COPY_BYTES_MAX:
+            self._graves.append(segment)
+            self._more_waits.set()
 
     async def _trim(self) -> None:
         """Give memory back that has idled for a while, here and in the worker, which is asked to."""
         while True:
             await anyio.sleep(IDLE_TRIM_S)
-            self._endpoint.heap.trim(idle_s=IDLE_TRIM_S)
-            self._endpoint.heap.speak()
+            heap = self._endpoint.heap
+            await self._in_thread(partial(heap.trim, idle_s=IDLE_TRIM_S), heap.idle_bytes)
+            heap.speak()
             if self._endpoint.has_borrowed:
                 self.send_nowait(Drop(()))
 
@@ -273,6 +285,11 @@ class ShmChannel(ByteChannel):
         for waiting in dropped:
             if waiting.on_sent is not None:
                 waiting.on_sent()
+
+
+def _cost(buffer: Buffer | Loose) -> int:
+    """How long it takes to write, in bytes that lie in a row."""
+    return len(buffer) * (LOOSE_COST if isinstance(buffer, Loose) else 1)
 
 
 class HostFds(FdSocket):

@@ -105,6 +105,12 @@ class Sharer(Adapter):
             snakepit.empty(3 * MIB)
 
     @tool
+    def give_up_what_idles(self) -> None:
+        assert _empty.heap is not None
+        _empty.heap.trim()
+        _empty.heap.speak()
+
+    @tool
     def in_use(self) -> int:
         assert _empty.heap is not None
         _empty.heap.reclaim()

@@ -208,13 +208,6 @@ async def test_who_holds_on_to_memory_that_others_need_is_reported_once(
     assert "no room for 8388608 bytes in the shared memory of 16777216" in record.getMessage()
 
 
-async def test_large_arguments_are_copied_in_a_thread_and_others_overtake_them() -> None:
-    async with shm_pool() as pool, anyio.create_task_group() as tasks:
-        for _ in range(4):
-            tasks.start_soon(pool.execute, "total", {"array": np.ones(6 * MIB)})
-        assert await pool.execute("copied") == 0
-
-
 async def test_a_process_forked_by_a_tool_leaves_its_parent_s_memory_alone() -> None:
     async with shm_pool() as pool:
         array = np.ones(MIB)
