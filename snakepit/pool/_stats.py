@@ -21,7 +21,7 @@ class SharedMemoryStats:
     workers. `idle_bytes`: kept for reuse. `leases`: messages whose memory workers still look at;
     `oldest_lease_s`: the age of the oldest, None if there is none. `references`: buffers sent by
     reference since the pool was opened; `copies` of them were copied there first, `copied_bytes` in
-    all. `huge_pages`: what the machine is set to, in `shmem_enabled`; None where it has no such thing.
+    all. `donations`: buffers that found no room, and were handed over to a worker for good. `huge_pages`: what the machine is set to, in `shmem_enabled`; None where it has no such thing.
     """
 
     budget_bytes: int
@@ -32,6 +32,7 @@ class SharedMemoryStats:
     references: int
     copies: int
     copied_bytes: int
+    donations: int
     huge_pages: str | None
 
 
@@ -87,5 +88,6 @@ def _stats_of_heap(heap: Heap) -> SharedMemoryStats:
         references=heap.references,
         copies=heap.copies,
         copied_bytes=heap.copied_bytes,
+        donations=heap.donations,
         huge_pages=huge_pages(),
     )

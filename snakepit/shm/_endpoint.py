@@ -5,7 +5,7 @@ references by views when it has been unpacked; between the two it is a small mes
 A reference is a list `[segment, offset, size, slot, generation]`: a segment of the sender's by the
 number under which it was shown, or one of the receiver's own by that number, negative; and the slot
 of the sender's ledger in which the receiver gives the message's lease back, with its generation, or
-twice 0 in an echo of a worker's.
+twice 0 in an echo of a worker's, and for a segment that was given for good.
 What a peer says is checked: it can break its own link, and nothing else.
 """
 
@@ -20,11 +20,11 @@ from snakepit.errors import ProtocolError
 from snakepit.protocol import CARRIERS, Buffer, Drop, Loose
 from snakepit.shm import _fd_socket as kinds
 from snakepit.shm._fd_socket import FdSocket
+from snakepit.shm._gifts import Gift, make_gift
 from snakepit.shm._heap import IDLE_TRIM_S, Heap
 from snakepit.shm._holds import Block, Hold
 from snakepit.shm._leases import (
     GENERATION_MAX,
-    LEDGER_BYTES,
     SLOTS,
     Echoes,
     Lease,
@@ -32,10 +32,12 @@ from snakepit.shm._leases import (
     Receipt,
 )
 from snakepit.shm._memory import Mapping, address_of, view_of
-from snakepit.shm._segments import Segment, create, open_shown
+from snakepit.shm._segments import Segment, open_shown
 
 REFERENCE_FIELDS: Final = 5
 SEGMENTS_SHOWN_MAX: Final = 65_536  # by one peer
+GIFTS_FROM: Final = 2**62  # their numbers, so that none is ever that of a segment which is shown
+GIVEN_MAX: Final = 1024  # that no message has referred to yet
 
 Key: TypeAlias = tuple[int, int]  # address and size of a buffer
 
@@ -58,6 +60,8 @@ class Endpoint:
         self._counts_echoes = False
         self._shown: dict[int, Segment] = {}  # to the peer, by the number it was told
         self._theirs: dict[int, Segment] = {}  # by the number it told us
+        self._given: dict[int, Mapping] = {}  # to us for good, by the number it told us
+        self._gifts = 0
         self._greeted = False
         self._closed = False
         self._to_tell: deque[int] = deque()
@@ -92,23 +96,28 @@ class Endpoint:
                     found[key] = buffer
         return found
 
-    def bind(self, message: Any, blocks: dict[Key, Block]) -> tuple[Any, list[Lease]]:
-        """The message with references to `blocks` and to what lies in segments, lent.
+    def bind(self, message: Any, blocks: dict[Key, Block | Gift]) -> tuple[Any, list[Lease | Gift]]:
+        """The message with references to `blocks` and to what lies in segments, lent; and the loans.
 
         What cannot be shown or lent now stays in it, and travels with it.
         """
         places: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}  # is an echo
         kept: dict[bool, list[Any]] = {False: [], True: []}
-        leases: list[Lease] = []
+        loans: list[Lease | Gift] = []
         buffers = list(message.buffers)
         with self.heap.lock:
             for index, buffer in enumerate(message.buffers):
                 size = len(buffer)
                 if size < self.threshold:
                     continue
-                place = self._place(key_of(buffer), blocks)
+                block = blocks.get(key := key_of(buffer))
+                if isinstance(block, Gift):
+                    if self._give(block, loans):
+                        buffers[index] = [block.number, 0, size, 0, 0]
+                    continue
+                place = self._place(key, block)
                 if place is not None:
-                    segment, offset, block = place
+                    segment, offset = place
                     number = self._number_of(segment)
                     if number:
                         places[number < 0].append((index, number, offset, size))
@@ -118,23 +127,34 @@ class Endpoint:
                 if is_echo and self._counts_echoes:
                     self.echoes.sent += 1
                 elif (lease := self.leases.grant(kept[is_echo])) is not None:
-                    leases.append(lease)
+                    loans.append(lease)
                     slot, generation = lease.slot, lease.generation
                 else:
                     continue
                 self.heap.references += len(places[is_echo])
                 for index, *where in places[is_echo]:
                     buffers[index] = [*where, slot, generation]
-        return with_buffers(message, tuple(buffers)), leases
+        return with_buffers(message, tuple(buffers)), loans
+
+    def take_back(self, loans: list[Lease | Gift]) -> None:
+        """The message that they went with is not sent after all; `speak` should follow."""
+        for loan in loans:
+            if isinstance(loan, Gift):
+                self._to_tell.append(loan.number)
+            else:
+                self.leases.cancel(loan)
 
     def place(self, message: Any) -> Any:
         """`bind`, with all that has to be copied first; on a thread that may take its time."""
-        blocks: dict[Key, Block] = {}
+        blocks: dict[Key, Block | Gift] = {}
         for key, buffer in self.strangers(message).items():
             block = self.heap.take(key[1])
+            gift = None if block is not None else make_gift(buffer)
             if block is not None:
                 self.fill(block, buffer)
                 blocks[key] = block
+            elif gift is not None:
+                blocks[key] = gift
         self.speak()
         return self.bind(message, blocks)[0]
 
@@ -159,16 +179,26 @@ class Endpoint:
         if numbers and not self._closed:
             self.tell(Drop(tuple(numbers)))
 
-    def _place(
-        self, key: Key, blocks: dict[Key, Block]
-    ) -> tuple[Segment, int, Block | None] | None:
-        block = blocks.get(key)
+    def _place(self, key: Key, block: Block | None) -> tuple[Segment, int] | None:
         if block is not None:
-            return block.segment, block.offset, block
+            return block.segment, block.offset
         segment = None if key[0] < 0 else self.heap.find(*key)
         if segment is None:
             return None
-        return segment, key[0] - segment.mapping.address, None
+        return segment, key[0] - segment.mapping.address
+
+    def _give(self, gift: Gift, loans: list[Lease | Gift]) -> bool:
+        """Hand it over, if that was not done before in this message; False: it cannot be now."""
+        if gift.fd >= 0:
+            number = GIFTS_FROM + self._gifts
+            if not self._fds.send(kinds.GIVE, number, gift.size, gift.fd):
+                return False
+            gift.number = number
+            gift.close()
+            self._gifts += 1
+            self.heap.donations += 1
+            loans.append(gift)
+        return gift.number > 0
 
     def _number_of(self, segment: Segment) -> int:
         """What to call the segment before the peer, which is shown it if need be; 0: it cannot be."""
@@ -195,6 +225,8 @@ class Endpoint:
         ):
             raise ProtocolError("a message refers to shared memory in an unknown form")
         number, offset, size, slot, generation = reference
+        if number >= GIFTS_FROM:
+            return self._look_at_given(number, offset, size)
         with self.heap.lock:
             segment = self._segment(number)
             if size <= 0 or offset < 0 or offset + size > segment.size:
@@ -217,6 +249,9 @@ class Endpoint:
         """A message has come, with these."""
         if any(number < 0 for number, *_ in references):
             self.echoes.received += 1
+        if self._given:
+            for number, *_ in references:
+                self._given.pop(number, None)
         with self.heap.lock:
             self.leases.collect()
 
@@ -230,11 +265,23 @@ class Endpoint:
             self.speak()
         self._read_records()
         for number in numbers:
+            if number >= GIFTS_FROM:
+                self._given.pop(number, None)  # its message was not sent after all
+                continue
             segment = self._theirs.pop(number, None)
             if segment is None:
                 raise ProtocolError("a segment was given up that was never shown")
             self.heap.leave(segment)
             self.bury(segment)
+
+    def _look_at_given(self, number: int, offset: int, size: int) -> memoryview:
+        mapping = self._given.get(number)
+        if mapping is None:
+            self._read_records()
+            mapping = self._given.get(number)
+        if mapping is None or offset != 0 or size != mapping.size:
+            raise ProtocolError("a message refers to memory that was never given")
+        return view_of(mapping.address, size, mapping)
 
     def _segment(self, number: int) -> Segment:
         if number < 0:
@@ -256,6 +303,8 @@ class Endpoint:
                 self._greeted = True
             elif kind == kinds.SHOW:
                 self._take_shown(number, size, fd)
+            elif kind == kinds.GIVE:
+                self._take_given(number, size, fd)
             else:
                 if fd >= 0:
                     os.close(fd)
@@ -263,7 +312,7 @@ class Endpoint:
 
     def _take_shown(self, number: int, size: int, fd: int) -> None:
         try:
-            if number in self._theirs or not 0 < number < 2**63:
+            if number in self._theirs or not 0 < number < GIFTS_FROM:
                 raise ProtocolError("a segment was shown under a number that is taken")
             if len(self._theirs) >= SEGMENTS_SHOWN_MAX:
                 raise ProtocolError(f"more than {SEGMENTS_SHOWN_MAX} segments were shown")
@@ -273,6 +322,18 @@ class Endpoint:
             raise
         segment.owner, segment.owners_number = self, number
         self._theirs[number] = segment
+
+    def _take_given(self, number: int, size: int, fd: int) -> None:
+        try:
+            if number in self._given or not GIFTS_FROM <= number < 2**63:
+                raise ProtocolError("a segment was given under a number that is taken")
+            if len(self._given) >= GIVEN_MAX:
+                raise ProtocolError(
+                    f"more than {GIVEN_MAX} segments were given before their messages"
+                )
+            self._given[number] = open_shown(fd, size)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """The link is over: what was lent comes back, views of what was borrowed live on. Idempotent."""
@@ -284,6 +345,7 @@ class Endpoint:
             self.leases.cancel_all()
             theirs = list(self._theirs.values())
             self._theirs.clear()
+            self._given.clear()
             self._shown.clear()
         for segment in theirs:
             # Of one that is in use some may be lent to others, who may send it back.
@@ -310,42 +372,3 @@ def with_buffers(message: Any, buffers: tuple[Any, ...]) -> Any:
 def is_carrier(message: Any) -> bool:
     """Has it buffers out of band?"""
     return type(message) in CARRIERS and bool(message.buffers)
-
-
-def open_for_host(heap: Heap, fds: FdSocket, *, threshold: int, peer_budget: int) -> Endpoint:
-    """The host's end; the worker's finds what it must know in the socket. Raises OSError."""
-    fd, mapping = create(2 * LEDGER_BYTES, others_write=True)
-    try:
-        if not fds.send(kinds.SETUP, threshold, peer_budget, fd):
-            raise OSError("the socket for descriptors takes none")
-    finally:
-        os.close(fd)
-    endpoint = Endpoint(heap, fds, _ledgers(mapping))
-    endpoint.threshold = threshold
-    return endpoint
-
-
-def open_for_worker(fds: FdSocket) -> Endpoint:
-    """The worker's end, with a heap of its own. Raises ProtocolError."""
-    record = fds.receive()
-    if record is None or record[0] != kinds.SETUP:
-        raise ProtocolError("the host did not set its shared memory up")
-    _, threshold, budget, fd = record
-    try:
-        mapping = open_shown(fd, 2 * LEDGER_BYTES, others_write=True)
-    finally:
-        os.close(fd)
-    endpoint = Endpoint(Heap(budget), fds, _ledgers(mapping)[::-1])
-    endpoint.threshold = threshold
-    endpoint._greeted = endpoint._counts_echoes = True
-    fds.send(kinds.HELLO)
-    return endpoint
-
-
-def _ledgers(mapping: Mapping) -> tuple[memoryview, memoryview]:
-    """What the host has lent, and what the worker has."""
-    first, second = (
-        view_of(mapping.address + start, LEDGER_BYTES, mapping, writable=True).cast("Q")
-        for start in (0, LEDGER_BYTES)
-    )
-    return first, second

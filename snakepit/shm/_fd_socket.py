@@ -23,7 +23,8 @@ CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 SETUP: Final = 1  # host → worker: threshold, budget; with the ledger
 HELLO: Final = 2  # worker → host: it understands references
 SHOW: Final = 3  # number and size of a segment; with the segment
-_WITH_FD: Final = (SETUP, SHOW)
+GIVE: Final = 4  # the same; it is the receiver's from now on
+_WITH_FD: Final = (SETUP, SHOW, GIVE)
 
 Record: TypeAlias = tuple[int, int, int, int]  # kind, two numbers, descriptor or -1
 

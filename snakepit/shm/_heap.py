@@ -43,6 +43,7 @@ class Heap:
         self.references: int = 0  # buffers that travelled as references
         self.copies: int = 0  # of these, how many had to be copied into a segment, and their bytes
         self.copied_bytes: int = 0
+        self.donations: int = 0  # buffers that found no room and were given away
         self.freed_blocks: int = 0
         self.has_warned: bool = False
         self._make = make

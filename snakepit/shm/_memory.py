@@ -74,6 +74,10 @@ class Mapping:
         # nothing, so it need not be known there: then it dies when the last reference to it does, after them.
         _untrack(self)
 
+    def view(self, offset: int, size: int) -> memoryview:
+        """A part of it, which can be written; it keeps the mapping."""
+        return view_of(self.address + offset, size, self, writable=True)
+
     def advise(self) -> None:
         """Ask for huge pages, and to be left out of core dumps; the kernel may do neither."""
         for advice in _MADVICE:

@@ -27,12 +27,14 @@ from snakepit.shm import (
     Block,
     Endpoint,
     FdSocket,
+    Gift,
     Heap,
     Key,
     Lease,
     Segment,
     ShmUnpacker,
     is_carrier,
+    make_gift,
     open_for_host,
 )
 from snakepit.transports._base import Channel, Transport
@@ -69,7 +71,7 @@ class ShmChannel(ByteChannel):
         endpoint.tell = self.send_nowait
         endpoint.bury = self._bury
         self._bound: dict[
-            int, tuple[ToWorker, ToWorker, list[Lease]]
+            int, tuple[ToWorker, ToWorker, list[Lease | Gift]]
         ] = {}  # may still be withdrawn
         self._waiting: deque[Waiting] = deque()
         self._graves: deque[Segment] = deque()  # not used any more, and still mapped
@@ -121,12 +123,12 @@ class ShmChannel(ByteChannel):
         known = self._bound.get(id(message))
         if known is None:
             return super().withdraw(message)
-        _, bound, leases = known
+        _, bound, loans = known
         withdrawn = super().withdraw(bound)
         if withdrawn:
             del self._bound[id(message)]
-            for lease in leases:
-                self._endpoint.leases.cancel(lease)
+            self._endpoint.take_back(loans)
+            self._endpoint.speak()
         return withdrawn
 
     def _bind_now(self, message: ToWorker) -> ToWorker | None:
@@ -138,7 +140,7 @@ class ShmChannel(ByteChannel):
         strangers = self._endpoint.strangers(message)
         if sum(map(_cost, strangers.values())) > COPY_BYTES_MAX:
             return None
-        blocks: dict[Key, Block] = {}
+        blocks: dict[Key, Block | Gift] = {}
         for key, buffer in strangers.items():
             block = self._endpoint.heap.take_warm(key[1])
             if block is None:
@@ -147,9 +149,9 @@ class ShmChannel(ByteChannel):
             blocks[key] = block
         return self._bind(message, blocks)
 
-    def _bind(self, message: ToWorker, blocks: dict[Key, Block]) -> ToWorker:
-        bound, leases = self._endpoint.bind(message, blocks)
-        self._bound[id(message)] = (message, bound, leases)
+    def _bind(self, message: ToWorker, blocks: dict[Key, Block | Gift]) -> ToWorker:
+        bound, loans = self._endpoint.bind(message, blocks)
+        self._bound[id(message)] = (message, bound, loans)
         ready: ToWorker = bound
         return ready
 
@@ -211,10 +213,10 @@ class ShmChannel(ByteChannel):
         super()._put(self._bind(message, blocks) if may_refer else message, waiting.on_sent)
         self.flush_nowait()
 
-    async def _copy(self, message: ToWorker) -> dict[Key, Block]:
-        """Copy what lies in no segment, as far as there is room for it."""
+    async def _copy(self, message: ToWorker) -> dict[Key, Block | Gift]:
+        """Copy what lies in no segment: to where there is room, else into a segment to be given away."""
         await anyio.lowlevel.checkpoint()
-        blocks: dict[Key, Block] = {}
+        blocks: dict[Key, Block | Gift] = {}
         if not is_carrier(message) or not self._endpoint.is_up:
             return blocks
         for key, buffer in self._endpoint.strangers(message).items():
@@ -224,6 +226,8 @@ class ShmChannel(ByteChannel):
                 job = [(block, buffer)]
                 await self._in_thread(partial(self._fill, job), key[1])
                 blocks[key] = block
+            elif (gift := await self._in_thread(partial(make_gift, buffer), key[1])) is not None:
+                blocks[key] = gift
             elif isinstance(buffer, Loose):
                 await self._in_thread(partial(buffer.in_a_row), key[1])
         return blocks

@@ -105,6 +105,11 @@ class Sharer(Adapter):
             snakepit.empty(3 * MIB)
 
     @tool
+    def given_away(self) -> int:
+        assert _empty.heap is not None
+        return _empty.heap.donations
+
+    @tool
     def give_up_what_idles(self) -> None:
         assert _empty.heap is not None
         _empty.heap.trim()

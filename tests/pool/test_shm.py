@@ -180,7 +180,7 @@ async def test_a_worker_without_descriptors_says_so() -> None:
         assert await pool.execute("total", {"array": np.ones(MIB)}) == MIB
 
 
-async def test_over_the_budget_values_go_through_the_pipes_and_nobody_waits_for_ever() -> None:
+async def test_over_the_budget_memory_is_given_away_and_nobody_waits_for_ever() -> None:
     """Also while the host holds everything that its workers have room for."""
     async with shm_pool(zero_copy=ZeroCopy(budget_mb=32)) as pool:
         held = [await pool.execute("ones", {"size": MIB}) for _ in range(4)]
@@ -188,9 +188,12 @@ async def test_over_the_budget_values_go_through_the_pipes_and_nobody_waits_for_
         large = np.ones(4 * MIB)
         assert await pool.execute("total", {"array": large}) == 4 * MIB
         assert memory(pool).copies == 0
+        assert memory(pool).donations == 1
         await pool.execute("keep", {"value": np.ones(3 * MIB // 2)})
         assert await pool.execute("total", {"array": np.ones(MIB)}) == MIB
         assert memory(pool).copies == 1
+        assert memory(pool).donations == 2
+        assert await pool.execute("given_away") == 2  # of the results; two had room
         assert pool.empty(MIB).nbytes == 8 * MIB  # ordinary memory
         assert memory(pool).used_bytes <= memory(pool).budget_bytes == 16 * MIB
 

@@ -1,0 +1,50 @@
+"""How the two ends of a link with shared memory are made, and what they tell each other first."""
+
+from __future__ import annotations
+
+import os
+
+from snakepit.errors import ProtocolError
+from snakepit.shm import _fd_socket as kinds
+from snakepit.shm._endpoint import Endpoint
+from snakepit.shm._fd_socket import FdSocket
+from snakepit.shm._heap import Heap
+from snakepit.shm._leases import LEDGER_BYTES
+from snakepit.shm._memory import Mapping
+from snakepit.shm._segments import create, open_shown
+
+
+def open_for_host(heap: Heap, fds: FdSocket, *, threshold: int, peer_budget: int) -> Endpoint:
+    """The host's end; the worker's finds what it must know in the socket. Raises OSError."""
+    fd, mapping = create(2 * LEDGER_BYTES, others_write=True)
+    try:
+        if not fds.send(kinds.SETUP, threshold, peer_budget, fd):
+            raise OSError("the socket for descriptors takes none")
+    finally:
+        os.close(fd)
+    endpoint = Endpoint(heap, fds, _ledgers(mapping))
+    endpoint.threshold = threshold
+    return endpoint
+
+
+def open_for_worker(fds: FdSocket) -> Endpoint:
+    """The worker's end, with a heap of its own. Raises ProtocolError."""
+    record = fds.receive()
+    if record is None or record[0] != kinds.SETUP:
+        raise ProtocolError("the host did not set its shared memory up")
+    _, threshold, budget, fd = record
+    try:
+        mapping = open_shown(fd, 2 * LEDGER_BYTES, others_write=True)
+    finally:
+        os.close(fd)
+    endpoint = Endpoint(Heap(budget), fds, _ledgers(mapping)[::-1])
+    endpoint.threshold = threshold
+    endpoint._greeted = endpoint._counts_echoes = True
+    fds.send(kinds.HELLO)
+    return endpoint
+
+
+def _ledgers(mapping: Mapping) -> tuple[memoryview, memoryview]:
+    """What the host has lent, and what the worker has."""
+    first, second = (mapping.view(start, LEDGER_BYTES).cast("Q") for start in (0, LEDGER_BYTES))
+    return first, second
