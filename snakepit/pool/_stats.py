@@ -18,7 +18,7 @@ class SharedMemoryStats:
     """The host's half of a pool's shared memory.
 
     `budget_bytes`: how much of it there may be. `used_bytes`: looked at now, by this process or by
-    workers. `idle_bytes`: kept for reuse. `leases`: messages whose memory workers still look at;
+    workers. `idle_bytes`: kept for reuse. `lent_bytes`: what each worker looks at, by its id. `leases`: messages whose memory workers still look at;
     `oldest_lease_s`: the age of the oldest, None if there is none. `references`: buffers sent by
     reference since the pool was opened; `copies` of them were copied there first, `copied_bytes` in
     all. `donations`: buffers that found no room, and were handed over to a worker for good. `huge_pages`: what the machine is set to, in `shmem_enabled`; None where it has no such thing.
@@ -27,6 +27,7 @@ class SharedMemoryStats:
     budget_bytes: int
     used_bytes: int
     idle_bytes: int
+    lent_bytes: dict[str, int]
     leases: int
     oldest_lease_s: float | None
     references: int
@@ -72,17 +73,18 @@ def stats_of(core: PoolCore) -> PoolStats:
         available=len(seats) - busy,
         busy=busy,
         restarts=core.restarts,
-        shared_memory=None if core.settings.shm is None else _stats_of_heap(core.settings.shm.heap),
+        shared_memory=None if core.settings.shm is None else _shared(core, core.settings.shm.heap),
     )
 
 
-def _stats_of_heap(heap: Heap) -> SharedMemoryStats:
+def _shared(core: PoolCore, heap: Heap) -> SharedMemoryStats:
     heap.reclaim()
     arena = heap.arena
     return SharedMemoryStats(
         budget_bytes=arena.budget,
         used_bytes=arena.used_bytes,
         idle_bytes=heap.idle_bytes,
+        lent_bytes={slot.worker.id: slot.worker.lent_bytes for slot in core.slots if slot.is_ready},
         leases=heap.lease_count,
         oldest_lease_s=heap.oldest_lease_s,
         references=heap.references,

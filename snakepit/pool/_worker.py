@@ -106,6 +106,11 @@ class Worker:
         if self._channel.is_sending:  # as above
             self._need_reading()
 
+    @property
+    def lent_bytes(self) -> int:
+        """How much shared memory it looks at."""
+        return 0 if self._channel is None else self._channel.lent_bytes
+
     def tell(self, message: ToWorker) -> None:
         """Send any other message, unless the link is gone."""
         if self._channel is not None:

@@ -32,7 +32,7 @@ from snakepit.shm._leases import (
     Receipt,
 )
 from snakepit.shm._memory import Mapping, address_of, view_of
-from snakepit.shm._segments import Segment, open_shown
+from snakepit.shm._segments import Segment, is_spare, open_shown
 
 REFERENCE_FIELDS: Final = 5
 SEGMENTS_SHOWN_MAX: Final = 65_536  # by one peer
@@ -126,7 +126,7 @@ class Endpoint:
                 slot = generation = 0
                 if is_echo and self._counts_echoes:
                     self.echoes.sent += 1
-                elif (lease := self.leases.grant(kept[is_echo])) is not None:
+                elif (lease := self._lend(kept[is_echo], places[is_echo])) is not None:
                     loans.append(lease)
                     slot, generation = lease.slot, lease.generation
                 else:
@@ -178,6 +178,9 @@ class Endpoint:
             numbers.append(self._to_tell.popleft())
         if numbers and not self._closed:
             self.tell(Drop(tuple(numbers)))
+
+    def _lend(self, kept: list[Any], places: list[tuple[int, int, int, int]]) -> Lease | None:
+        return self.leases.grant(kept, sum(size for _, _, _, size in places))
 
     def _place(self, key: Key, block: Block | None) -> tuple[Segment, int] | None:
         if block is not None:
@@ -321,6 +324,8 @@ class Endpoint:
             os.close(fd)
             raise
         segment.owner, segment.owners_number = self, number
+        if not is_spare(fd):
+            segment.close_fd()  # then it is copied when it is sent on
         self._theirs[number] = segment
 
     def _take_given(self, number: int, size: int, fd: int) -> None:

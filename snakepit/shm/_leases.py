@@ -36,15 +36,18 @@ class Echoes:
 
 
 class Lease:
-    """One message's loan. `kept`: what must not go while it lasts."""
+    """One message's loan. `kept`: what must not go while it lasts; `nbytes` of it are lent."""
 
-    __slots__ = ("generation", "kept", "since", "slot")
+    __slots__ = ("generation", "kept", "nbytes", "since", "slot")
 
-    def __init__(self, slot: int, generation: int, kept: list[Any], since: float) -> None:
+    def __init__(
+        self, slot: int, generation: int, kept: list[Any], since: float, nbytes: int
+    ) -> None:
         self.slot: int = slot
         self.generation: int = generation
         self.kept: list[Any] = kept
         self.since: float = since
+        self.nbytes: int = nbytes
 
 
 class Leases:
@@ -64,14 +67,19 @@ class Leases:
         """When the oldest of them was granted, by `time.monotonic`."""
         return min((lease.since for lease in self._lent.values()), default=None)
 
-    def grant(self, kept: list[Any]) -> Lease | None:
+    @property
+    def nbytes(self) -> int:
+        """How much is lent; twice what is lent twice."""
+        return sum(lease.nbytes for lease in self._lent.values())
+
+    def grant(self, kept: list[Any], nbytes: int = 0) -> Lease | None:
         """Lend these; None if all slots are lent."""
         if not self._free:
             self.collect()
             if not self._free:
                 return None
         self._generation += 1
-        lease = Lease(self._free.pop(), self._generation, kept, time.monotonic())
+        lease = Lease(self._free.pop(), self._generation, kept, time.monotonic(), nbytes)
         self._lent[lease.slot] = lease
         return lease
 

@@ -10,8 +10,10 @@ this way is not tested there.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import resource
 import secrets
 import stat
 import sys
@@ -31,6 +33,17 @@ SEALS_LENGTH: Final = 0x1 | 0x2 | 0x4  # SEAL, SHRINK, GROW
 SEAL_FUTURE_WRITE: Final = 0x10  # not in `fcntl` before Python 3.13
 SEALS: Final = SEALS_LENGTH | SEAL_FUTURE_WRITE
 NAME: Final = "snakepit"
+FDS_RESERVED: Final = 16
+
+
+def is_spare(fd: int) -> bool:
+    """Are there others left beyond this descriptor, for whoever else needs one?
+
+    The lowest that is free is given out, so its number tells. Without some in reserve, what a peer
+    shows could not be received, which ends the link, and no worker could be started.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit == resource.RLIM_INFINITY or fd < limit - FDS_RESERVED
 
 
 class Segment:
@@ -77,6 +90,8 @@ def create(size: int, *, others_write: bool = False) -> tuple[int, Mapping]:
     if fd < 0:
         return _create_posix(size, others_write=others_write)
     try:
+        if not is_spare(fd) and not others_write:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         os.ftruncate(fd, size)
         os.posix_fallocate(fd, 0, size)  # ENOSPC now, not SIGBUS later
         mapping = Mapping(fd, size, writable=True)

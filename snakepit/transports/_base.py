@@ -32,6 +32,11 @@ class Channel(ABC):
         """Does anything wait to be sent, so that it could still be withdrawn?"""
         return False
 
+    @property
+    def lent_bytes(self) -> int:
+        """How much shared memory its worker looks at."""
+        return 0
+
     def queue_nowait(self, message: ToWorker) -> bool:
         """As `send_nowait`, but `flush_nowait` follows at once: messages may share a write."""
         return self.send_nowait(message)

@@ -83,6 +83,10 @@ class ShmChannel(ByteChannel):
     def is_sending(self) -> bool:
         return bool(self._outbox or self._waiting)
 
+    @property
+    def lent_bytes(self) -> int:
+        return self._endpoint.leases.nbytes
+
     def send_nowait(self, message: ToWorker) -> bool:
         if not is_carrier(message) and not self._waiting:
             return super().send_nowait(message)

@@ -113,11 +113,13 @@ async def test_memory_is_given_back_when_the_last_look_is_over() -> None:
         await pool.execute("keep", {"value": np.ones(MIB)})
         assert memory(pool).leases == 1
         assert memory(pool).used_bytes >= 8 * MIB
+        assert memory(pool).lent_bytes == {pool.workers()[0].id: 8 * MIB}
         assert memory(pool).oldest_lease_s is not None
         await pool.execute("forget")
         await until(lambda: memory(pool).leases == 0)
         assert memory(pool).used_bytes == 0
         assert memory(pool).oldest_lease_s is None
+        assert memory(pool).lent_bytes == {pool.workers()[0].id: 0}
         result = await pool.execute("born_there", {"size": MIB})
         assert await pool.execute("in_use") == 8 * MIB
         del result
