@@ -22,6 +22,12 @@ class Work(Adapter):
         return value
 
     @tool
+    def rows(self, value: Any) -> int:
+        """Look at a table."""
+        count: int = value.num_rows
+        return count
+
+    @tool
     def pause(self, seconds: float) -> None:
         """Keep the worker busy for a while."""
         time.sleep(seconds)

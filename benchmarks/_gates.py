@@ -55,6 +55,18 @@ def cost(table: str, row: str, *others: str) -> Figures:
     return figures
 
 
+def above(table: str, row: str, other: str) -> Figures:
+    """How many milliseconds the row costs more than the other, round by round."""
+
+    def figures(results: Results) -> list[float] | None:
+        mine, theirs = results.row(table, row), results.row(table, other)
+        if not mine or not theirs:
+            return None
+        return [1e3 * (a - b) for a, b in zip(mine, theirs, strict=False)]
+
+    return figures
+
+
 def speed(table: str, row: str, *others: str) -> Figures:
     """How much faster the row is than the best of the others, round by round."""
 
@@ -175,6 +187,12 @@ GATES: Final = (
             1.3,
         )
         for mib in (64, 256)
+    ),
+    Gate(
+        "a table of 1,000 columns, 64 MiB, to a worker, beyond one warm copy",
+        above("shm", "table, 64 MiB", "memcpy, 64 MiB"),
+        5,
+        "ms",
     ),
     Gate("no-op round trip of shm over that of stdio", cost("roundtrip", SHARED, DEFAULT), 1.05),
     Gate("no-op throughput of shm over that of stdio", cost("throughput", SHARED, DEFAULT), 1.05),

@@ -22,6 +22,7 @@ import psutil
 from benchmarks import _work
 from benchmarks._contender import Calls
 
+COLUMNS: Final = 1_000  # of a table
 SHORT_CALLERS: Final = 64
 _clock = time.perf_counter
 
@@ -58,6 +59,21 @@ async def array(calls: Calls, *, mib: int, born: str, seconds: float) -> float:
 
     await memcpy()
     return await _p50(memcpy, seconds)
+
+
+async def table(calls: Calls, *, mib: int, seconds: float) -> float:
+    """The median time that a table of 1,000 columns in ordinary memory takes to a worker's tool."""
+    import numpy
+    import pyarrow
+
+    column = numpy.arange(max(1, mib * 2**20 // 8 // COLUMNS))
+    sent = pyarrow.table({f"c{number}": column.copy() for number in range(COLUMNS)})
+
+    async def send() -> None:
+        await calls.pool.execute("rows", {"value": sent})
+
+    await send()  # there is memory for it by now
+    return await _p50(send, seconds)
 
 
 async def load(calls: Calls, *, callers: int, seconds: float) -> float:
@@ -238,6 +254,7 @@ MEASURES: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
         round_trip,
         values,
         array,
+        table,
         load,
         sessions,
         stream,

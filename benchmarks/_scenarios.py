@@ -29,6 +29,7 @@ FLOOR: Final = "floor"
 MEMORY: Final = "snakepit memory"
 SPAWN: Final = "ProcessPoolExecutor spawn"
 ARRAY_MIB: Final = (1, 64, 256)
+TABLE_MIB: Final = 64
 TURNS_EACH: Final = 5
 CALLERS: Final = 64
 _SNAKEPITS: Final = tuple(contender.name for contender in SNAKEPITS)
@@ -120,6 +121,13 @@ def shared_memory(plan: Plan) -> Iterator[Table]:
                     subject.measure, "array", mib=plan.count(mib), seconds=plan.seconds(0.2)
                 )
                 if name == SHARED:
+                    if mib == TABLE_MIB:
+                        turns[f"table, {mib} MiB"] = partial(
+                            subject.measure,
+                            "table",
+                            mib=plan.count(mib),
+                            seconds=plan.seconds(0.2),
+                        )
                     for born in ("segment", "heap", "memcpy"):
                         turns[f"{born}, {mib} MiB"] = partial(measure, born=born)
                 elif mib < max(ARRAY_MIB):  # they take seconds for the largest

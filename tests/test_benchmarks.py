@@ -95,10 +95,13 @@ def test_each_gate_asks_for_rows_that_some_scenario_makes() -> None:
         "throughput": tuple(EVERYONE),
         "floats": tuple(EVERYONE),
         "dict": tuple(EVERYONE),
-        "shm": tuple(
-            f"{what}, {mib} MiB"
-            for what in ("segment", "heap", "memcpy")
-            for mib in _scenarios.ARRAY_MIB
+        "shm": (
+            f"table, {_scenarios.TABLE_MIB} MiB",
+            *(
+                f"{what}, {mib} MiB"
+                for what in ("segment", "heap", "memcpy")
+                for mib in _scenarios.ARRAY_MIB
+            ),
         ),
         "startup": tuple(EVERYONE),
         "longcall": ("the longest short call",),
