@@ -50,7 +50,7 @@ async def test_the_loop_turns_while_a_large_argument_is_copied(
 async def test_memory_that_a_worker_has_given_up_is_unmapped_in_a_thread() -> None:
     async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=128)) as pool:
         result = await pool.execute("ones", {"size": 2 * MIB})
-        heap = pool._core.places
+        heap: Any = pool._core.places
         (segment,) = (one for one in heap._by_number.values() if one.size > 8 * MIB)
         ends: list[int] = []
         weakref.finalize(segment.mapping, lambda: ends.append(threading.get_ident()))

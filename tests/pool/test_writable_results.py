@@ -39,7 +39,8 @@ class Holder(Adapter):
 
     @tool
     def made_is_zero(self) -> bool:
-        array, view, deep = self.made
+        made: list[Any] = self.made
+        array, view, deep = made
         return not (array.any() or np.frombuffer(view, "u1").any() or deep["deep"][0].any())
 
     @tool
