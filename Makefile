@@ -21,7 +21,7 @@ empty :=
 TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos storm check docs ladder doctest unit test-pythons clean thorough
+.PHONY: help demo test simulate chaos storm check docs ladder doctest unit test-pythons clean thorough protos
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -64,12 +64,18 @@ chaos: $(VENV)/.has-dev  ## real pools under random kills, stops, cancels and fu
 storm: $(VENV)/.has-dev  ## 100 kills in 10 seconds, of pools under full load; SEED= chooses the victims
 	@STORM_SECONDS=10 STORM_SEED=$(or $(SEED),0) $(BIN)/python -m pytest -q tests/pool/test_storm.py
 
+protos: $(VENV)/.has-dev  ## make snakepit/grpc/_generated from protos/
+	@echo "==> protos"
+	@.ci/protos $(BIN)
+
 check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spelling
 	@echo "==> format"
 	@$(BIN)/ruff format --check -q $(SOURCES) || { echo "run: $(BIN)/ruff format $(SOURCES)"; exit 1; }
 	@echo "==> lint"
 	@$(BIN)/ruff check -q $(SOURCES)
 	@$(BIN)/flake8 snakepit
+	@echo "==> protos"
+	@.ci/protos $(BIN) --check
 	@echo "==> types"
 	@$(BIN)/mypy
 	@MYPYPATH=$(TEST_PATH) $(BIN)/mypy $(RELAXED) $(filter-out snakepit,$(SOURCES))

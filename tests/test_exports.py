@@ -127,6 +127,7 @@ FLOORS = {
     "errors": 0,
     "protocol": 1,
     "shm": 1.5,  # both sides speak it, above the protocol
+    "grpc": 1.5,  # as shm
     "worker": 2,
     "process": 2,
     "procfs": 1,
@@ -150,6 +151,8 @@ WORKER_LAZY = {"cloudpickle", "numpy", "pandas", "polars", "pyarrow", "torch"}
 LOOPS = {"trio", "asyncio", "anyio"}
 LINES_MAX = 400
 MODULES_OF_LOOPS = {ROOT / "worker" / "_loop_lanes.py"}
+# Imported where gRPC is used, and nowhere else.
+MODULES_OF_GRPC = set((ROOT / "worker").glob("_grpc_*.py"))
 
 
 # -- the public face -------------------------------------------------------------------------------
@@ -338,13 +341,29 @@ WORKER_SOURCES = [path for path in SOURCES if room_of(path) in WORKER_ROOMS]
 def test_the_workers_side_needs_the_standard_library_and_msgspec(path: Path) -> None:
     """Loops only where async tools need one, and only once they do."""
     top = {name.split(".")[0] for name in imports_when_loaded(path)}
+    if path in MODULES_OF_GRPC:
+        top -= {"asyncio", "grpclib"}
     assert top <= set(sys.stdlib_module_names) | WORKER_CORE | {"snakepit"}
     assert top.isdisjoint(LOOPS)
     inside = {name.split(".")[0] for name in all_imports(path)} - top
+    if path in MODULES_OF_GRPC:
+        inside -= {"asyncio", "grpclib"}
     allowed = set(sys.stdlib_module_names) - LOOPS | WORKER_CORE | WORKER_LAZY | {"snakepit"}
     if path in MODULES_OF_LOOPS:
         allowed |= LOOPS
     assert inside <= allowed
+
+
+def test_nothing_loads_grpc_before_it_is_asked_for() -> None:
+    """Its modules name each other when they are loaded; all others name them inside functions."""
+    users = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if not path.name.startswith("_grpc") and room_of(path) != "grpc"
+        for name in imports_when_loaded(path)
+        if name.startswith(("snakepit.grpc", "grpclib", "betterproto2")) or "._grpc" in name
+    }
+    assert users == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

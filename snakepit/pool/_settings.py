@@ -283,14 +283,29 @@ def _directory(cwd: str | os.PathLike[str] | None) -> str | None:
 def _transport(transport: str | Transport, zero_copy: ZeroCopy, size: int) -> Transport:
     if isinstance(transport, Transport):
         return transport
-    allowed = "'auto', 'shm', 'stdio', 'memory' or a Transport"
-    _check(transport in ("auto", "shm", "stdio", "memory"), "transport", transport, allowed)
+    allowed = "'auto', 'shm', 'stdio', 'grpc', 'memory' or a Transport"
+    _check(transport in ("auto", "shm", "stdio", "grpc", "memory"), "transport", transport, allowed)
+    if transport == "grpc":
+        return _grpc()
     if transport == "shm" and zero_copy.enabled:
         budget = _budget(zero_copy)
         return ShmTransport(
             threshold=zero_copy.threshold, budget=budget // 2, worker_budget=budget // 2 // size
         )
     return MemoryTransport() if transport == "memory" else StdioTransport()
+
+
+def _grpc() -> Transport:
+    try:
+        from snakepit.transports._grpc import GrpcTransport
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("snakepit"):
+            raise
+        needs = (
+            f"another one, or the extra: pip install 'snakepit-pool[grpc]' (no {error.name} here)"
+        )
+        raise ConfigError("transport", "grpc", needs) from error
+    return GrpcTransport()
 
 
 def _budget(zero_copy: ZeroCopy) -> int:

@@ -3,6 +3,7 @@
 from snakepit.process._fork_guard import close_fds as close_fds
 from snakepit.process._fork_guard import fork_generation as fork_generation
 from snakepit.process._fork_guard import guard_fds as guard_fds
+from snakepit.process._fork_guard import unguard_fds as unguard_fds
 from snakepit.process._guardian import guardian as guardian
 from snakepit.process._hold import hold_until as hold_until
 from snakepit.process._hold import shielded as shielded

@@ -31,6 +31,11 @@ def close_fds(*fds: int) -> None:
                 os.close(fd)
 
 
+def unguard_fds(*fds: int) -> None:
+    """Forget these: somebody else closes them, at once."""
+    _fds.difference_update(fds)
+
+
 def fork_generation() -> int:
     """A number that differs in every forked child."""
     return _generation

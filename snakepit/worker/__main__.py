@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
         return _serve(wire, start, early, argv[0] if argv else start.adapter, host, offspring)
     except OSError:
         return 1
+    finally:
+        wire.finish()
 
 
 def _serve(

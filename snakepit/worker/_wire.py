@@ -20,6 +20,7 @@ from snakepit.protocol import Buffer, Packer, Places, ToHost, ToWorker, Unpacker
 
 READ_BYTES_MAX = 2**16
 SHM_VARIABLE = "SNAKEPIT_SHM_FD"  # where a host offers shared memory: the number of a descriptor
+GRPC_VARIABLE = "SNAKEPIT_GRPC_FD"  # where a host wants gRPC: the number of a listening socket
 
 
 class Wire:
@@ -95,6 +96,9 @@ class Wire:
             while rest:
                 rest = rest[os.write(self._write_fd, rest) :]
 
+    def finish(self) -> None:
+        """Wait until all that was sent is on its way, for a moment: the process ends next."""
+
     def close(self) -> None:
         """Close both descriptors; used in forked children, which must not hold the link open."""
         for fd in (self._read_fd, self._write_fd):
@@ -107,7 +111,8 @@ class Wire:
 
 def open_wire() -> Wire:
     """Take fds 0 and 1 for the protocol and leave harmless ones in their place."""
-    wire = _wire_of(os.dup(0), os.dup(1), os.environ.pop(SHM_VARIABLE, None))
+    shm_fd, grpc_fd = (os.environ.pop(name, None) for name in (SHM_VARIABLE, GRPC_VARIABLE))
+    wire = _wire_of(os.dup(0), os.dup(1), shm_fd, grpc_fd)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -118,7 +123,11 @@ def open_wire() -> Wire:
     return wire
 
 
-def _wire_of(read_fd: int, write_fd: int, shm_fd: str | None) -> Wire:
+def _wire_of(read_fd: int, write_fd: int, shm_fd: str | None, grpc_fd: str | None) -> Wire:
+    if grpc_fd is not None:
+        from snakepit.worker._grpc_wire import open_grpc_wire
+
+        return open_grpc_wire(read_fd, write_fd, int(grpc_fd))
     if shm_fd is None:
         return Wire(read_fd, write_fd)
     from snakepit.worker._shm_wire import open_shm_wire

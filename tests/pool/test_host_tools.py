@@ -37,7 +37,7 @@ pytestmark = one_loop_each
 FOREVER_S = 10**6
 LARGE = 3 * 2**20
 
-every_transport = pytest.mark.parametrize("transport", ["stdio", "memory"])
+every_transport = pytest.mark.parametrize("transport", ["stdio", "grpc", "memory"])
 both_kinds = pytest.mark.parametrize("adapter", [Asking, AsyncAsking])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from grpc_pairs import grpc_pair
 from messages_only import messages_only
 from transport_pairs import shm_pair, small_pipes
 
@@ -21,6 +22,7 @@ PAIRS: dict[str, Any] = {
     "small-pipes": small_pipes,
     "shm": shm_pair,
     "shm-foreign-worker": pair_of(ShmTransport(threshold=2**16, budget=2**22, worker_budget=2**22)),
+    "grpc": grpc_pair,
     "memory": pair_of(MemoryTransport()),
     "socket-example": pair_of(SocketTransport()),
 }

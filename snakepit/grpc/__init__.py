@@ -1,0 +1,16 @@
+"""What both ends of gRPC share: the codec of `Connect`, its limits, and the server as it has to be.
+
+Imported by nothing before gRPC is used: it needs the extra `[grpc]`. `_generated/` comes from protos/.
+"""
+
+from snakepit.grpc._codec import Codec as Codec
+from snakepit.grpc._codec import frames_from as frames_from
+from snakepit.grpc._codec import frames_with as frames_with
+from snakepit.grpc._incoming import Incoming as Incoming
+from snakepit.grpc._incoming import end_tasks as end_tasks
+from snakepit.grpc._limits import CONNECT as CONNECT
+from snakepit.grpc._limits import FRAMES_BYTES_MAX as FRAMES_BYTES_MAX
+from snakepit.grpc._limits import TOKEN_BYTES as TOKEN_BYTES
+from snakepit.grpc._limits import TOKEN_KEY as TOKEN_KEY
+from snakepit.grpc._limits import configuration as configuration
+from snakepit.grpc._server import SoundServer as SoundServer

@@ -1,0 +1,121 @@
+"""grpclib's server, with what it lacks mended. It uses private names of grpclib, which is pinned.
+
+- A call that is reset before its handler has begun never gives back what it took of the
+  connection's window (grpclib #217): enough of those, and the connection hangs for good. Here each
+  stream is released exactly once, at the latest when its task has ended.
+- 100 calls at once are all that HTTP/2 allows by default: 100 that hang would block a ping.
+- `close` cuts calls off (grpclib #148): `drain` lets them finish first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import BaseTransport, Transport
+from collections.abc import Callable, Collection
+from typing import Any, Final, cast
+
+from grpclib.protocol import H2Protocol, Stream
+from grpclib.server import Handler, Server
+from h2.settings import SettingCodes
+
+from snakepit.grpc._codec import Codec
+from snakepit.grpc._limits import STREAMS_MAX, configuration
+
+CLOSE_TICK_S: Final = 0.002
+
+
+class SoundHandler(Handler):
+    """The calls of one connection."""
+
+    def accept(self, stream: Stream, headers: Any, release_stream: Callable[[], Any]) -> None:
+        """Begin a call whose stream is released once, whatever becomes of it."""
+        released = False
+
+        def release_once() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                release_stream()
+
+        super().accept(stream, headers, release_once)
+        self._tasks[stream].add_done_callback(lambda _: release_once())
+
+    @property
+    def running(self) -> list[asyncio.Task[None]]:
+        """The calls that have not ended."""
+        return [task for task in (*self._tasks.values(), *self._cancelled) if not task.done()]
+
+
+class SoundProtocol(H2Protocol):
+    """One connection, which its server knows while it is open."""
+
+    def __init__(self, server: SoundServer, lost: Callable[[], object], *args: Any) -> None:
+        super().__init__(*args)
+        self._server, self._lost = server, lost
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begin, and tell how many calls there may be at once."""
+        super().connection_made(transport)
+        self._server.connections[self] = cast("Transport", transport)
+        h2 = self.connection._connection
+        h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX})
+        self.connection.flush()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the calls of this connection."""
+        self._server.connections.pop(self, None)
+        super().connection_lost(exc)
+        self._lost()
+
+
+class SoundServer(Server):
+    """Serves with our codec and windows.
+
+    `connections`: those that are open. `first_lost` is called when the first of all has ended.
+    """
+
+    def __init__(
+        self, handlers: Collection[Any], first_lost: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(handlers, codec=Codec(), config=configuration())
+        self.connections: dict[H2Protocol, Transport] = {}
+        self._first_lost = first_lost
+
+    def _protocol_factory(self) -> H2Protocol:
+        self.__gc_step__()
+        handler = SoundHandler(
+            self._mapping, self._codec, self._status_details_codec, self.__dispatch__
+        )
+        self._handlers.add(handler)
+        lost, self._first_lost = self._first_lost, lambda: None
+        return SoundProtocol(self, lost, handler, self._config, self._h2_config)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more connections, let the calls that run finish, for so long; then close all."""
+        assert self._server is not None
+        self._server.close()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_s
+        while (left := end - loop.time()) > 0 and (running := self._running()):
+            await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        self.close()
+        for transport in self.connections.values():
+            transport.close()  # once what has been written is in the kernel
+        while self.connections:
+            if loop.time() > end:
+                for transport in self.connections.values():
+                    transport.abort()
+            await asyncio.sleep(CLOSE_TICK_S)
+
+    def fds(self) -> list[int]:
+        """The descriptors of the connections, which a forked child must not keep."""
+        transports = self.connections.values()
+        return [transport.get_extra_info("socket").fileno() for transport in transports]
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [
+            task
+            for handler in self._handlers
+            if isinstance(handler, SoundHandler)
+            for task in handler.running
+        ]
