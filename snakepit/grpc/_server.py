@@ -14,6 +14,7 @@ from asyncio import BaseTransport, Transport
 from collections.abc import Callable, Collection
 from typing import Any, Final, cast
 
+from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol, Stream
 from grpclib.server import Handler, Server
 from h2.settings import SettingCodes
@@ -75,9 +76,12 @@ class SoundServer(Server):
     """
 
     def __init__(
-        self, handlers: Collection[Any], first_lost: Callable[[], object] = lambda: None
+        self,
+        handlers: Collection[Any],
+        first_lost: Callable[[], object] = lambda: None,
+        config: Configuration | None = None,
     ) -> None:
-        super().__init__(handlers, codec=Codec(), config=configuration())
+        super().__init__(handlers, codec=Codec(), config=config or configuration())
         self.connections: dict[H2Protocol, Transport] = {}
         self._first_lost = first_lost
 

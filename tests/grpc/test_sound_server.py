@@ -1,0 +1,191 @@
+"""What grpclib's server lacks, each fault shown on the one and mended on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.settings
+import pytest
+from _backends import asyncio_only
+from grpclib.client import Channel
+from grpclib.config import Configuration
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Server
+
+from snakepit.grpc import Codec, SoundServer
+
+pytestmark = [pytest.mark.anyio]
+
+METHOD = "/test.Test/Call"
+SMALL = Configuration(http2_connection_window_size=2**17, http2_stream_window_size=2**16)
+
+
+class Held:
+    """One method, whose calls reply once they may."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def call(self, stream: Any) -> None:
+        self.begun.set()
+        await self.may_end.wait()
+        await stream.send_message(await stream.recv_message())
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {METHOD: Handler(self.call, Cardinality.UNARY_UNARY, bytes, bytes)}
+
+
+class Memory(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class Client:
+    """An HTTP/2 client of this server, without a socket: nothing happens but what is said here."""
+
+    def __init__(self, server: Server) -> None:
+        self.transport, self.server = Memory(), server._protocol_factory()
+        self.server.connection_made(self.transport)
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self.h2.initiate_connection()
+        self.exchange()
+
+    def exchange(self) -> None:
+        """All that was said, in one piece each way, until nobody has more to say."""
+        while data := self.h2.data_to_send():
+            self.server.data_received(data)
+            if self.transport.written:
+                self.h2.receive_data(self.transport.written)
+                self.transport.written = b""
+
+    def begin(self, data: bytes) -> int:
+        stream = self.h2.get_next_available_stream_id()
+        headers = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": METHOD,
+            ":authority": "test",
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }
+        self.h2.send_headers(stream, list(headers.items()))
+        for start in range(0, len(data), 2**14):
+            self.h2.send_data(stream, data[start : start + 2**14])
+        return stream
+
+
+async def until_idle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@asyncio_only
+@pytest.mark.parametrize("kind", ["grpclib", "sound"])
+async def test_a_call_reset_before_it_began_gives_its_window_back(kind: str) -> None:
+    """Four times the connection's window goes by in calls that were reset at once (grpclib #217)."""
+    service = Held()
+    server = {
+        "grpclib": lambda: Server([service], codec=Codec(), config=SMALL),
+        "sound": lambda: SoundServer([service], config=SMALL),
+    }[kind]()
+    client = Client(server)
+    went = 0
+    for _ in range(16):
+        if client.h2.outbound_flow_control_window < 2**15:
+            break
+        stream = client.begin(bytes(2**15))
+        client.h2.reset_stream(stream)
+        client.exchange()  # headers, data and reset come in one read
+        await until_idle()
+        client.exchange()
+        if client.transport.written:
+            client.h2.receive_data(client.transport.written)
+            client.transport.written = b""
+        went += 2**15
+    assert not service.begun.is_set()
+    if kind == "sound":
+        assert went == 4 * 2**17
+    else:
+        assert went <= 2**17, "grpclib has mended it: SoundHandler can go"
+
+
+@asyncio_only
+async def test_a_connection_lets_a_thousand_calls_hang_and_one_more_go_on() -> None:
+    client = Client(SoundServer([Held()]))
+    code = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
+    assert client.h2.remote_settings[code] == 1000
+    assert Client(Server([Held()], codec=Codec())).h2.remote_settings[code] == 100
+
+
+@asyncio_only
+async def test_a_call_that_nobody_reads_does_not_use_up_the_window_of_the_others() -> None:
+    """grpclib's windows are equal by default: one full stream is a full connection."""
+    for server, left in ((SoundServer([Held()]), True), (Server([Held()], codec=Codec()), False)):
+        client = Client(server)
+        one = client.h2.get_next_available_stream_id()
+        stream = client.begin(b"")
+        assert stream == one
+        while size := min(2**14, client.h2.local_flow_control_window(stream)):
+            client.h2.send_data(stream, bytes(size))
+        client.exchange()
+        await until_idle()
+        other = client.begin(b"")
+        assert (client.h2.local_flow_control_window(other) > 0) is left
+        client.h2.reset_stream(stream)
+        client.h2.reset_stream(other)
+        client.exchange()
+        await until_idle()
+
+
+@asyncio_only
+async def test_a_server_that_drains_lets_its_calls_finish_and_takes_no_more(tmp_path: Path) -> None:
+    service = Held()
+    server = SoundServer([service])
+    path = str(tmp_path / "socket")
+    await server.start(path=path)
+    async with Channel(path=path, codec=Codec()) as channel:
+        async with channel.request(METHOD, Cardinality.UNARY_UNARY, bytes, bytes) as call:
+            await call.send_message(b"before", end=True)
+            await service.begun.wait()
+            draining = asyncio.create_task(server.drain(10))
+            await until_idle()
+            with socket.socket(socket.AF_UNIX) as late, pytest.raises(OSError):
+                late.connect(path)
+            assert not draining.done()
+            service.may_end.set()
+            assert await call.recv_message() == b"before"
+        await draining
+        assert server.connections == {}
+
+
+@asyncio_only
+async def test_a_server_that_drains_ends_what_takes_too_long(tmp_path: Path) -> None:
+    service = Held()
+    server = SoundServer([service])
+    path = str(tmp_path / "socket")
+    await server.start(path=path)
+    async with Channel(path=path, codec=Codec()) as channel:
+        async with channel.request(METHOD, Cardinality.UNARY_UNARY, bytes, bytes) as call:
+            await call.send_message(b"for ever", end=True)
+            await service.begun.wait()
+            await server.drain(0.01)
+            with pytest.raises(Exception):  # noqa: B017 - whatever a cut connection says
+                await call.recv_message()
+        assert server.connections == {}
