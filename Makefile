@@ -21,7 +21,7 @@ empty :=
 TEST_PATH := .:tests:$(subst $(empty) $(empty),:,$(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos storm check docs ladder doctest unit test-pythons clean thorough protos
+.PHONY: help demo test simulate chaos storm check docs ladder doctest unit test-pythons clean thorough protos interop
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -54,6 +54,10 @@ unit: $(VENV)/.has-dev $(VENV)/.has-node
 	@echo "==> coverage gate"
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage combine -q
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage report
+
+interop: $(VENV)/.has-dev  ## a foreign gRPC client against a worker of ours; part of the tests too
+	@echo "==> interop"
+	@$(BIN)/python -m pytest -q tests/interop
 
 simulate: $(VENV)/.has-dev  ## pools in virtual time, run after run; SEED= to begin with, RUNS=0 until Ctrl+C
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) --runs $(or $(RUNS),0)

@@ -7,6 +7,7 @@ imports the generated code, which takes longer to load than the rest of the work
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from grpclib.encoding.base import CodecBase
@@ -44,25 +45,33 @@ def frames_with(data: bytes) -> bytes:
 
 def frames_from(message: bytes) -> bytes:
     """The data of a `Frames`; fields that a newer peer has added are ignored. Raises ProtocolError."""
-    data, position = b"", 0
+    data = b""
+    for number, value in fields_of(message):
+        if number == 1:
+            data = value
+    return data
+
+
+def fields_of(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and data of each field of any message that is length-delimited. Raises ProtocolError."""
+    position = 0
     while position < len(message):
         tag, position = _varint(message, position)
         kind = tag & 7
         if kind == 2:
             size, position = _varint(message, position)
             end = position + size
-            if tag == _DATA and end <= len(message):
-                data = message[position:end]
+            if end <= len(message):
+                yield tag >> 3, message[position:end]
         elif kind == 0:
             _, end = _varint(message, position)
         elif kind in (1, 5):
             end = position + (8 if kind == 1 else 4)
         else:
-            raise ProtocolError(f"not a Frames message: a field of wire type {kind}")
+            raise ProtocolError(f"not a message of protobuf's: a field of wire type {kind}")
         if end > len(message):
-            raise ProtocolError("not a Frames message: it is cut short")
+            raise ProtocolError("not a message of protobuf's: it is cut short")
         position = end
-    return data
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
@@ -75,4 +84,4 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             return value, position + index + 1
-    raise ProtocolError("not a Frames message: a number without an end")
+    raise ProtocolError("not a message of protobuf's: a number without an end")

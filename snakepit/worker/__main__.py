@@ -1,7 +1,8 @@
 """`python -m snakepit.worker [ADAPTER]`: one worker process, spoken to over stdin and stdout.
 
 The adapter is named by the host's Start message, or, where the host cannot know it (a worker
-behind `ssh`, say), by the one argument.
+behind `ssh`, say), by the one argument. With `--listen` it serves any gRPC client instead, see
+`_grpc_serving.py`.
 """
 
 from __future__ import annotations
@@ -32,16 +33,18 @@ from snakepit.worker._wire import Wire, complain, flush_streams, open_wire
 
 def main(argv: list[str]) -> int:
     """Serve one host; return the exit code."""
-    if len(argv) > 1 or (argv and argv[0].startswith("-")):
+    serves_all = any(argument.partition("=")[0] == "--listen" for argument in argv)
+    if not serves_all and (len(argv) > 1 or (argv and argv[0].startswith("-"))):
         complain(
-            "usage: python -m snakepit.worker [ADAPTER]; speaks the protocol on stdin and stdout"
+            "usage: python -m snakepit.worker [ADAPTER]; speaks the protocol on stdin and stdout. "
+            "Or: python -m snakepit.worker --adapter ADAPTER --listen ADDRESS; serves gRPC"
         )
         return 2
     try:
         host = bind_to_host()
     except HostGoneError:
         return ORPHAN_EXIT_CODE
-    wire = open_wire()
+    wire = _open_serving_wire(argv) if serves_all else open_wire()
     offspring = Offspring()
     offspring.adopt()
     atexit.register(offspring.end_all)  # the first to be registered is the last to be called
@@ -56,11 +59,18 @@ def main(argv: list[str]) -> int:
     if start is None:
         return 1
     try:
-        return _serve(wire, start, early, argv[0] if argv else start.adapter, host, offspring)
+        spec = argv[0] if argv and not serves_all else start.adapter
+        return _serve(wire, start, early, spec, host, offspring)
     except OSError:
         return 1
     finally:
         wire.finish()
+
+
+def _open_serving_wire(argv: list[str]) -> Wire:
+    from snakepit.worker._grpc_serving import open_serving_wire
+
+    return open_serving_wire(argv)
 
 
 def _serve(
@@ -99,12 +109,16 @@ def _serve(
     def terminate(_signal: int, frame: FrameType | None) -> None:
         if not lane.started:
             raise SystemExit(128 + signal.SIGTERM)
+        if wire.begin_drain():
+            return
         service.terminate()
         reader.interrupt()
         if interrupt.is_in_user_code(frame):
             interrupt.raise_if_due()
 
     signal.signal(signal.SIGTERM, terminate)
+    if wire.has_own_host:
+        signal.signal(signal.SIGINT, terminate)
     if host is not None:
         watch(host, reader.end_orphan)
     alone = not isinstance(lane, MainLane)

@@ -31,6 +31,7 @@ class Wire:
 
     seams: frozenset[CodeType] = frozenset()
     places: Places | None = None
+    has_own_host = False  # in this process; then Ctrl+C of the terminal is for it
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
@@ -98,6 +99,10 @@ class Wire:
 
     def finish(self) -> None:
         """Wait until all that was sent is on its way, for a moment: the process ends next."""
+
+    def begin_drain(self) -> bool:
+        """SIGTERM came: True if whoever is behind this wire sees to a good end by itself."""
+        return False
 
     def close(self) -> None:
         """Close both descriptors; used in forked children, which must not hold the link open."""

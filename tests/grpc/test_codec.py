@@ -33,7 +33,7 @@ def test_fields_that_a_newer_peer_adds_are_ignored() -> None:
     ids=lambda message: message.hex()[:8],
 )
 def test_what_is_no_frames_is_a_protocol_error(message: bytes) -> None:
-    with pytest.raises(ProtocolError, match="not a Frames message"):
+    with pytest.raises(ProtocolError, match="not a message of protobuf"):
         frames_from(message)
 
 

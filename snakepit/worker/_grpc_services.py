@@ -1,0 +1,199 @@
+"""The services of a worker for any gRPC client: Worker, Health, and Reflection beside them."""
+
+from __future__ import annotations
+
+import json
+from typing import Final, TypeAlias
+
+import msgspec
+from grpclib import GRPCError
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.server import Stream
+from msgspec import Raw
+
+from snakepit.errors import SerializationError
+from snakepit.grpc._generated.grpc.health.v1 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+)
+from snakepit.grpc._generated.grpc.health.v1 import (
+    HealthCheckResponseServingStatus as ServingStatus,
+)
+from snakepit.grpc._generated.snakepit.v1 import (
+    ErrorDetail,
+    ExecuteReply,
+    ExecuteRequest,
+    ListToolsReply,
+    ListToolsRequest,
+    Tool,
+    Value,
+)
+from snakepit.grpc._json import from_json, to_json
+from snakepit.protocol import Failure, Item, Result, Settled, decode_value, encode_value
+from snakepit.worker._grpc_host import OwnHost, WorkerGoneError
+
+SERVICE: Final = "snakepit.v1.Worker"
+MESSAGE_CHARACTERS_MAX: Final = 1000  # what goes in headers has to be short
+TRACEBACK_CHARACTERS_MAX: Final = 2000
+INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
+
+ExecuteCall: TypeAlias = Stream[ExecuteRequest, ExecuteReply]
+HealthCall: TypeAlias = Stream[HealthCheckRequest, HealthCheckResponse]
+
+STATUS_OF: Final = {
+    "not_found": Status.NOT_FOUND,
+    "params": Status.INVALID_ARGUMENT,
+    "serialization": Status.INTERNAL,
+    "tool": Status.UNKNOWN,
+}
+_check = msgspec.msgpack.Decoder(Raw).decode
+
+
+class WorkerService:
+    """Execute, ExecuteStream, ListTools."""
+
+    def __init__(self, host: OwnHost) -> None:
+        self._host = host
+
+    def __mapping__(self) -> dict[str, Handler]:
+        ask, reply = ExecuteRequest, ExecuteReply
+        unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        return {
+            f"/{SERVICE}/Execute": Handler(self._execute, unary, ask, reply),
+            f"/{SERVICE}/ExecuteStream": Handler(self._execute_stream, stream, ask, reply),
+            f"/{SERVICE}/ListTools": Handler(
+                self._list_tools, unary, ListToolsRequest, ListToolsReply
+            ),
+        }
+
+    async def _execute(self, call: ExecuteCall) -> None:
+        await self._run(call, streams=False)
+
+    async def _execute_stream(self, call: ExecuteCall) -> None:
+        await self._run(call, streams=True)
+
+    async def _run(self, call: ExecuteCall, *, streams: bool) -> None:
+        request = await call.recv_message()
+        if request is None:
+            raise GRPCError(Status.INVALID_ARGUMENT, "there is no request")
+        as_json = request.params is None or request.params.msgpack is None
+        timeout_s = call.deadline.time_remaining() if call.deadline is not None else None
+        try:
+            async with self._host.call(
+                request.tool,
+                _params(request.params),
+                session=request.session,
+                timeout_s=timeout_s,
+                streams=streams,
+            ) as comes:
+                while isinstance(message := await comes.get(), Item | Result):
+                    await call.send_message(_reply(message, as_json=as_json))
+                    if isinstance(message, Result):
+                        return
+                    self._host.credit(message.id)
+        except WorkerGoneError:
+            message = None
+        except SerializationError as error:
+            failed = ErrorDetail(
+                kind="serialization", type="snakepit.SerializationError", message=str(error)
+            )
+            await _fail(call, Status.INTERNAL, failed)
+            return
+        if isinstance(message, Failure):
+            raised = message.error
+            detail = ErrorDetail(
+                kind=message.kind,
+                type=raised.type,
+                message=raised.message,
+                traceback=raised.traceback[-TRACEBACK_CHARACTERS_MAX:],
+            )
+            await _fail(call, STATUS_OF.get(message.kind, Status.UNKNOWN), detail)
+        elif message is None or isinstance(message, Settled):
+            raise GRPCError(Status.UNAVAILABLE, "the worker ends")
+
+    async def _list_tools(self, call: Stream[ListToolsRequest, ListToolsReply]) -> None:
+        await call.recv_message()
+        await self._host.ready.wait()
+        tools = [
+            Tool(
+                name=tool.name,
+                description=tool.description,
+                parameters="" if tool.parameters is None else json.dumps(tool.parameters),
+                streaming=tool.streaming,
+                idempotent=tool.idempotent,
+            )
+            for tool in self._host.tools
+        ]
+        await call.send_message(ListToolsReply(tools=tools))
+
+
+def _params(params: Value | None) -> Raw:
+    """The params as the wire has them. Whatever is sent there must be msgpack."""
+    if params is not None and params.msgpack is not None:
+        try:
+            return _check(params.msgpack)
+        except msgspec.DecodeError as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"params are no msgpack: {error}") from error
+    given = {} if params is None or params.json is None else from_json(params.json)
+    return encode_value(given, buffer_threshold=INLINE)[0]
+
+
+def _reply(message: Result | Item, *, as_json: bool) -> ExecuteReply:
+    """What the tool has made, in the encoding of the request. Raises SerializationError."""
+    if as_json:
+        return ExecuteReply(value=Value(json=to_json(decode_value(message.body, message.buffers))))
+    body = message.body
+    if message.buffers:
+        value = decode_value(body, message.buffers)
+        body = encode_value(value, buffer_threshold=INLINE)[0]
+    return ExecuteReply(value=Value(msgpack=bytes(body)))
+
+
+async def _fail(call: ExecuteCall, status: Status, detail: ErrorDetail) -> None:
+    """End the call with this status; the whole of the detail is in the trailing metadata."""
+    detail.message = detail.message[:MESSAGE_CHARACTERS_MAX]
+    name = detail.type.removeprefix("builtins.")
+    await call.send_trailing_metadata(
+        status=status,
+        status_message=f"{name}: {detail.message}",
+        metadata={"snakepit-error-bin": bytes(detail)},
+    )
+
+
+class HealthService:
+    """grpc.health.v1, of the worker as a whole and of its service: they are the same."""
+
+    def __init__(self, host: OwnHost) -> None:
+        self._host = host
+
+    def __mapping__(self) -> dict[str, Handler]:
+        ask, reply = HealthCheckRequest, HealthCheckResponse
+        unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        return {
+            "/grpc.health.v1.Health/Check": Handler(self._check, unary, ask, reply),
+            "/grpc.health.v1.Health/Watch": Handler(self._watch, stream, ask, reply),
+        }
+
+    async def _check(self, call: HealthCall) -> None:
+        request = await call.recv_message()
+        if request is not None and request.service not in ("", SERVICE):
+            raise GRPCError(Status.NOT_FOUND, f"there is no service {request.service!r} here")
+        await call.send_message(HealthCheckResponse(status=self._status()))
+
+    async def _watch(self, call: HealthCall) -> None:
+        request = await call.recv_message()
+        told = None
+        while True:
+            changed = self._host.changed
+            now = self._status()
+            if request is not None and request.service not in ("", SERVICE):
+                now = ServingStatus.SERVICE_UNKNOWN
+            if now != told:
+                told = now
+                await call.send_message(HealthCheckResponse(status=now))
+            if self._host.is_ending:
+                return
+            await changed.wait()
+
+    def _status(self) -> ServingStatus:
+        return ServingStatus.SERVING if self._host.is_serving else ServingStatus.NOT_SERVING

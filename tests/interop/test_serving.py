@@ -1,0 +1,143 @@
+"""How a worker that serves any client begins and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from _backends import asyncio_only
+from grpclib.client import Channel
+from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError
+from test_interop import ADD_MORE, served
+
+from snakepit.grpc import Codec
+from snakepit.grpc._generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
+from snakepit.grpc._generated.snakepit.v1 import ExecuteReply, ExecuteRequest, Value
+from snakepit.protocol import decode_value, encode_value
+
+EXECUTE, WATCH = "/snakepit.v1.Worker/Execute", "/grpc.health.v1.Health/Watch"
+UNARY = Cardinality.UNARY_UNARY
+NOT_SERVING = 2
+
+
+def request(tool: str, **params: object) -> ExecuteRequest:
+    body = encode_value(params, buffer_threshold=2**40)[0]
+    return ExecuteRequest(tool=tool, params=Value(msgpack=bytes(body)))
+
+
+@asyncio_only
+async def test_sigterm_lets_the_call_that_runs_finish_and_takes_no_other(tmp_path: Path) -> None:
+    path, log = str(tmp_path / "socket"), tmp_path / "log"
+    with served("--listen", f"unix:{path}") as process:
+        async with Channel(path=path, codec=Codec()) as channel:
+            health = channel.request(
+                WATCH, Cardinality.UNARY_STREAM, HealthCheckRequest, HealthCheckResponse
+            )
+            call = channel.request(EXECUTE, UNARY, ExecuteRequest, ExecuteReply)
+            late = channel.request(EXECUTE, UNARY, ExecuteRequest, ExecuteReply)
+            async with health, call, late:
+                await health.send_message(HealthCheckRequest(), end=True)
+                assert (await health.recv_message()) == HealthCheckResponse(status=1)
+                os.mkfifo(log)
+                await call.send_message(request("open_and_add", path=str(log)), end=True)
+                writing = await opened(log)
+                process.send_signal(signal.SIGTERM)
+                assert (await health.recv_message()) == HealthCheckResponse(status=NOT_SERVING)
+                await late.send_message(request("add", left=1), end=True)
+                with pytest.raises(GRPCError, match="UNAVAILABLE"):
+                    await late.recv_message()
+                os.close(writing)
+                reply = await call.recv_message()
+                assert reply is not None
+                assert reply.value is not None
+                assert decode_value(reply.value.msgpack or b"") == "all was read"
+
+
+async def opened(fifo: Path) -> int:
+    """The writing end, once the tool has the reading one."""
+    with anyio.fail_after(20):
+        while True:
+            try:
+                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                await anyio.sleep(0.003)
+
+
+@asyncio_only
+async def test_it_listens_on_several_addresses_tcp_among_them(tmp_path: Path) -> None:
+    port = free_port()
+    unix = str(tmp_path / "socket")
+    with served("--listen", f"tcp:127.0.0.1:{port}", "--listen", f"unix:{unix}"):
+        for channel in (
+            Channel("127.0.0.1", port, codec=Codec()),
+            Channel(path=unix, codec=Codec()),
+        ):
+            async with (
+                channel,
+                channel.request(EXECUTE, UNARY, ExecuteRequest, ExecuteReply) as call,
+            ):
+                await call.send_message(request("add", left=1, right=2), end=True)
+                reply = await call.recv_message()
+            assert reply is not None
+            assert reply.value is not None
+            assert reply.value.msgpack == b"\x03"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def test_a_socket_that_a_killed_worker_has_left_is_replaced_and_a_live_one_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with served("--listen", f"unix:{path}"):
+        run = start("--adapter", "interop_adapter:Interop", "--listen", f"unix:{path}")
+        assert run.returncode == 2
+        assert "in use" in run.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--listen", "tcp:0.0.0.0:0"], "neither unix:/path nor tcp:HOST:PORT"),
+        (["--listen", "unix:"], "neither unix:/path"),
+        (["--listen", "unix:/no/such/folder/socket"], "No such file"),
+        (["--listen", "unix:x", "--token-file", "/no/such/file"], "No such file"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_refused(arguments: list[str], complaint: str) -> None:
+    run = start("--adapter", "interop_adapter:Interop", *arguments)
+    assert run.returncode == 2
+    assert complaint in run.stderr
+
+
+def test_an_adapter_that_cannot_be_loaded_ends_it(tmp_path: Path) -> None:
+    run = start("--adapter", "no_such_module:X", "--listen", f"unix:{tmp_path / 'socket'}")
+    assert run.returncode == 1
+    assert "no_such_module" in run.stderr
+    assert not (tmp_path / "socket").exists()
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "snakepit.worker", *arguments],
+        env=os.environ | ADD_MORE,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
