@@ -99,7 +99,7 @@ class ServingFront:
     async def _tell_when_ready(self, host: OwnHost) -> None:
         await host.ready.wait()
         if host.is_serving:
-            addresses = ", ".join(str(one.getsockname()) for one in self._listeners)
+            addresses = ", ".join(map(_address, self._listeners))
             complain(f"serves {self._adapter} on {addresses}")
 
     async def _authenticate(self, event: RecvRequest) -> None:
@@ -205,6 +205,12 @@ def _listen(address: str, paths: list[str]) -> socket.socket:
     made.listen(BACKLOG)
     made.setblocking(False)
     return made
+
+
+def _address(listener: socket.socket) -> str:
+    """As `--listen` takes it; with the port that was given for port 0."""
+    name = listener.getsockname()
+    return f"unix:{name}" if isinstance(name, str) else f"tcp:{name[0]}:{name[1]}"
 
 
 def _forget_dead_socket(path: str) -> None:

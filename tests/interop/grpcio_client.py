@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A client that knows protos/ alone: grpcio, with stubs made by grpcio-tools.
 
 Runs as `grpcio_client.py STUBS TARGET TOKEN FOLDER`; prints what it saw as one JSON object. A

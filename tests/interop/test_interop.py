@@ -34,6 +34,7 @@ def served(*arguments: str) -> Generator[subprocess.Popen[str]]:
         try:
             line = process.stderr.readline()
             assert line.startswith("snakepit worker: serves"), line + process.stderr.read()
+            process.told = line  # type: ignore[attr-defined]
             yield process
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -72,9 +73,13 @@ async def opened(fifo: Path) -> int:
 
 @asyncio_only
 async def test_it_listens_on_several_addresses_tcp_among_them(tmp_path: Path) -> None:
-    port = free_port()
+    """Port 0 is a free one, which it tells."""
     unix = str(tmp_path / "socket")
-    with served("--listen", f"tcp:127.0.0.1:{port}", "--listen", f"unix:{unix}"):
+    with served("--listen", "tcp:127.0.0.1:0", "--listen", f"unix:{unix}") as process:
+        told = re.search(r" on tcp:127\.0\.0\.1:(\d+), unix:(.*)\n", process.told)
+        assert told is not None
+        assert told[2] == unix
+        port = int(told[1])
         for channel in (
             Channel("127.0.0.1", port, codec=Codec()),
             Channel(path=unix, codec=Codec()),
@@ -88,13 +93,6 @@ async def test_it_listens_on_several_addresses_tcp_among_them(tmp_path: Path) ->
             assert reply is not None
             assert reply.value is not None
             assert reply.value.msgpack == b"\x03"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def test_a_socket_that_a_killed_worker_has_left_is_replaced_and_a_live_one_is_not(
