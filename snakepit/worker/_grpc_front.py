@@ -96,6 +96,12 @@ class Front:
         if self._is_taken:
             raise GRPCError(Status.FAILED_PRECONDITION, "this worker has its host already")
         self._is_taken = True
+        try:
+            await self._carry(stream)
+        finally:
+            self._over.set()  # also when it is cut off before anything has been carried
+
+    async def _carry(self, stream: Stream[bytes, bytes]) -> None:
         reader, writer = await asyncio.open_unix_connection(
             sock=self._inner, limit=FRAMES_BYTES_MAX // 2
         )
@@ -114,7 +120,6 @@ class Front:
             writer.close()  # the wire sees the end of its host, after the last of its words
             with suppress(OSError):
                 await writer.wait_closed()
-            self._over.set()
 
 
 async def _hear(incoming: Incoming, writer: asyncio.StreamWriter) -> None:
