@@ -96,6 +96,9 @@ def _serve(
     lane = _choose_lane(start, execution, reader, interrupt, offer)
     service = Service(wire, lane, interrupt, offer.callable, cancel_grace_s=start.cancel_grace_s)
     service.before_cancel = offspring.look
+    service.signal_started = lambda job, number: offspring.signal_since(
+        job.begun, number, lambda: lane.running is job
+    )
     reader.service = service
 
     is_ready = False

@@ -31,6 +31,8 @@ class Job:
     spared: bool = False  # it must not be
     answered: bool = False  # its loop has heard of the cancel, or of a question since
     interrupt_at: float = 0.0  # monotonic; when the I/O thread may interrupt it
+    # When what it has started gets which signal, if it still runs then: it may be waiting for that.
+    signals_at: tuple[tuple[float, int], ...] = ()
     over: bool = False  # its outcome is being written
     is_async: bool = False  # its tool is a task of the lane's loop
     asked_host: bool = False  # it has made a host call

@@ -65,21 +65,33 @@ class Offspring:
         `begun` is a reading of `now`. The kernel tells the starts in hundredths of a second: what
         was started in the same one counts as started later.
         """
-        since = int(begun * TICKS_PER_S)
         self.look()
-        self._end(
-            lambda process: (
-                process.start >= since and (process.pid, process.start) not in self._kept
-            ),
-            min(POLITE_S, grace_s * POLITE_SHARE),
-        )
+        self._end(self._since(begun), min(POLITE_S, grace_s * POLITE_SHARE))
         if self._grandchildren:
             self.reap_adopted()
+
+    def signal_since(self, begun: float, number: int, may: Callable[[], bool]) -> None:
+        """Signal what was started since then, if `may` says so once all of it has been found.
+
+        So nothing is hit that a later call starts meanwhile. From any thread; does not wait.
+        """
+        found = open_descendants(self._pid, self._since(begun))
+        try:
+            for handle in found if found and may() else ():
+                handle.send(number)
+        finally:
+            close_all(found)
 
     def end_all(self) -> None:
         """End everything. A forked child of the worker ends nothing."""
         if os.getpid() == self._pid:
             self._end(lambda _process: True, POLITE_S)
+
+    def _since(self, begun: float) -> Callable[[Process], bool]:
+        since = int(begun * TICKS_PER_S)
+        return lambda process: (
+            process.start >= since and (process.pid, process.start) not in self._kept
+        )
 
     def _end(self, wanted: Callable[[Process], bool], polite_s: float) -> None:
         told = open_descendants(self._pid, wanted)

@@ -7,6 +7,7 @@ repeats the interrupt. Who reads the messages is the business of `_reader.py`.
 
 from __future__ import annotations
 
+import signal
 import time
 from _weakref import ref
 from collections.abc import Callable
@@ -34,6 +35,10 @@ from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import NO_CALL, Job
 from snakepit.worker._lane import Lane
 from snakepit.worker._toolbox import Tool
+
+# After these shares of its grace a cancelled call that still runs loses what it has started: it may
+# wait for just that, as the end of a `with Popen(...)` does, and needs the rest to come to its end.
+SIGNALS = ((0.5, signal.SIGTERM), (0.75, signal.SIGKILL))
 
 
 class Sender(Protocol):
@@ -70,6 +75,7 @@ class Service:
         # it must not be kept: with it its arguments, which may lie in the host's memory.
         self._nagged: ref[Job] | None = None
         self.before_cancel: Callable[[], object] = lambda: None
+        self.signal_started: Callable[[Job, int], object] = lambda _job, _number: None
 
     def terminate(self) -> None:
         """Stop soon: cancel what runs, begin nothing of what waits.
@@ -142,12 +148,16 @@ class Service:
                 self._lane.supply(target, message)
 
     def _cancel(self, job: Job) -> None:
-        tool = self._tools.get(job.tool)
+        tool, now = self._tools.get(job.tool), time.monotonic()
         cooperative = tool is not None and tool.options.on_cancel == "cooperative"
         if cooperative:
             job.spared = True
         elif tool is not None and tool.is_async:
-            job.interrupt_at = time.monotonic() + self._cancel_grace_s / 2
+            job.interrupt_at = now + self._cancel_grace_s / 2
+        if not (cooperative or job.cancelled):
+            grace_s = None if tool is None else tool.options.cancel_grace
+            grace_s = self._cancel_grace_s if grace_s is None else grace_s
+            job.signals_at = tuple((now + share * grace_s, number) for share, number in SIGNALS)
         job.cancelled = True
         self._nagged = ref(job)
         self._lane.cancel(job)
@@ -160,6 +170,10 @@ class Service:
         if job is None or self._lane.running is not job:
             self._nagged = None
             return False
+        if job.signals_at and time.monotonic() >= job.signals_at[0][0]:
+            (_, number), *rest = job.signals_at
+            job.signals_at = tuple(rest)
+            self.signal_started(job, number)
         if job.interrupted or job.spared:
             return True
         if job.answered:  # its loop runs: only a tool that blocks it is interrupted

@@ -105,6 +105,14 @@ class Family(Adapter):
         sign = f": > {shlex.quote(self.folder)}/busy-$$"
         subprocess.run(f"{sleeps} {sign}; exec sleep 1000", shell=True, check=False)
 
+    @tool(cancel_grace=4)
+    def wait_in_a_block(self, command: list[str]) -> None:
+        """Its end waits for the child, whatever ended it."""
+        with subprocess.Popen(command) as child:
+            note(self.folder, "child", child.pid)
+            note(self.folder, "busy")
+            child.wait()
+
     @tool
     async def start_and_await(self, kinds: list[str], folder: str | None = None) -> None:
         import asyncio

@@ -126,6 +126,27 @@ async def test_a_cancelled_call_leaves_no_dead_either(
                     sign.unlink()
 
 
+DEAF = ["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"]
+
+
+@pytest.mark.parametrize("command", [["sleep", "1000"], DEAF], ids=["polite", "deaf"])
+async def test_a_cancelled_call_that_waits_for_what_it_has_started_keeps_its_worker(
+    command: list[str], tmp_path: Path
+) -> None:
+    """What it waits for is ended in the second half of its grace, so that it can end itself."""
+    with anyio.fail_after(40):
+        async with open_pool(
+            SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=PATIENT
+        ) as pool:
+            worker = await pool.execute("pid")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pool.execute, "wait_in_a_block", {"command": command})
+                await busy(tmp_path)
+                tasks.cancel_scope.cancel()
+            assert await pool.execute("pid") == worker
+            assert not any(map(is_alive, pids(tmp_path, "child")))
+
+
 IGNORING = """
 import signal, sys, anyio, snakepit
 from pathlib import Path
