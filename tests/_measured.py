@@ -3,16 +3,16 @@
 It measures worker processes in the tests of the worker's room alone. A measured worker starts three
 times as slowly, and the other tests run the same lines of it. An interrupt that meets coverage itself
 leaves its lock taken for good, so that the worker hangs: tests that interrupt at any moment are marked
-`unmeasured`. The tests themselves, which know Ctrl+C, are measured without that lock; and long runs
-in memory, simulations above all, are not: they run the same lines again and again, and measured
-would take more than twice as long.
+`unmeasured`. The tests themselves, which know Ctrl+C, are measured without that lock, and only where
+they may tell something new: not where they are marked, or are simulations, which run the same lines again
+and again and would take twice as long; nor on asyncio, where they run what they run on trio.
 """
 
 import os
 import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import coverage
 import pytest
@@ -53,7 +53,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    if item.path.parent.name != "simulation":
+    with nullcontext() if is_measured(item) else looking_away():
         return (yield)
-    with looking_away():
-        return (yield)
+
+
+def is_measured(item: pytest.Item) -> bool:
+    """Whether coverage sees what the test does in its own process."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    on_asyncio = params.get("anyio_backend") == "asyncio"
+    marked = item.get_closest_marker("unmeasured") is not None
+    return not (on_asyncio or marked or item.path.parent.name == "simulation")

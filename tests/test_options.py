@@ -25,7 +25,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         "taint": 5,
         "quarantine_after": 3,
     },
-    ZeroCopy: {"enabled": True, "threshold": 2**20, "budget_mb": None},
+    ZeroCopy: {"enabled": True, "threshold": 2**20, "budget_mb": None, "copy_results": False},
 }
 CLASSES = list(DEFAULTS)
 
@@ -60,6 +60,7 @@ ALLOWED = {
     (ZeroCopy, "enabled"): TRUTH,
     (ZeroCopy, "threshold"): WHOLE_64_KIB,
     (ZeroCopy, "budget_mb"): WHOLE_1 + ", or None",
+    (ZeroCopy, "copy_results"): TRUTH,
 }
 STRANGE: list[Any] = ["1", "", b"1", True, False, (), [1], {}, object(), 1j, print, Stop]
 NO_NUMBERS = [*STRANGE, math.nan, math.inf, -math.inf, -1, -1e-9, -(10**400)]

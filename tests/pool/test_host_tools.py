@@ -561,6 +561,7 @@ def test_pools_for_blocking_code_have_host_tools_as_well(backend: str) -> None:
             assert session.execute("ask", {"name": "soon"}) == "here"
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("how", ["execute", "stream", "map"])
 def test_cancelled_at_each_of_its_checkpoints_no_host_tool_is_left(how: str, seed: int) -> None:

@@ -99,6 +99,7 @@ async def map_them(pool: Pool, sources: list[Source]) -> None:
             pass
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("call", [execute, execute_less, stream, map_them])
 def test_cancelled_at_each_checkpoint(

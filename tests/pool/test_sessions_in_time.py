@@ -110,6 +110,7 @@ async def test_the_session_of_a_block_lasts_with_it_unless_it_was_given_a_time()
         assert sessions_of(pool) == 0
 
 
+@pytest.mark.unmeasured
 @virtual_time
 async def test_a_day_of_sessions_leaves_none() -> None:
     """Thousands that nobody ends; there is at most one alarm for each that lives."""

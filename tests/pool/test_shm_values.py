@@ -9,10 +9,13 @@ import anyio
 import numpy as np
 import polars
 import pyarrow
+from _backends import one_loop_each
 from pool_kit import tools_pool
 from shm_adapters import MIB, Sharer, memory
 
 from snakepit import ZeroCopy
+
+pytestmark = one_loop_each
 
 MIXED = pyarrow.table(
     {

@@ -14,12 +14,15 @@ import pandas
 import polars
 import pyarrow
 import pytest
+from _backends import one_loop_each
 from _transports import TRANSPORTS
 from _values_kit import SAMPLES, portrait, read_only, same
 from pool_kit import tools_pool
 
 from snakepit import Adapter, Pool, Startup, open_pool, tool
 from snakepit.protocol import decode_value, encode_value
+
+pytestmark = one_loop_each
 
 MIB = 2**20
 EDGES = [edge + step for edge in (2**16, MIB) for step in (-1, 0, 1)]

@@ -194,7 +194,7 @@ async def test_timeouts_and_graces_are_exact() -> None:
 @virtual_time
 async def test_backoff_and_restarts_over_an_hour() -> None:
     """Workers that die again and again: the budget of a minute is never used up."""
-    barrier = CrashBarrier(max_restarts=5, window=60)
+    barrier = CrashBarrier(max_restarts=5, window=60, quarantine_after=None)
     async with day_pool(size=1, crash_barrier=barrier) as pool:
         for _ in range(60):
             with pytest.raises(WorkerDiedError):

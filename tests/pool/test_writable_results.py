@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from _backends import trio_only
+from _backends import one_loop_each, trio_only
 from _values_kit import portrait, read_only
 from pool_kit import tools_pool
 from test_values_on_every_transport import TABLE, TRANSPORTS, pool_on_each_transport
@@ -19,6 +19,8 @@ from snakepit import Adapter, ConfigError, Pool, ZeroCopy, tool
 from snakepit.pool import _writable
 from snakepit.protocol import decode_value, encode_value
 from snakepit.shm import private_copy
+
+pytestmark = one_loop_each
 
 MIB = 2**20
 ARRAYS = re.compile(r"^(numpy\.ndarray|builtins\.memoryview)")

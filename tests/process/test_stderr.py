@@ -12,12 +12,15 @@ from itertools import pairwise
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from _process_kit import shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit.process import StderrCollector
 from snakepit.process._stderr import CHUNK_BYTES, LINE_BYTES_MAX, PIPE_BYTES, TAIL_LINES_MAX
+
+pytestmark = one_loop_each
 
 
 class Pipe:

@@ -29,6 +29,7 @@ def travel(value: object, threshold: int = BUFFER_BYTES_MIN) -> Any:
     return decode_value(body, tuple(bytearray(buffer) for buffer in buffers))
 
 
+@pytest.mark.unmeasured
 @settings(
     max_examples=250,
     deadline=None,

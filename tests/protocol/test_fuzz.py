@@ -181,6 +181,7 @@ def test_truncated_bytes(data: bytes) -> None:
         eat(data[:end])
 
 
+@pytest.mark.unmeasured
 def test_memory_stays_below_the_maximum_at_full_frames() -> None:
     """The worst known shapes, in quantity."""
     for unit in (

@@ -23,7 +23,7 @@ import pytest
 from msgspec import Raw
 
 from snakepit import protocol as p
-from snakepit.pool import _call, _host_tools, _seat, _sessions, _stream
+from snakepit.pool import _call, _host_calls, _seat, _sessions, _stream, _tools
 from snakepit.process import _stderr
 from snakepit.protocol import _arrays, _exceptions, _ext, _framing, _parts, _scalars, _values
 from snakepit.protocol._ext import READERS
@@ -235,6 +235,7 @@ def test_the_timestamp_of_msgpack_is_a_datetime_in_utc() -> None:
 
 LIMIT = re.compile(r"[A-Z][A-Z_]*_(MAX|MIN|BYTES)")
 OWN_AFFAIRS = {
+    "SPARSE_MAX",
     "SEGMENTS_SHOWN_MAX",
     "SEGMENT_CHARS_MAX",
     "FLOATS_MIN",
@@ -256,7 +257,7 @@ def limits(*modules: ModuleType) -> dict[str, int]:
 def test_every_limit_is_shown_with_its_number() -> None:
     known = limits(
         _framing, _parts, _ext, _values, _scalars, _arrays, _exceptions, _seat, _call, _stream, _stderr,
-        _progress, _sessions, _host_tools,
+        _progress, _sessions, _host_calls, _tools,
     )  # fmt: skip
     shown = {name.strip("`"): int(value.replace(",", "")) for name, value, _ in rows("name")}
     assert len(shown) == 25

@@ -361,6 +361,7 @@ class MyFloat(float):
     """A subclass, which cannot travel as itself."""
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("count", [FLOATS_MIN - 1, FLOATS_MIN, 2**16 - 1, 2**16])
 @pytest.mark.parametrize(
     "odd",

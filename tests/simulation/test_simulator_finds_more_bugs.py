@@ -188,7 +188,14 @@ def an_id_stays_taken(patch: Patch) -> None:
 
 @bug("left of sessions")
 def a_worker_that_is_gone_is_still_counted(patch: Patch) -> None:
-    patch.setattr(Homes, "remove", lambda self, seat: None)
+    remove, kept = Homes.remove, set[object]()
+
+    def late(self: Homes, seat: Any) -> None:
+        if seat in kept:  # it was looked for in vain
+            remove(self, seat)
+        kept.add(seat)
+
+    patch.setattr(Homes, "remove", late)
 
 
 # -- maps ----------------------------------------------------------------------------------------------
@@ -316,8 +323,8 @@ def a_call_does_not_wait_for_its_host_tools(patch: Patch) -> None:
 def a_tool_gets_the_help_of_another(patch: Patch) -> None:
     answers: list[Any] = []
 
-    def stale(value: object) -> Any:
-        answers.append(encode_value(value))
+    def stale(value: object, **options: Any) -> Any:
+        answers.append(encode_value(value, **options))
         return answers[-2:][0]
 
     patch.setattr("snakepit.pool._host_calls.encode_value", stale)

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from faulty_channels import FAULTS, pair_with, pipes, remove_what_is_left
 
 from snakepit.testing import (
@@ -19,6 +20,8 @@ from snakepit.testing import (
     run_checks,
 )
 from snakepit.testing._check import promise
+
+pytestmark = one_loop_each
 
 ROOT = Path(__file__).parents[2]
 CHECKS: dict[str, Any] = {check.__name__: check for check in [*TRANSPORT_CHECKS, *FRAMING_CHECKS]}

@@ -6,10 +6,11 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 from snakepit.process import close_fds
 from snakepit.protocol import decode_to_worker
-from snakepit.shm import Endpoint, FdSocket, ShmUnpacker, is_carrier, open_for_worker
+from snakepit.shm import Endpoint, FdSocket, ShmUnpacker, _gifts, is_carrier, open_for_worker
 from snakepit.testing import BytePeer, running
 from snakepit.transports import ByteChannel, ByteStream, Channel, ShmTransport
 from snakepit.transports._shm import ShmChannel
@@ -64,9 +65,12 @@ class ShmPeer(BytePeer):
 
 @asynccontextmanager
 async def shm_pair(budget: int = 4 * 2**20) -> AsyncGenerator[tuple[ShmChannel, ShmPeer]]:
-    """Both ends of a link with shared memory, in one process; what is larger than the budget is inline."""
+    """Both ends of a link with shared memory, in one process; what is larger than the budget is inline.
+
+    So it has to find room in the pipe, and nothing is given away.
+    """
     transport = ShmTransport(threshold=SHM_THRESHOLD, budget=budget, worker_budget=budget)
-    with transport.open_link() as link:
+    with patch.object(_gifts, "GIFT_BYTES_MIN", 2**62), transport.open_link() as link:
         ends = (os.dup(link.stdin), os.dup(link.stdout))
         for end in ends:
             os.set_blocking(end, False)

@@ -26,6 +26,8 @@ from snakepit.protocol import (
     encode_value,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 # adapter, tool_backend: each kind of tool on each kind of lane
 KINDS = {
     "sync": ("SyncInputs", "asyncio"),

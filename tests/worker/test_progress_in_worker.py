@@ -20,6 +20,8 @@ from snakepit.worker._job import Job
 from snakepit.worker._progress import INTERVAL_S, MESSAGE_CHARS_MAX, Reporter
 from snakepit.worker._wire import Wire
 
+pytestmark = pytest.mark.unmeasured
+
 PIPE_PAGES = 16
 
 

@@ -11,6 +11,8 @@ from worker_kit import Worker
 
 from snakepit.protocol import Call, End, EndSession, Recall, Returned, Settled
 
+pytestmark = pytest.mark.unmeasured
+
 LANES = [
     ("session_adapters:Remembering", "asyncio"),
     ("session_adapters:AsyncRemembering", "asyncio"),
