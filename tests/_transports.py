@@ -1,3 +1,3 @@
 """The transports whose workers run on this machine: one that is added joins here, and is tested with the others."""
 
-TRANSPORTS = ("stdio", "shm", "memory")
+TRANSPORTS = ("stdio", "shm", "grpc", "memory")

@@ -27,7 +27,7 @@ BEHAVIOURS = {
     "kill": 2,
     "segv": 1,
 }
-TRANSPORTS = ("stdio", "shm")  # a new one that has processes is one more name here
+TRANSPORTS = ("stdio", "shm", "grpc")  # a new one that has processes is one more name here
 DEADLY = {"exit", "kill", "segv"}
 CALLS = {"call": 50, "large": 12, "stream": 14, "eat": 6, "confer": 8, "session": 10, "map": 6}
 HAVOC = {"kill": 50, "stop": 25, "term": 10, "guardian": 2}
