@@ -12,7 +12,6 @@ from __future__ import annotations
 import hmac
 import os
 import socket
-import stat
 from contextlib import suppress
 
 from snakepit.grpc import TOKEN_BYTES
@@ -65,11 +64,3 @@ def _read_token(fd: int) -> bytes:
             raise OSError("the host has told no token")
         token += chunk
     return token
-
-
-def remove_socket(path: str) -> None:
-    """Remove the socket and its private directory, if they are still there."""
-    with suppress(OSError):
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
-            os.rmdir(os.path.dirname(path))
