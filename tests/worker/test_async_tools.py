@@ -24,7 +24,9 @@ from snakepit.protocol import (
 CANCELLED = {"asyncio": "asyncio.exceptions.CancelledError", "trio": "trio.Cancelled"}
 GRACE_S = 0.6
 
-backends = pytest.mark.parametrize("tool_backend", ["asyncio", "trio"])
+backends = pytest.mark.parametrize(
+    "tool_backend", ["asyncio", pytest.param("trio", marks=pytest.mark.unmeasured)]
+)
 pytestmark = backends
 
 
