@@ -35,6 +35,7 @@ class Snakepit(Contender):
 SNAKEPITS: Final[tuple[Contender, ...]] = (
     Snakepit("stdio"),
     Snakepit("shm"),
+    Snakepit("grpc"),
 )
 EVERYONE: Final[dict[str, Contender]] = {
     contender.name: contender for contender in (*SNAKEPITS, *PEERS)
