@@ -66,20 +66,20 @@ def pytest_pycollect_makeitem(
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let the cases of `one_loop_each` take turns."""
-    cases: dict[object, int] = {}
-    kept, left = [], []
+    cases: dict[object, dict[str, pytest.Item]] = {}
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         loop = next((params[name] for name in LOOP_NAMES if name in params), None)
         if loop in LOOPS and item.get_closest_marker("one_loop_each") is not None:
             case = (item.path, item.originalname, item.callspec.id.replace(loop, "", 1))
-            turn = cases.setdefault(case, len(cases)) % len(LOOPS)
-            (kept if LOOPS.index(loop) == turn else left).append(item)
-        else:
-            kept.append(item)
+            cases.setdefault(case, {})[loop] = item
+    left = set()
+    # Those that run on one loop alone do so, whoever's turn it is.
+    for number, loops in enumerate(loops for loops in cases.values() if len(loops) == len(LOOPS)):
+        left.add(loops[LOOPS[(number + 1) % len(LOOPS)]])
     if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = kept
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(autouse=True)

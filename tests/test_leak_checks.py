@@ -1,10 +1,15 @@
 """The leak checks, checked: each kind of leak is reported with the name of its test."""
 
 import os
+import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from _leaks import unmeasured_env
 from coverage.collector import Collector
 
 HEADER = """
@@ -36,59 +41,14 @@ LEAKS = {
 }
 
 
-@pytest.fixture
-def inner(pytester: pytest.Pytester, request: pytest.FixtureRequest, monkeypatch):
-    """Run a source as a test module of its own, under this tree's checks."""
-    root = request.config.rootpath
-    monkeypatch.setenv("PYTHONPATH", f"{root / 'tests'}{os.pathsep}{root}")
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    pytester.makeconftest("pytest_plugins = ['_backends', '_leaks', '_skips']")
-    pytester.makeini("[pytest]\nfilterwarnings = error\nmarkers = blocking_ok")
-
-    def run(source: str) -> pytest.RunResult:
-        pytester.makepyfile(HEADER + textwrap.dedent(source))
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=30)
-
-    return run
-
-
-@pytest.mark.parametrize("kind", LEAKS)
-def test_a_leak_is_reported_with_the_name_of_its_test(kind, inner) -> None:
-    statement, complaint = LEAKS[kind]
-    result = inner(f"""
-    def test_leaking():
-        {statement}
-
-    def test_innocent():
-        pass
-    """)
-    if "shm" in kind:  # the run is over: clear up after it
-        for path in result_paths(result):
-            path.unlink()
-    outcomes = result.parseoutcomes()
-    # A ResourceWarning that comes while the test still runs fails the test, not its teardown.
-    assert outcomes.get("failed", 0) + outcomes.get("errors", 0) == 1
-    result.stdout.fnmatch_lines(["*test_leaking *"])
-    assert complaint in result.stdout.str()
-
-
-def result_paths(result: pytest.RunResult):
-    words = result.stdout.str().split()
-    return {Path(word) for word in words if word.startswith("/dev/shm/snakepit-test-")}
-
-
-def test_an_orphan_that_has_exited_is_no_leak(inner) -> None:
-    result = inner("""
+# Runs that end well, each in a module of its own.
+CLEAN = {
+    "an_orphan_that_has_exited": """
     def test_orphan():
         subprocess.run(['sh', '-c', '(sleep 0.1) & exit 0'])
         time.sleep(0.3)
-    """)
-    result.assert_outcomes(passed=1)
-
-
-def test_what_belongs_to_a_wider_fixture_is_no_leak(inner) -> None:
-    result = inner("""
+    """,
+    "what_belongs_to_a_wider_fixture": """
     @pytest.fixture(scope="module")
     def worker():
         with subprocess.Popen(["sleep", "60"]) as process:
@@ -100,25 +60,8 @@ def test_what_belongs_to_a_wider_fixture_is_no_leak(inner) -> None:
 
     def test_second(worker):
         assert worker.poll() is None
-    """)
-    result.assert_outcomes(passed=2)
-
-
-def test_a_failed_test_leaves_no_process_to_the_next(inner) -> None:
-    result = inner("""
-    def test_failing():
-        subprocess.Popen(["sleep", "62"]).returncode = 0
-        assert False
-
-    def test_next():
-        import psutil
-        assert psutil.Process().children() == []
-    """)
-    result.assert_outcomes(passed=1, failed=1)
-
-
-def test_plain_async_tests_run_on_both_loops_and_marked_ones_on_one(inner) -> None:
-    result = inner("""
+    """,
+    "both_loops_or_one": """
     import anyio, sniffio, trio
     from _backends import asyncio_only, trio_only, virtual_time
 
@@ -151,13 +94,9 @@ def test_plain_async_tests_run_on_both_loops_and_marked_ones_on_one(inner) -> No
     class TestInClass:
         async def test_both(self):
             await anyio.to_thread.run_sync(int)
-    """)
-    result.assert_outcomes(passed=9)
-
-
-def test_cases_that_take_turns_run_once_each_and_on_both_loops(inner) -> None:
-    result = inner("""
-    from _backends import one_loop_each
+    """,
+    "cases_that_take_turns": """
+    from _backends import asyncio_only, one_loop_each, trio_only
 
     pytestmark = one_loop_each
     ran = []
@@ -166,17 +105,21 @@ def test_cases_that_take_turns_run_once_each_and_on_both_loops(inner) -> None:
     async def test_cases(case, anyio_backend_name):
         ran.append((case, anyio_backend_name))
 
+    @trio_only
+    async def test_trio():
+        ran.append("trio")
+
+    @asyncio_only
+    async def test_asyncio():
+        ran.append("asyncio")
+
     def test_afterwards():
-        assert sorted(case for case, _ in ran) == [0, 1, 2, 3, 4]
-        assert {loop for _, loop in ran} == {"trio", "asyncio"}
-    """)
-    result.assert_outcomes(passed=6, deselected=5)
-
-
-def test_blocking_the_asyncio_loop_from_snakepit_is_an_error(inner, pytester) -> None:
-    package = pytester.mkpydir("snakepit")
-    (package / "naps.py").write_text("import time\ndef nap(): time.sleep(0.01)\n")
-    result = inner("""
+        turns = [turn for turn in ran if isinstance(turn, tuple)]
+        assert sorted(case for case, _ in turns) == [0, 1, 2, 3, 4]
+        assert {loop for _, loop in turns} == {"trio", "asyncio"}
+        assert {"trio", "asyncio"} <= set(ran)
+    """,
+    "blocking_the_loop": """
     from _backends import asyncio_only
     from snakepit.naps import nap
     import blockbuster
@@ -193,23 +136,130 @@ def test_blocking_the_asyncio_loop_from_snakepit_is_an_error(inner, pytester) ->
 
     def test_outside_a_loop():
         nap()
-    """)
-    result.assert_outcomes(passed=3)
-
-
-def test_a_skip_without_an_agreed_reason_fails_the_run(inner) -> None:
-    agreed = inner("""
+    """,
+    "an_agreed_skip": """
     def test_one():
         pytest.skip("needs macOS")
-    """)
-    assert agreed.ret == 0
-    agreed.stdout.fnmatch_lines(["skipped: *test_one: needs macOS"])
-    other = inner("""
-    def test_one():
-        pytest.skip("no time")
-    """)
-    assert other.ret == 1
-    other.stdout.fnmatch_lines(["skipped: *test_one: no time*NOT AN AGREED REASON"])
+    """,
+}
+
+
+class Run:
+    """A run of pytest under this tree's checks, over some modules; what came of each test."""
+
+    def __init__(self, folder: Path, root: Path, sources: dict[str, str]) -> None:
+        (folder / "conftest.py").write_text(
+            "pytest_plugins = ['_backends', '_leaks', '_skips']", encoding="utf-8"
+        )
+        (folder / "pytest.ini").write_text(
+            "[pytest]\nfilterwarnings = error\nmarkers =\n  blocking_ok\n  one_loop_each\n  trio\n",
+            encoding="utf-8",
+        )
+        for name, source in sources.items():
+            text = HEADER + textwrap.dedent(source)
+            (folder / f"test_{name}.py").write_text(text, encoding="utf-8")
+        report = folder / "report.xml"
+        env = unmeasured_env() | {"PYTHONPATH": f"{root / 'tests'}{os.pathsep}{root}"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}"],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        self.code, self.stdout = done.returncode, done.stdout
+        self._cases = list(ElementTree.parse(report).iter("testcase"))
+
+    def complaints(self, module: str, test: str) -> list[str]:
+        """What the checks said of a test that ran: nothing, if all was well."""
+        cases = [
+            case
+            for case in self._cases
+            if case.get("classname") == f"test_{module}" and case.get("name") == test
+        ]
+        assert cases, f"{module}::{test} did not run"
+        return [
+            f"{found.get('message')} {found.text}"
+            for case in cases
+            for found in case
+            if found.tag in {"failure", "error"}
+        ]
+
+    def count(self, module: str) -> int:
+        prefix = f"test_{module}"
+        return sum(str(case.get("classname")).startswith(prefix) for case in self._cases)
+
+
+@pytest.fixture(scope="module")
+def leaking(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
+    sources = {
+        kind: f"def test_leaking():\n    {statement}\n\ndef test_innocent():\n    pass\n"
+        for kind, (statement, _) in LEAKS.items()
+    }
+    sources["failing"] = """
+    def test_failing():
+        subprocess.Popen(["sleep", "62"]).returncode = 0
+        assert False
+
+    def test_next():
+        import psutil
+        assert psutil.Process().children() == []
+    """
+    run = Run(tmp_path_factory.mktemp("leaking"), request.config.rootpath, sources)
+    for word in run.stdout.split():  # the run is over: clear up after it
+        if word.startswith("/dev/shm/snakepit-test-"):
+            Path(word).unlink(missing_ok=True)
+    return run
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
+    folder = tmp_path_factory.mktemp("clean")
+    (folder / "snakepit").mkdir()
+    (folder / "snakepit/__init__.py").write_text("")
+    (folder / "snakepit/naps.py").write_text("import time\ndef nap(): time.sleep(0.01)\n")
+    return Run(folder, request.config.rootpath, CLEAN)
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_a_leak_is_reported_with_the_name_of_its_test(kind: str, leaking: Run) -> None:
+    """A ResourceWarning that comes while the test still runs fails it, not its teardown."""
+    (complaint,) = leaking.complaints(kind, "test_leaking")
+    assert LEAKS[kind][1] in complaint
+    assert leaking.complaints(kind, "test_innocent") == []
+
+
+def test_a_failed_test_leaves_no_process_to_the_next(leaking: Run) -> None:
+    assert len(leaking.complaints("failing", "test_failing")) == 1
+    assert leaking.complaints("failing", "test_next") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [
+        ("an_orphan_that_has_exited", 1),
+        ("what_belongs_to_a_wider_fixture", 2),
+        ("both_loops_or_one", 9),
+        ("cases_that_take_turns", 8),
+        ("blocking_the_loop", 3),
+        ("an_agreed_skip", 1),
+    ],
+)
+def test_what_is_well_is_not_reported(module: str, count: int, clean: Run) -> None:
+    assert clean.code == 0, clean.stdout
+    assert clean.count(module) == count
+
+
+def test_skips_are_told_and_one_without_an_agreed_reason_fails_the_run(
+    clean: Run, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    assert re.search("skipped: .*test_one: needs macOS", clean.stdout)
+    source = "def test_one():\n    pytest.skip('no time')\n"
+    other = Run(tmp_path, request.config.rootpath, {"skip": source})
+    assert other.code == 1
+    assert re.search("skipped: .*test_one: no time.*NOT AN AGREED REASON", other.stdout)
 
 
 def test_no_thread_waits_for_a_lock_of_coverage() -> None:

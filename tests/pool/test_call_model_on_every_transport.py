@@ -14,11 +14,14 @@ import anyio
 import anyio.to_thread
 import numpy as np
 import pytest
+from _backends import one_loop_each
 from _transports import TRANSPORTS
 from call_model import AsyncModel, SyncModel, doubled, refuse
 from pool_kit import PATIENT, tools_pool, until
 
 from snakepit import HostToolError, Pool, SessionNotFoundError, SyncPool, ToolError, open_pool_sync
+
+pytestmark = one_loop_each
 
 MIB = 2**20
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)

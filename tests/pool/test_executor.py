@@ -33,6 +33,7 @@ from typing import Any
 
 import functions
 import pytest
+from _backends import one_loop_each
 from pool_kit import PATIENT, lines, run_script
 
 import snakepit
@@ -45,6 +46,8 @@ from snakepit import (
     ToolError,
     WorkerDiedError,
 )
+
+pytestmark = one_loop_each
 
 PATIENCE_S = 20.0
 BACKENDS = ("trio", "asyncio")

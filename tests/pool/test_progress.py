@@ -11,13 +11,15 @@ from typing import Any
 
 import anyio
 import pytest
-from _backends import asyncio_only
+from _backends import asyncio_only, one_loop_each
 from _leaks import is_alive
 from pool_kit import PATIENCE_S, lines, pids, tools_pool, until
 from telling import AsyncTelling, Telling
 from test_cancel import SILENCE_S, assert_silent
 
 from snakepit import CallTimeoutError, Pool, PoolClosedError, WorkerDiedError, open_pool
+
+pytestmark = one_loop_each
 
 FOREVER_S = 3600
 

@@ -12,11 +12,14 @@ from typing import Any
 import anyio
 import functions
 import pytest
+from _backends import one_loop_each
 from adapters import Tools
 from functions import Counter
 from pool_kit import ROOT, pids, run_python, run_script, tools_pool, until
 
 from snakepit import SerializationError, SnakepitError, ToolError, WorkerDiedError
+
+pytestmark = one_loop_each
 
 WORKER = [sys.executable, "-m", "snakepit.worker"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from _backends import asyncio_only
+from _backends import asyncio_only, one_loop_each
 from _leaks import is_alive
 from adapters import AsyncTools, Tools
 from pool_kit import BRISK, lines, pids, tools_pool, until
@@ -58,6 +58,7 @@ def produced(log: Path) -> int:
 
 
 @each_kind
+@one_loop_each
 async def test_items_come_in_the_order_in_which_they_were_made(kind: str, tmp_path: Path) -> None:
     """All 100 of them, through windows small and large; then the iteration ends, for good."""
     for window in (1, 16, 1000):
@@ -70,6 +71,7 @@ async def test_items_come_in_the_order_in_which_they_were_made(kind: str, tmp_pa
 
 
 @each_kind
+@one_loop_each
 @pytest.mark.parametrize("window", [1, 4])
 async def test_a_slow_reader_slows_the_tool_down(kind: str, window: int, tmp_path: Path) -> None:
     """Made and not read are never more than the window, and the one that waits to be sent."""
@@ -101,6 +103,7 @@ async def test_large_items_under_a_window_of_two_arrive_whole() -> None:
 
 
 @each_kind
+@one_loop_each
 @pytest.mark.parametrize("how", ["break", "raise", "cancel", "unread"])
 async def test_leaving_early_closes_the_generator_before_the_block_is_left(
     how: str, kind: str, tmp_path: Path
@@ -303,6 +306,7 @@ async def test_a_tool_of_the_other_kind_is_refused() -> None:
         assert pool.stats().requests == 0
 
 
+@one_loop_each
 @pytest.mark.parametrize("window", [0, -1, 1.5, True, "2", None, 2**16 + 1])
 async def test_a_window_that_is_none_is_refused(window: Any) -> None:
     async with tools_pool() as pool:

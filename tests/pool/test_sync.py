@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _backends import one_loop_each
 
 import snakepit
 from snakepit import Adapter, ConfigError, SyncPool, context, tool
+
+pytestmark = one_loop_each
 
 
 class Simple(Adapter):
@@ -63,8 +66,13 @@ class Simple(Adapter):
 
 
 @pytest.fixture(params=["trio", "asyncio"])
-def pool(request: pytest.FixtureRequest) -> Iterator[SyncPool]:
-    with snakepit.open_pool_sync(Simple, size=2, backend=request.param) as pool:
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def pool(backend: str) -> Iterator[SyncPool]:
+    with snakepit.open_pool_sync(Simple, size=2, backend=backend) as pool:
         yield pool
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import mapped
 import pytest
+from _backends import one_loop_each
 from mapped import Heir, Mapped, letters, reverse
 from pool_kit import tools_pool
 
@@ -21,6 +22,8 @@ from snakepit import (
     tool,
 )
 from snakepit.pool._methods import as_call
+
+pytestmark = one_loop_each
 
 
 async def test_a_method_is_called_with_arguments_by_position_and_by_name() -> None:

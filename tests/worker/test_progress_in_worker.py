@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _backends import one_loop_each
 from worker_kit import Worker, value
 
 from snakepit.protocol import Call, Cancel, End, Item, Progress, Result, Settled, ToHost
@@ -20,7 +21,7 @@ from snakepit.worker._job import Job
 from snakepit.worker._progress import INTERVAL_S, MESSAGE_CHARS_MAX, Reporter
 from snakepit.worker._wire import Wire
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.unmeasured, one_loop_each]
 
 PIPE_PAGES = 16
 
