@@ -26,13 +26,13 @@ from snakepit.errors import (
 from snakepit.pool._ancestry import choose_place, join, leave, link, recheck_all, watch
 from snakepit.pool._call import Follower, PendingCall
 from snakepit.pool._deadlines import Deadlines
+from snakepit.pool._decoder import Decoder
 from snakepit.pool._gate import Gate
 from snakepit.pool._host_tools import HostTools
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Phase, Seat
 from snakepit.pool._sessions import SessionTable
 from snakepit.pool._suspects import Suspects
-from snakepit.pool._writable import WritableResults
 from snakepit.protocol import Buffers, EndSession, Places, ToolInfo
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class PoolCore(Gate):
         self.host_tools: HostTools = HostTools()
         self.suspects: Suspects = Suspects(settings.crash_barrier)
         self.places: Places | None = settings.places  # for values that are sent
-        self.writable: WritableResults | None = (
-            WritableResults() if settings.copies_results else None
+        self.decoder: Decoder = Decoder(
+            own=settings.copies_results, uses_threads=settings.transport != "memory"
         )
 
     # -- what callers do ---------------------------------------------------------------------

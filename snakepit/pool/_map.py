@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from snakepit._loops import Signal
     from snakepit.pool._call import PendingCall
     from snakepit.pool._core import PoolCore
-    from snakepit.pool._writable import WritableResults
 
     Entry: TypeAlias = PendingCall | Exception  # the latter for what never became a call
 
@@ -139,8 +138,7 @@ class Results(AsyncIterator[Any]):
                     if self._input_error is not None:
                         raise self._input_error
                     raise StopAsyncIteration
-                writable = self._core.writable
-                value, error = self._take() if writable is None else await self._take_own(writable)
+                value, error = await self._take()
                 if error is None:
                     return value  # noqa: ASYNC910 - there was a checkpoint, or a wait
                 if not self._is_final(error):
@@ -163,30 +161,23 @@ class Results(AsyncIterator[Any]):
         if self._closed:
             raise anyio.ClosedResourceError
 
-    def _take(self) -> tuple[Any, Exception | None]:
-        """The first result in line, or its error; makes room for another item."""
+    async def _take(self) -> tuple[Any, Exception | None]:  # noqa: ASYNC910 - as above
+        """The first result in line, or its error; makes room for another item. Cancelled, it stays."""
         entry = self._line[0]
-        self._drop_first()
-        if isinstance(entry, Exception):
-            return None, entry
-        try:
-            body, buffers = entry.outcome()
-            return decode_value(body, buffers), None
-        except Exception as error:
-            return None, error
-
-    async def _take_own(self, writable: WritableResults) -> tuple[Any, Exception | None]:
-        """As `_take`, for a reader who may write. Cancelled, it stays the first in line."""
-        entry = self._line[0]
-        if isinstance(entry, Exception) or entry.error is not None or entry.fate is not None:
-            return self._take()  # noqa: ASYNC910 - there was a checkpoint
         taken: tuple[Any, Exception | None]
-        try:
-            taken = await writable.value_of(*entry.outcome()), None
-        except Exception as error:
-            taken = None, error
+        if isinstance(entry, Exception):
+            taken = None, entry
+        else:
+            try:
+                body, buffers = entry.outcome()
+                if buffers or self._core.decoder.own:
+                    taken = await self._core.decoder.value_of(body, buffers), None
+                else:
+                    taken = decode_value(body), None
+            except Exception as error:
+                taken = None, error
         self._drop_first()
-        return taken  # noqa: ASYNC910 - value_of is one
+        return taken  # noqa: ASYNC910 - as above
 
     def _drop_first(self) -> None:
         self._line.popleft()

@@ -80,7 +80,8 @@ async def open_pool(
         size: number of workers; None: the CPUs that this process may use.
         name: names the pool in errors, logs and worker ids.
         min_ready: workers that must be ready before the block is entered.
-        transport: "auto" (that is "stdio"), "stdio", "shm" (large values in shared memory), "grpc" (needs the extra), "memory" (no processes: for tests), or a Transport.
+        transport: "shm" (large values in shared memory), "stdio", "grpc" (needs the extra), "memory" (no
+            processes: for tests), or a Transport; "auto": "shm" where memory can be shared, else "stdio".
         python: interpreter of the workers; None: `$SNAKEPIT_PYTHON`, else the running one.
         adapter_args: arguments for the adapter's constructor.
         env: added to the workers' environment. `OMP_`, `MKL_`, `OPENBLAS_` and

@@ -115,9 +115,10 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         finally:
             if call is None or call.pumps:
                 await close_unpulled(params, call)  # noqa: ASYNC102 - cancelled if we are
-        if self._core.writable is not None:
-            return await self._core.writable.value_of(*call.outcome())
-        return decode_value(*call.outcome())
+        body, buffers = call.outcome()
+        if buffers or self._core.decoder.own:
+            return await self._core.decoder.value_of(body, buffers)
+        return decode_value(body)
 
     @asynccontextmanager
     async def stream(

@@ -19,7 +19,7 @@ from snakepit.errors import ConfigError, SerializationError
 from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
 from snakepit.options import CrashBarrier, Queue, Sessions, Startup, Stop, ZeroCopy
 from snakepit.protocol import Buffers, Places, encode_value
-from snakepit.shm import memory_limit
+from snakepit.shm import can_share, memory_limit
 from snakepit.transports import MemoryTransport, ShmTransport, StdioTransport, Transport
 from snakepit.worker._target import (
     MAIN,
@@ -29,6 +29,7 @@ from snakepit.worker._target import (
     import_paths_for,
     parse_spec,
 )
+from snakepit.worker._wire import GRPC_VARIABLE, SHM_VARIABLE
 
 DEFAULT_TOOL_BACKEND = "asyncio"
 SHM_BUDGET_MAX = 4 * 2**30
@@ -60,6 +61,7 @@ class Settings:
     stop: Stop
     sessions: Sessions
     crash_barrier: CrashBarrier
+    transport: str
     shm: ShmTransport | None
     copies_results: bool
 
@@ -153,6 +155,7 @@ def make_settings(
         stop=stop,
         sessions=sessions,
         crash_barrier=crash_barrier,
+        transport=way.name,
         shm=way if isinstance(way, ShmTransport) else None,
         copies_results=zero_copy.copy_results,
     )
@@ -211,6 +214,8 @@ def _cgroup_quota() -> float | None:
 
 def _environment(extra: Mapping[str, str] | None, size: int) -> dict[str, str]:
     env = dict(os.environ)
+    for variable in (SHM_VARIABLE, GRPC_VARIABLE):  # of a worker that we run in, not of ours
+        env.pop(variable, None)
     threads = str(max(1, usable_cpus() // size))
     for variable in THREAD_VARIABLES:
         env.setdefault(variable, threads)
@@ -287,6 +292,8 @@ def _transport(transport: str | Transport, zero_copy: ZeroCopy, size: int) -> Tr
     _check(transport in ("auto", "shm", "stdio", "grpc", "memory"), "transport", transport, allowed)
     if transport == "grpc":
         return _grpc()
+    if transport == "auto" and can_share():
+        transport = "shm"
     if transport == "shm" and zero_copy.enabled:
         budget = _budget(zero_copy)
         return ShmTransport(

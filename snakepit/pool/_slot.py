@@ -28,7 +28,9 @@ class WorkerInfo:
 
     `state`: "starting", "ready", "leased", "draining", "stopping" or "gone". `started_at`: seconds
     since the epoch. `requests`: calls finished. `rss_mb`: resident memory of the process now, in MiB;
-    None where there is no process. `sessions`: how many live there.
+    None where there is no process. `sessions`: how many live there. `transport`: how its values
+    travel; "stdio" also in a pool of "shm" while the worker has not said that it shares memory, which one
+    in another language may never say.
     """
 
     id: str
@@ -38,6 +40,7 @@ class WorkerInfo:
     requests: int
     rss_mb: float | None
     sessions: int
+    transport: str
 
 
 class StartingPlace:
@@ -81,7 +84,14 @@ class Slot:
             requests=worker.seat.finished_count,
             rss_mb=None if pid is None else resident_mb(pid),
             sessions=self._core.sessions.count_at(worker.seat),
+            transport=self._transport(),
         )
+
+    def _transport(self) -> str:
+        name, running = self._core.settings.transport, self.worker.running
+        if name != "shm" or (running is not None and running.channel.shares_memory):
+            return name
+        return "stdio"
 
     @enable_ki_protection
     async def run(self, first_start_delay_s: float) -> None:

@@ -44,7 +44,8 @@ class PoolStats:
     `requests`: calls accepted. `errors`: calls that ended with an error or were given up.
     `queued`: calls waiting now. `queue_timeouts`, `saturated`: calls refused. `workers`: ready now;
     `busy` of them have a call, `available` have none. `restarts`: workers started after a death.
-    `shared_memory`: of transport "shm", None on others.
+    `transport`: what "auto" has become, or was asked for; `workers()` tells of each one. `shared_memory`: of
+    transport "shm", None on others.
     """
 
     requests: int
@@ -56,6 +57,7 @@ class PoolStats:
     available: int
     busy: int
     restarts: int
+    transport: str
     shared_memory: SharedMemoryStats | None = None
 
 
@@ -73,6 +75,7 @@ def stats_of(core: PoolCore) -> PoolStats:
         available=len(seats) - busy,
         busy=busy,
         restarts=core.restarts,
+        transport=core.settings.transport,
         shared_memory=None if core.settings.shm is None else _shared(core, core.settings.shm.heap),
     )
 

@@ -17,7 +17,7 @@ from snakepit.protocol import Credit, decode_value
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
     from snakepit.pool._core import PoolCore
-    from snakepit.pool._writable import WritableResults
+    from snakepit.pool._decoder import Decoder
     from snakepit.protocol import Item
 
 
@@ -33,9 +33,9 @@ class Stream(AsyncIterator[T]):
     hands: a slow reader slows it down. One task reads at a time.
     """
 
-    def __init__(self, call: PendingCall, writable: WritableResults | None = None) -> None:
+    def __init__(self, call: PendingCall, decoder: Decoder) -> None:
         self._call = call
-        self._writable = writable
+        self._decoder = decoder
         self._owed = 0  # items taken whose credit has not been given back yet
         self._reading = anyio.ResourceGuard("reading")
         self._closed = False
@@ -62,10 +62,10 @@ class Stream(AsyncIterator[T]):
                     call.outcome_of_stream()
                 if call.items:
                     item = call.items.popleft()
-                    if self._writable is not None:
-                        return cast("T", await self._own(item, self._writable))
+                    if item.buffers or self._decoder.own:
+                        return cast("T", await self._read(item))
                     self._give_credit()
-                    return cast("T", decode_value(item.body, item.buffers))
+                    return cast("T", decode_value(item.body))
                 if call.settled:
                     call.outcome_of_stream()
                     raise StopAsyncIteration
@@ -78,10 +78,10 @@ class Stream(AsyncIterator[T]):
         """Refuse further reading; called when the block is left."""
         self._closed = True
 
-    async def _own(self, item: Item, writable: WritableResults) -> Any:
-        """The item's value, which its reader may write. Cancelled, the item stays the next one."""
+    async def _read(self, item: Item) -> Any:  # noqa: ASYNC910 - there was a checkpoint
+        """The item's value. Cancelled, the item stays the next one."""
         try:
-            value = await writable.value_of(item.body, item.buffers)
+            value = await self._decoder.value_of(item.body, item.buffers)
         except anyio.get_cancelled_exc_class():
             self._call.items.appendleft(item)
             raise
@@ -114,7 +114,7 @@ class Stream(AsyncIterator[T]):
 @asynccontextmanager
 async def open_stream(core: PoolCore, call: PendingCall) -> AsyncGenerator[Stream[Any]]:
     """The block in which a stream is read. The call is over, and its tasks are, when it is left."""
-    stream: Stream[Any] = Stream(call, core.writable)
+    stream: Stream[Any] = Stream(call, core.decoder)
     async with block_of(core, call):
         try:
             with OpenStream(core, call):

@@ -6,6 +6,7 @@ from ._exceptions import args_of as args_of
 from ._exceptions import describe as describe
 from ._exceptions import rebuild as rebuild
 from ._exceptions import rebuild_host_error as rebuild_host_error
+from ._ext import TakesLongError as TakesLongError
 from ._framing import FRAME_BYTES_MAX as FRAME_BYTES_MAX
 from ._framing import PART_BYTES_MAX as PART_BYTES_MAX
 from ._framing import PREFIX_BYTES as PREFIX_BYTES
@@ -112,6 +113,7 @@ __all__ = [
     "Settled",
     "Shutdown",
     "Start",
+    "TakesLongError",
     "ToHost",
     "ToWorker",
     "ToolInfo",

@@ -288,6 +288,7 @@ def _tensor_as_array(value: Any) -> Any:
 
 def _read_tensor(reader: Reader, data: memoryview) -> Any:
     array = _read_array(reader, data)
+    reader.charge(array.nbytes)
     try:
         import torch  # type: ignore[import-not-found,unused-ignore]
     except ImportError:

@@ -97,6 +97,8 @@ def read(reader: Reader, data: memoryview) -> Any:
             "Arrow data arrived; install pyarrow on the receiving side"
         ) from None
     table = _read_content(reader, pa, kind, content)
+    if reader.bytes_left is not None:
+        reader.charge(_work(pa, kind, table))
     table.validate(full=True)
     if kind in ("batch", "table"):
         return table
@@ -115,6 +117,14 @@ def read(reader: Reader, data: memoryview) -> Any:
             raise
         malformed(f"polars refused it: {str(error)[:200]}")
     return _read_pandas(kind, table, extras)
+
+
+def _work(pa: ModuleType, kind: str, table: Any) -> int:
+    """How many bytes are looked at to check the data, or copied: of numbers none, unless pandas gets them."""
+    if kind.startswith("pandas."):
+        return int(table.nbytes)
+    is_checked = [not pa.types.is_primitive(type_) for type_ in table.schema.types]
+    return sum(table.column(i).nbytes for i, checked in enumerate(is_checked) if checked)
 
 
 def _pyarrow(name: str) -> ModuleType:

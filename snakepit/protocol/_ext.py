@@ -163,16 +163,33 @@ class Writer:
         return len(self.buffers) - 1
 
 
-class Reader:
-    """Turns one body and its buffers back into a value. `writes`: into one that can be written."""
+class TakesLongError(Exception):
+    """This value is not made in a moment: a thread should do it."""
 
-    __slots__ = ("_decode", "buffers")
+
+class Reader:
+    """Turns one body and its buffers back into a value. `writes`: into one that can be written.
+
+    `to_bytes`: makes bytes of a buffer. `bytes_left`: how many may still be copied, or looked at one by
+    one, before it is given up; None: any number.
+    """
+
+    __slots__ = ("_decode", "buffers", "bytes_left", "to_bytes")
 
     writes = False
 
-    def __init__(self, buffers: Sequence[Any]) -> None:
+    def __init__(self, buffers: Sequence[Any], bytes_left: int | None = None) -> None:
         self.buffers = buffers
+        self.bytes_left = bytes_left
+        self.to_bytes: Callable[[Any], bytes] = bytes
         self._decode = msgspec.msgpack.Decoder(ext_hook=self._hook).decode
+
+    def charge(self, nbytes: int) -> None:
+        """So many bytes are about to be copied or looked at. Raises TakesLongError."""
+        if self.bytes_left is not None:
+            self.bytes_left -= nbytes
+            if self.bytes_left < 0:
+                raise TakesLongError
 
     def read(self, data: Any) -> Any:
         return self._decode(data)

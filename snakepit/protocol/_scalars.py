@@ -1,4 +1,4 @@
-"""Values without members: big ints, times and zones, UUID, Decimal, Enum members, paths, complex.
+"""Values without members: big ints, bytes, times and zones, UUID, Decimal, Enum members, paths, complex.
 
 Each is written so that the same type with the same value can be made of it; nothing is
 rounded, moved to another zone or printed as text for want of something better.
@@ -43,6 +43,29 @@ def read_int(_: Reader, data: memoryview) -> int:
     if not 0 < len(data) <= INT_BYTES_MAX:
         malformed("an int of impossible size")
     return int.from_bytes(data, "big", signed=True)
+
+
+def write_bytes(writer: Writer, value: bytes) -> Any:
+    if len(value) < writer.threshold:
+        return value
+    return Ext(ext.BYTES, encode_plain(writer.data(value)))
+
+
+def write_bytearray(writer: Writer, value: bytearray) -> Any:
+    data = value if len(value) < writer.threshold else writer.data(memoryview(value))
+    return Ext(ext.BYTEARRAY, encode_plain(data))
+
+
+def read_bytes(reader: Reader, data: memoryview) -> bytes:
+    content = reader.data(reader.read(data))
+    reader.charge(len(content))
+    return reader.to_bytes(content)
+
+
+def read_bytearray(reader: Reader, data: memoryview) -> bytearray:
+    content = reader.data(reader.read(data))
+    reader.charge(len(content))
+    return bytearray(content)
 
 
 def write_str(writer: Writer, value: str) -> Any:
@@ -270,6 +293,8 @@ ext.WRITERS.update(
     {
         int: write_int,
         str: write_str,
+        bytes: write_bytes,
+        bytearray: write_bytearray,
         complex: write_complex,
         dt.datetime: write_datetime,
         dt.date: write_date,
@@ -283,6 +308,8 @@ ext.WRITERS.update(
 ext.READERS.update(
     {
         ext.INT: read_int,
+        ext.BYTES: read_bytes,
+        ext.BYTEARRAY: read_bytearray,
         ext.SURROGATES: read_surrogates,
         ext.DATETIME: read_datetime,
         ext.DATE: read_date,

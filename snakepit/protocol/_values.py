@@ -28,7 +28,16 @@ from snakepit.errors import ProtocolError, SerializationError, SnakepitError
 
 from . import _arrays, _inputs, _scalars, _writable
 from . import _ext as ext
-from ._ext import READERS, WRITERS, Reader, UnsendableError, Writer, encode_plain, key_segment
+from ._ext import (
+    READERS,
+    WRITERS,
+    Reader,
+    TakesLongError,
+    UnsendableError,
+    Writer,
+    encode_plain,
+    key_segment,
+)
 from ._loose import Loose, Places
 from ._writable import Copy
 
@@ -109,12 +118,15 @@ def decode(
     open_input: Callable[[int], Any] | None = None,
     *,
     copy: Copy | None = None,
+    to_bytes: Callable[[Any], bytes] | None = None,
+    work_max: int | None = None,
 ) -> Any:
     """The value that `encode` was given. Arrays and memoryviews are read-only views of the buffers.
 
     `open_input` gives what stands for the input of a number; without it there may be none. With
     `copy` they can be written: buffers that are no bytearrays of the receiver's own are copied by it.
-    Raises ProtocolError for what is no value, SerializationError for a value that this
+    `to_bytes` copies those that are bytes. Raises TakesLongError if more than `work_max` bytes of buffers
+    would have to be copied or looked at one by one, ProtocolError for what is no value, SerializationError for a value that this
     interpreter cannot hold (a class or library that cannot be imported here).
     """
     reader: Reader
@@ -123,10 +135,12 @@ def decode(
     elif copy is not None:
         reader = _writable.WritableReader(buffers, copy)
     else:
-        reader = Reader(buffers) if buffers else _BARE
+        reader = Reader(buffers, work_max) if buffers else _BARE
+    if to_bytes is not None and reader is not _BARE:
+        reader.to_bytes = to_bytes
     try:
         return reader.read(body)
-    except SnakepitError:
+    except (SnakepitError, TakesLongError):
         raise
     except RecursionError:
         raise ProtocolError("malformed value: nested too deep") from None
@@ -238,17 +252,6 @@ def _write_dict(writer: Writer, value: dict[Any, Any]) -> Any:
     return out if plain_keys else Ext(ext.DICT, encode_plain(flat))
 
 
-def _write_bytes(writer: Writer, value: bytes) -> Any:
-    if len(value) < writer.threshold:
-        return value
-    return Ext(ext.BYTES, encode_plain(writer.data(value)))
-
-
-def _write_bytearray(writer: Writer, value: bytearray) -> Any:
-    data = value if len(value) < writer.threshold else writer.data(memoryview(value))
-    return Ext(ext.BYTEARRAY, encode_plain(data))
-
-
 def _read_tuple(reader: Reader, data: memoryview) -> tuple[Any, ...]:
     return tuple(reader.array(data))
 
@@ -266,14 +269,6 @@ def _read_dict(reader: Reader, data: memoryview) -> dict[Any, Any]:
     if len(flat) % 2:
         ext.malformed("a dict has a key without a value")
     return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _read_bytes(reader: Reader, data: memoryview) -> bytes:
-    return bytes(reader.data(reader.read(data)))
-
-
-def _read_bytearray(reader: Reader, data: memoryview) -> bytearray:
-    return bytearray(reader.data(reader.read(data)))
 
 
 def _write_other(writer: Writer, value: Any) -> Any:
@@ -373,8 +368,6 @@ for _kind in _FLAT - {int, str}:
     WRITERS[_kind] = _write_as_is
 WRITERS.update(
     {
-        bytes: _write_bytes,
-        bytearray: _write_bytearray,
         list: _write_list,
         tuple: _write_tuple,
         set: _write_set,
@@ -384,8 +377,6 @@ WRITERS.update(
 )
 READERS.update(
     {
-        ext.BYTES: _read_bytes,
-        ext.BYTEARRAY: _read_bytearray,
         ext.TUPLE: _read_tuple,
         ext.SET: _read_set,
         ext.FROZENSET: _read_frozenset,

@@ -15,7 +15,9 @@ from snakepit.shm._holds import Block as Block
 from snakepit.shm._leases import Lease as Lease
 from snakepit.shm._memory import huge_pages as huge_pages
 from snakepit.shm._memory import memory_limit as memory_limit
+from snakepit.shm._memory import private_bytes as private_bytes
 from snakepit.shm._memory import private_copy as private_copy
+from snakepit.shm._opening import can_share as can_share
 from snakepit.shm._opening import open_for_host as open_for_host
 from snakepit.shm._opening import open_for_worker as open_for_worker
 from snakepit.shm._segments import Segment as Segment
@@ -33,11 +35,13 @@ __all__ = [
     "Lease",
     "Segment",
     "ShmUnpacker",
+    "can_share",
     "huge_pages",
     "is_carrier",
     "make_gift",
     "memory_limit",
     "open_for_host",
     "open_for_worker",
+    "private_bytes",
     "private_copy",
 ]

@@ -50,6 +50,9 @@ _get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_in
 _release_buffer = ctypes.pythonapi.PyBuffer_Release
 _release_buffer.argtypes = [ctypes.POINTER(_PyBuffer)]
 _release_buffer.restype = None
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+_new_bytes.restype = ctypes.py_object
 _untrack = ctypes.pythonapi.PyObject_GC_UnTrack
 _untrack.argtypes = [ctypes.py_object]
 _untrack.restype = None
@@ -121,6 +124,16 @@ def private_copy(source: Buffer) -> Any:
     with contextlib.suppress(OSError, AttributeError):  # a kernel or a platform without them
         target.madvise(mmap.MADV_HUGEPAGE)
     copy_to(address_of(memoryview(target)), source)
+    return target
+
+
+def private_bytes(source: Buffer) -> bytes:
+    """The bytes of a contiguous buffer; other threads run meanwhile, where they are many."""
+    size = len(source)
+    if size < COPIED_IN_PLACE_MAX:
+        return bytes(source)
+    target: bytes = _new_bytes(None, size)  # of arbitrary content, for whoever made it to fill
+    copy_to(address_of(target), source)
     return target
 
 

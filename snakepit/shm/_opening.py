@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from snakepit.errors import ProtocolError
 from snakepit.shm import _fd_socket as kinds
@@ -11,7 +12,28 @@ from snakepit.shm._fd_socket import FdSocket
 from snakepit.shm._heap import Heap
 from snakepit.shm._leases import LEDGER_BYTES
 from snakepit.shm._memory import Mapping
-from snakepit.shm._segments import create, open_shown
+from snakepit.shm._segments import HAS_MEMFD, create, open_shown
+
+_TRIED_BYTES: Final = 4096
+
+
+def can_share() -> bool:
+    """Can memory be shared with workers here? Found out by doing it; 50 µs.
+
+    Not where the kernel is too old for the seals, or a sandbox refuses memfds; nor on macOS, where
+    it has not been tested.
+    """
+    try:
+        fd, _ = create(_TRIED_BYTES)
+    except OSError:
+        return False
+    try:
+        open_shown(fd, _TRIED_BYTES)
+    except ProtocolError:
+        return False
+    finally:
+        os.close(fd)
+    return HAS_MEMFD
 
 
 def open_for_host(heap: Heap, fds: FdSocket, *, threshold: int, peer_budget: int) -> Endpoint:

@@ -33,6 +33,11 @@ class Channel(ABC):
         return False
 
     @property
+    def shares_memory(self) -> bool:
+        """Has its worker said that large values may come as references?"""
+        return False
+
+    @property
     def lent_bytes(self) -> int:
         """How much shared memory its worker looks at."""
         return 0

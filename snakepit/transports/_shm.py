@@ -84,6 +84,10 @@ class ShmChannel(ByteChannel):
         return bool(self._outbox or self._waiting)
 
     @property
+    def shares_memory(self) -> bool:
+        return self._endpoint.is_up
+
+    @property
     def lent_bytes(self) -> int:
         return self._endpoint.leases.nbytes
 

@@ -32,9 +32,17 @@ class ShmWire(Wire):
         self.endpoint.close_in_child()
 
 
-def open_shm_wire(read_fd: int, write_fd: int, socket_fd: int) -> ShmWire:
-    """The wire of a host that offers shared memory by that descriptor. Raises ProtocolError."""
+def open_shm_wire(read_fd: int, write_fd: int, socket_fd: int) -> ShmWire | None:
+    """The wire of a host that offers shared memory by that descriptor.
+
+    None: it does not lead there, as where a program between has closed it and passed its number on.
+    Raises ProtocolError.
+    """
+    try:
+        fds = FdSocket(socket_fd)
+    except OSError:
+        return None
     os.set_inheritable(socket_fd, False)
-    endpoint = open_for_worker(FdSocket(socket_fd))
+    endpoint = open_for_worker(fds)
     _empty.heap = endpoint.heap
     return ShmWire(read_fd, write_fd, endpoint)

@@ -135,9 +135,11 @@ def _wire_of(read_fd: int, write_fd: int, shm_fd: str | None, grpc_fd: str | Non
         return open_grpc_wire(read_fd, write_fd, int(grpc_fd))
     if shm_fd is None:
         return Wire(read_fd, write_fd)
-    from snakepit.worker._shm_wire import open_shm_wire
-
-    return open_shm_wire(read_fd, write_fd, int(shm_fd))
+    try:
+        from snakepit.worker._shm_wire import open_shm_wire
+    except ImportError:  # an interpreter without ctypes
+        return Wire(read_fd, write_fd)
+    return open_shm_wire(read_fd, write_fd, int(shm_fd)) or Wire(read_fd, write_fd)
 
 
 def _end_forked_child() -> NoReturn:

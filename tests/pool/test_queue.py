@@ -319,7 +319,7 @@ async def test_the_preset_for_services_takes_a_thousand_and_no_more(tmp_path: Pa
 
 async def test_the_counters_tell_what_happened_and_what_is(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    async with tools_pool(size=2, stop=PATIENT) as pool:
+    async with tools_pool(size=2, stop=PATIENT, transport="stdio") as pool:
         assert pool.stats() == PoolStats(
             requests=0,
             errors=0,
@@ -330,6 +330,7 @@ async def test_the_counters_tell_what_happened_and_what_is(tmp_path: Path) -> No
             available=2,
             busy=0,
             restarts=0,
+            transport="stdio",
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(gate.hold, pool)
