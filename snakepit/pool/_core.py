@@ -25,8 +25,8 @@ from snakepit.errors import (
 )
 from snakepit.pool._ancestry import choose_place, join, leave, link, recheck_all, watch
 from snakepit.pool._call import Follower, PendingCall
+from snakepit.pool._codec import Codec
 from snakepit.pool._deadlines import Deadlines
-from snakepit.pool._decoder import Decoder
 from snakepit.pool._gate import Gate
 from snakepit.pool._host_tools import HostTools
 from snakepit.pool._scheduler import Scheduler
@@ -76,7 +76,7 @@ class PoolCore(Gate):
         self.host_tools: HostTools = HostTools()
         self.suspects: Suspects = Suspects(settings.crash_barrier)
         self.places: Places | None = settings.places  # for values that are sent
-        self.decoder: Decoder = Decoder(
+        self.codec: Codec = Codec(
             own=settings.copies_results, uses_threads=settings.transport != "memory"
         )
 

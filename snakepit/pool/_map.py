@@ -8,7 +8,7 @@ input until its result is read, and never are more than `limit` of them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -23,11 +23,12 @@ from snakepit.pool._inputs import Input, length_of, open_input
 from snakepit.pool._pumps import close_unpulled, inputs_in
 from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S, PREFETCH_MAX
 from snakepit.process import shielded
-from snakepit.protocol import decode_value
+from snakepit.protocol import TakesLongError, decode_value
 
 if TYPE_CHECKING:
     from snakepit._loops import Signal
     from snakepit.pool._call import PendingCall
+    from snakepit.pool._codec import Arguments
     from snakepit.pool._core import PoolCore
 
     Entry: TypeAlias = PendingCall | Exception  # the latter for what never became a call
@@ -41,18 +42,20 @@ ON_ERROR: Final = ("cancel", "return")
 @asynccontextmanager
 async def open_map(
     core: PoolCore,
-    start: Callable[[Any], PendingCall],
+    start: Callable[..., PendingCall],
+    encode: Callable[[Any], Awaitable[Arguments]],
     params: object,
     *,
     limit: int | None,
     ordered: bool,
     on_error: str,
 ) -> AsyncGenerator[Results]:
-    """The block of `pool.map`. `start` makes one call of one item."""
+    """The block of `pool.map`. `start` makes one call of one item, which `encode` may have to encode for it."""
     _check_options(limit, ordered, on_error)
     results = Results(
         core,
         start,
+        encode,
         open_input(params),
         limit=HELD_PER_WORKER * core.settings.size if limit is None else limit,
         ordered=ordered,
@@ -78,7 +81,8 @@ class Results(AsyncIterator[Any]):
     def __init__(
         self,
         core: PoolCore,
-        start: Callable[[Any], PendingCall],
+        start: Callable[..., PendingCall],
+        encode: Callable[[Any], Awaitable[Arguments]],
         source: Input,
         *,
         limit: int,
@@ -86,7 +90,7 @@ class Results(AsyncIterator[Any]):
         returns_errors: bool,
         length: int | None,
     ) -> None:
-        self._core, self._start, self._source = core, start, source
+        self._core, self._start, self._encode, self._source = core, start, encode, source
         self._limit, self._ordered, self._returns_errors = limit, ordered, returns_errors
         self._length = length
         self._reading = anyio.ResourceGuard("reading")
@@ -170,8 +174,8 @@ class Results(AsyncIterator[Any]):
         else:
             try:
                 body, buffers = entry.outcome()
-                if buffers or self._core.decoder.own:
-                    taken = await self._core.decoder.value_of(body, buffers), None
+                if buffers or self._core.codec.own:
+                    taken = await self._core.codec.value_of(body, buffers), None
                 else:
                     taken = decode_value(body), None
             except Exception as error:
@@ -224,10 +228,13 @@ class Results(AsyncIterator[Any]):
             try:
                 while self._running and (enough := self._enough()):
                     await self._pause(enough)
+                if not self._is_over():
+                    await self._begin(item)
+                    continue
             except BaseException:
                 self._close_inputs(item)
                 raise
-            self._begin(item)
+            self._close_inputs(item)
         while self._running and not self._is_over():
             await self._pause(1)  # if one fails meanwhile, this task stops the others
 
@@ -258,19 +265,19 @@ class Results(AsyncIterator[Any]):
         await self._for_input.wait()
         self._turn_ends = self._core.now() + TURN_S
 
-    def _begin(self, item: Any) -> None:
-        if self._is_over():
-            self._close_inputs(item)
-            return
+    async def _begin(self, item: Any) -> None:  # noqa: ASYNC910 - only for a thread
         try:
-            call = self._start(item)
+            try:
+                call = self._start(item)
+            except TakesLongError:
+                call = self._start(item, await self._encode(item))
         except Exception as error:
             self._close_inputs(item)
             self._line.append(error)
             if self._is_final(error):
                 self._fail(error)
             self._wake_reader()
-            return
+            return  # noqa: ASYNC910 - as above
         self._running[call] = None
         if self._ordered:
             self._line.append(call)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Literal
 
 from snakepit.errors import InvalidParamsError
 from snakepit.pool._attending import finish
 from snakepit.pool._born import SharedMemory
 from snakepit.pool._call import PendingCall
+from snakepit.pool._codec import Arguments
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
 from snakepit.pool._function_calls import FunctionCalls
@@ -26,7 +28,7 @@ from snakepit.pool._tools import ToolSpec, as_params, find_tool
 from snakepit.pool._typed import TypedCalls
 from snakepit.pool._views import BoundPool
 from snakepit.process import fork_generation
-from snakepit.protocol import ToolInfo, decode_value, encode_arguments
+from snakepit.protocol import TakesLongError, ToolInfo, decode_value, encode_arguments
 
 
 class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory, Insight):
@@ -101,14 +103,26 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         call: PendingCall | None = None
         try:
             await self._loop.checkpoint_if_cancelled()  # a cancelled scope sends nothing
-            call = self._submit(
-                tool,
-                params,
-                session=session,
-                timeout=timeout,
-                idempotent=idempotent,
-                attended=on_progress is None,
-            )
+            attended = on_progress is None
+            try:
+                call = self._submit(
+                    tool,
+                    params,
+                    session=session,
+                    timeout=timeout,
+                    idempotent=idempotent,
+                    attended=attended,
+                )
+            except TakesLongError:
+                call = self._submit(
+                    tool,
+                    params,
+                    session=session,
+                    timeout=timeout,
+                    idempotent=idempotent,
+                    attended=attended,
+                    encoded=await self._encode(tool, params),
+                )
             if on_progress is not None:
                 await listen(self._core, call, on_progress)
             await finish(self._core, call)
@@ -116,8 +130,8 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
             if call is None or call.pumps:
                 await close_unpulled(params, call)  # noqa: ASYNC102 - cancelled if we are
         body, buffers = call.outcome()
-        if buffers or self._core.decoder.own:
-            return await self._core.decoder.value_of(body, buffers)
+        if buffers or self._core.codec.own:
+            return await self._core.codec.value_of(body, buffers)
         return decode_value(body)
 
     @asynccontextmanager
@@ -151,7 +165,13 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         check_window(window)
         call: PendingCall | None = None
         try:
-            call = self._submit(tool, params, session=session, timeout=timeout, window=window)
+            try:
+                call = self._submit(tool, params, session=session, timeout=timeout, window=window)
+            except TakesLongError:
+                encoded = await self._encode(tool, params)
+                call = self._submit(
+                    tool, params, session=session, timeout=timeout, window=window, encoded=encoded
+                )
             async with open_stream(self._core, call) as stream:
                 yield stream
         finally:
@@ -266,10 +286,18 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         self._check_caller()
         self._check_call(tool, timeout=timeout, streaming=False)
 
-        def start(item: Any) -> PendingCall:
-            return self._submit(tool, item, session=session, timeout=timeout, idempotent=idempotent)
+        def start(item: Any, encoded: Arguments | None = None) -> PendingCall:
+            return self._submit(
+                tool,
+                item,
+                session=session,
+                timeout=timeout,
+                idempotent=idempotent,
+                encoded=encoded,
+            )
 
-        async with open_map(self._core, start, params, **options) as results:
+        encode = partial(self._encode, tool)
+        async with open_map(self._core, start, encode, params, **options) as results:
             yield results
 
     async def _execute(self, tool: str, params: Mapping[str, Any]) -> Any:
@@ -305,10 +333,14 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         idempotent: bool | None = None,
         window: int = 0,
         attended: bool = False,
+        encoded: Arguments | None = None,
     ) -> PendingCall:
+        """Encode the arguments and hand the call in. Raises TakesLongError if `_encode` has to do the former."""
         info = self._check_call(tool, timeout=timeout, streaming=window > 0)
         given = as_params(tool, params)
-        body, buffers, inputs = encode_arguments(given, self._core.places)
+        body, buffers, inputs = encoded or encode_arguments(
+            given, self._core.places, self._core.codec.work_max
+        )
         return self._core.submit(
             tool,
             body,
@@ -321,6 +353,9 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
             session=None if session is None else session_named(self, session),
             pumps=pumps_of(given, inputs) if inputs else (),
         )
+
+    async def _encode(self, tool: str, params: Mapping[str, Any] | None) -> Arguments:
+        return await self._core.codec.write(as_params(tool, params), self._core.places)
 
     def _check_caller(self) -> None:
         if self._fork_generation != fork_generation():

@@ -16,8 +16,8 @@ from snakepit.protocol import Credit, decode_value
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
+    from snakepit.pool._codec import Codec
     from snakepit.pool._core import PoolCore
-    from snakepit.pool._decoder import Decoder
     from snakepit.protocol import Item
 
 
@@ -33,9 +33,9 @@ class Stream(AsyncIterator[T]):
     hands: a slow reader slows it down. One task reads at a time.
     """
 
-    def __init__(self, call: PendingCall, decoder: Decoder) -> None:
+    def __init__(self, call: PendingCall, codec: Codec) -> None:
         self._call = call
-        self._decoder = decoder
+        self._codec = codec
         self._owed = 0  # items taken whose credit has not been given back yet
         self._reading = anyio.ResourceGuard("reading")
         self._closed = False
@@ -62,7 +62,7 @@ class Stream(AsyncIterator[T]):
                     call.outcome_of_stream()
                 if call.items:
                     item = call.items.popleft()
-                    if item.buffers or self._decoder.own:
+                    if item.buffers or self._codec.own:
                         return cast("T", await self._read(item))
                     self._give_credit()
                     return cast("T", decode_value(item.body))
@@ -81,7 +81,7 @@ class Stream(AsyncIterator[T]):
     async def _read(self, item: Item) -> Any:  # noqa: ASYNC910 - there was a checkpoint
         """The item's value. Cancelled, the item stays the next one."""
         try:
-            value = await self._decoder.value_of(item.body, item.buffers)
+            value = await self._codec.value_of(item.body, item.buffers)
         except anyio.get_cancelled_exc_class():
             self._call.items.appendleft(item)
             raise
@@ -114,7 +114,7 @@ class Stream(AsyncIterator[T]):
 @asynccontextmanager
 async def open_stream(core: PoolCore, call: PendingCall) -> AsyncGenerator[Stream[Any]]:
     """The block in which a stream is read. The call is over, and its tasks are, when it is left."""
-    stream: Stream[Any] = Stream(call, core.decoder)
+    stream: Stream[Any] = Stream(call, core.codec)
     async with block_of(core, call):
         try:
             with OpenStream(core, call):

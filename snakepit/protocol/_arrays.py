@@ -92,6 +92,7 @@ def _array_fields(writer: Writer, numpy: ModuleType, array: Any) -> list[Any]:
             if writer.places is not None and array.nbytes >= writer.threshold:
                 where = _in_place(writer, writer.places, array)
                 return [dtype, array.shape, *(where or ("C", writer.data(_loose(numpy, array))))]
+            writer.charge(array.nbytes)
             flat = numpy.ascontiguousarray(array)
     # As bytes by way of uint8, because datetime64 and others offer no buffer.
     data = b"" if array.nbytes == 0 else flat.reshape(-1).view(numpy.uint8).data
@@ -250,6 +251,8 @@ def write_exporter(writer: Writer, value: Any) -> Any:
     if known is not None:
         fields = known[1]
     elif _arrow.speaks_arrow(value):
+        if writer.bytes_left is not None:
+            writer.charge(_arrow.work_of(value))
         fields = (ext.ARROW, *_arrow.export(value))
     elif hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__"):
         fields = (ext.TENSOR if _is_torch(kind) else ext.NDARRAY, _tensor_as_array(value))

@@ -23,6 +23,8 @@ from ._ext import Reader, UnsendableError, Writer, malformed
 from ._loose import Loose
 
 COLUMN: Final = "value"
+PANDAS_ITEM_BYTES: Final = 8
+UNKNOWN_WORK: Final = 2**63  # of a query that runs when its rows are asked for, say
 _OBJECT_TYPES: Final = (
     {str},
     {bytes},
@@ -39,6 +41,16 @@ def speaks_arrow(value: object) -> bool:
         return True
     pandas = sys.modules.get("pandas")  # its Index speaks no Arrow protocol of its own
     return pandas is not None and isinstance(value, pandas.Index)
+
+
+def work_of(value: Any) -> int:
+    """How many bytes `export` converts; more than any limit if nobody knows before."""
+    library = type(value).__module__.partition(".")[0]
+    if library == "polars":
+        return int(getattr(value, "estimated_size", int)())
+    if library == "pandas":
+        return int(value.size) * PANDAS_ITEM_BYTES
+    return 0 if library == "pyarrow" and hasattr(value, "nbytes") else UNKNOWN_WORK
 
 
 def export(value: Any) -> tuple[str, Any, list[Any]]:
@@ -76,6 +88,7 @@ def content(writer: Writer, data: Any) -> Any:
     """What stands for a table or batch: its layout where it lies in shared memory, else a stream."""
     pa = _pyarrow("pyarrow.Table")
     if writer.places is None:
+        writer.charge(data.nbytes)
         return writer.data(_stream(pa, data))
     layout = write_layout(writer, writer.places, pa, data)
     if layout is None:

@@ -115,16 +115,23 @@ def key_segment(key: object) -> str:
     return f"[{text if len(text) <= SEGMENT_CHARS_MAX else text[:SEGMENT_CHARS_MAX] + '…'}]"
 
 
+class TakesLongError(Exception):
+    """This value is not made in a moment: a thread should do it."""
+
+
 class Writer:
     """One walk over one value: the buffers put aside so far, and how deep it is.
 
     `careful`: ints and strs are looked at one by one. The first walk does not, msgspec
     complains about the rare one that it cannot write, and a second, careful walk is made.
     `inputs`: where the async iterables among a call's arguments are put; None for other values.
-    `places`: of a link that can share memory; None on others.
+    `places`: of a link that can share memory; None on others. `bytes_left`: how many may still be copied or
+    converted before it is given up; None: any number.
     """
 
-    __slots__ = ("buffers", "careful", "depth", "exported", "inputs", "places", "threshold")
+    __slots__ = (
+        "buffers", "bytes_left", "careful", "depth", "exported", "inputs", "places", "threshold",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -133,7 +140,9 @@ class Writer:
         careful: bool = False,
         inputs: list[Any] | None = None,
         places: Places | None = None,
+        bytes_left: int | None = None,
     ) -> None:
+        self.bytes_left = bytes_left
         self.buffers: list[memoryview | bytes | Loose] = []
         self.careful = careful
         self.depth = 0
@@ -151,6 +160,13 @@ class Writer:
         if self.depth > NESTING_MAX:
             raise UnsendableError(f"the value is nested deeper than {NESTING_MAX} levels")
 
+    def charge(self, nbytes: int) -> None:
+        """So many bytes are about to be copied or converted. Raises TakesLongError."""
+        if self.bytes_left is not None:
+            self.bytes_left -= nbytes
+            if self.bytes_left < 0:
+                raise TakesLongError
+
     def has_room(self, count: int) -> bool:
         """Can so many buffers be put aside?"""
         return len(self.buffers) + count <= BUFFERS_MAX
@@ -161,10 +177,6 @@ class Writer:
             return bytes(data) if type(data) is Loose else data
         self.buffers.append(data)
         return len(self.buffers) - 1
-
-
-class TakesLongError(Exception):
-    """This value is not made in a moment: a thread should do it."""
 
 
 class Reader:

@@ -64,19 +64,21 @@ def encode(
     buffer_threshold: int = BUFFER_BYTES_MIN,
     inputs: list[AsyncIterable[Any]] | None = None,
     places: Places | None = None,
+    work_max: int | None = None,
 ) -> tuple[Raw, tuple[Data, ...]]:
     """The value as one msgpack value and the buffers that it refers to by index.
 
     C- or F-contiguous arrays, memoryviews and byte strings of `buffer_threshold` bytes or more
     are not copied. Async iterables are put into `inputs`, if there is such a list, and the value
     refers to them by index. `places`: of a link that can share memory; then some of the buffers may
-    be `Loose`, and parts of shared memory. Raises SerializationError.
+    be `Loose`, and parts of shared memory. Raises SerializationError, and TakesLongError, before anything has
+    been asked that can be asked only once, if more than `work_max` bytes have to be copied or converted.
     """
     try:
         try:
             if type(value) in _FLAT:
                 return Raw(encode_plain(value)), ()
-            writer = Writer(buffer_threshold, inputs=inputs, places=places)
+            writer = Writer(buffer_threshold, inputs=inputs, places=places, bytes_left=work_max)
             return Raw(encode_plain(writer.walk(value))), tuple(writer.buffers)
         except (OverflowError, UnicodeEncodeError):
             if inputs:
@@ -102,13 +104,13 @@ def encode_params(
 
 
 def encode_arguments(
-    params: dict[str, Any], places: Places | None = None
+    params: dict[str, Any], places: Places | None = None, work_max: int | None = None
 ) -> tuple[Raw, tuple[Data, ...], Sequence[AsyncIterable[Any]]]:
     """`encode_params` where async iterables may be among the arguments: these come as the third."""
     if not params:
         return _EMPTY_DICT, (), ()
     inputs: list[AsyncIterable[Any]] = []
-    body, buffers = encode(params, inputs=inputs, places=places)
+    body, buffers = encode(params, inputs=inputs, places=places, work_max=work_max)
     return body, buffers, inputs
 
 

@@ -47,6 +47,11 @@ class Sharer(Adapter):
         yield from values
 
     @tool
+    def repeat(self, value: Any, times: int) -> Iterator[Any]:
+        for _ in range(times):
+            yield value
+
+    @tool
     def half(self, array: Any) -> Any:
         return array[len(array) // 2 :]
 

@@ -9,12 +9,16 @@ from typing import Any
 
 import anyio
 import numpy as np
+import pandas
+import polars
 import pyarrow
 import pytest
+from _backends import one_loop_each
 from pool_kit import tools_pool, until
 from shm_adapters import MIB, Sharer, memory
 
-from snakepit import ZeroCopy
+from snakepit import Pool, ZeroCopy
+from snakepit.pool import _codec
 from snakepit.shm import Block
 
 LARGE: dict[str, Callable[[], Any]] = {
@@ -58,3 +62,107 @@ async def test_memory_that_a_worker_has_given_up_is_unmapped_in_a_thread() -> No
         await pool.execute("give_up_what_idles")
         await until(lambda: ends)
         assert ends != [threading.get_ident()]
+
+
+STRINGS = ["x" * 97] * 60_000  # of 5.6 MiB
+TAKES_LONG: dict[str, Callable[[], Any]] = {
+    "bytes": lambda: bytes(5 * MIB),
+    "bytearray": lambda: bytearray(5 * MIB),
+    "several, long together": lambda: [bytes(3 * MIB), bytes(3 * MIB)],
+    "a table with strings": lambda: pyarrow.table({"s": STRINGS}),
+    "a polars frame": lambda: polars.DataFrame({"s": STRINGS}),
+    "a pandas frame": lambda: pandas.DataFrame({"n": np.ones(MIB)}),
+}
+TAKES_NO_TIME: dict[str, Callable[[], Any]] = {
+    "an array": lambda: np.ones(MIB),
+    "a memoryview": lambda: memoryview(bytes(5 * MIB)),
+    "a table of numbers": lambda: pyarrow.table({"n": np.ones(MIB), "flag": [True] * MIB}),
+    "bytes, not so many": lambda: bytes(4 * MIB),
+}
+
+
+class Where:
+    """Calls a function of the codec, and notes which thread it ended well in."""
+
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._function = getattr(_codec, name)
+        self.threads: list[int] = []
+        monkeypatch.setattr(_codec, name, self)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        value = self._function(*arguments, **options)
+        self.threads.append(threading.get_ident())
+        return value
+
+    def take(self) -> list[bool]:
+        """Was it the loop's, each time?"""
+        taken, self.threads = self.threads, []
+        return [thread == threading.get_ident() for thread in taken]
+
+
+@one_loop_each
+@pytest.mark.parametrize("transport", ["shm", "stdio"])
+async def test_what_takes_long_to_read_is_read_in_a_thread_and_nothing_else(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = Where("decode_value", monkeypatch)
+    values = {name: make() for name, make in (TAKES_LONG | TAKES_NO_TIME).items()}
+    async with tools_pool(Sharer, transport=transport, zero_copy=ZeroCopy(budget_mb=256)) as pool:
+        on_loop = {}
+        for name, value in values.items():
+            await pool.execute("echo", {"value": value})
+            on_loop[name] = where.take()
+    assert on_loop == {name: [name in TAKES_NO_TIME] for name in values}
+
+
+@one_loop_each
+async def test_items_and_results_of_a_map_are_read_there_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where = Where("decode_value", monkeypatch)
+    value = bytes(range(256)) * (5 * MIB // 256)
+    async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=256)) as pool:
+        async with pool.map("echo", [{"value": value}] * 2) as results:
+            assert [result == value async for result in results] == [True, True]
+        assert where.take() == [False, False]
+        async with pool.stream("repeat", {"value": value, "times": 2}) as items:
+            assert [item == value async for item in items] == [True, True]
+        assert where.take() == [False, False]
+
+
+@one_loop_each
+async def test_arguments_that_have_to_be_converted_are_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where = Where("encode_arguments", monkeypatch)
+    frame = pandas.DataFrame({"n": np.ones(MIB)})
+    rows = pyarrow.table({"n": [1, 2]}).to_reader  # like a query that runs when it is asked
+    async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=256)) as pool:
+        for value, same in (
+            (frame, frame.equals),
+            (polars.DataFrame({"s": STRINGS}), lambda back: back["s"].to_list() == STRINGS),
+            ([rows(), 7], lambda back: back == [rows().read_all(), 7]),
+        ):
+            assert same(await pool.execute("echo", {"value": value}))
+            assert where.take() == [False]
+        async with pool.map("echo", [{"value": frame}] * 2) as results:
+            assert [frame.equals(result) async for result in results] == [True, True]
+        assert where.take() == [False, False]
+        async with pool.stream("repeat", {"value": frame, "times": 1}) as items:
+            assert [frame.equals(item) async for item in items] == [True]
+        assert where.take() == [False]
+        await small(pool)
+        assert where.take() == []  # the loop did it by itself
+
+
+async def small(pool: Pool) -> None:
+    for value in (np.ones(MIB), pandas.DataFrame({"n": [1]}), polars.DataFrame({"n": [1]})):
+        await pool.execute("keep", {"value": value})
+
+
+async def test_in_virtual_time_no_thread_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that jumps would not wait for it."""
+    where = Where("decode_value", monkeypatch)
+    async with tools_pool(Sharer, transport="memory") as pool:
+        assert await pool.execute("echo", {"value": bytes(5 * MIB)}) == bytes(5 * MIB)
+    assert where.take() == [True]

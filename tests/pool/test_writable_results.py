@@ -16,7 +16,7 @@ from pool_kit import tools_pool
 from test_values_on_every_transport import TABLE, TRANSPORTS, pool_on_each_transport
 
 from snakepit import Adapter, ConfigError, Pool, ZeroCopy, tool
-from snakepit.pool import _decoder
+from snakepit.pool import _codec
 from snakepit.protocol import decode_value, encode_value
 from snakepit.shm import private_copy
 
@@ -104,7 +104,7 @@ class Slow:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.may_go = threading.Event()
         self.begun = threading.Event()
-        monkeypatch.setattr(_decoder, "private_copy", self)
+        monkeypatch.setattr(_codec, "private_copy", self)
 
     def __call__(self, source: Any) -> Any:
         self.begun.set()

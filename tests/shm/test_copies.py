@@ -12,7 +12,7 @@ import pyarrow
 import pytest
 
 from snakepit.protocol import encode_value
-from snakepit.shm import Block, Heap, private_copy
+from snakepit.shm import Block, Heap, private_bytes, private_copy
 
 SIZE = 2**24
 
@@ -56,12 +56,19 @@ def copies(block: Block) -> dict[str, Callable[[], object]]:
     return {
         "into a block": lambda: block.fill(source),
         "out of one": lambda: private_copy(source),
+        "out of one, as bytes": lambda: private_bytes(source),
         "of an array that is not contiguous": lambda: block.fill(strided),
         "of a table": lambda: block.fill(stream),
     }
 
 
-KINDS = ["into a block", "out of one", "of an array that is not contiguous", "of a table"]
+KINDS = [
+    "into a block",
+    "out of one",
+    "out of one, as bytes",
+    "of an array that is not contiguous",
+    "of a table",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,3 +95,12 @@ def test_a_private_copy_can_be_written_and_is_its_own() -> None:
         if size:
             view[0] = 1
             assert source[0] == 7
+
+
+def test_bytes_of_a_buffer_are_its_bytes() -> None:
+    for size in (0, 1, 2**20 - 1, 2**20, 2**22 + 1):
+        source = np.arange(size, dtype="u4").astype("u1")
+        made = private_bytes(source.data)
+        assert type(made) is bytes
+        assert made == source.tobytes()
+        assert hash(made) == hash(source.tobytes())

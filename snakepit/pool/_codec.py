@@ -1,43 +1,54 @@
-"""What workers answer, made into values: on the loop, or in a thread where that takes long.
+"""Values of calls, written and read: on the loop, or in a thread where that takes long.
 
 Views of memory take no time, however large they are. What is copied does, as `bytes` and, with
-`ZeroCopy.copy_results`, arrays are; and so does looking at each string of an Arrow table.
+`ZeroCopy.copy_results`, arrays are; and so does looking at each string of an Arrow table, or making
+Arrow data of a pandas frame. Whoever finds that it does gives up at once, and a thread begins anew.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 from msgspec import Raw
 
-from snakepit.protocol import Buffers, TakesLongError, decode_value
+from snakepit.protocol import Buffers, Places, TakesLongError, decode_value, encode_arguments
 from snakepit.shm import private_bytes, private_copy
 
 COPY_BYTES_MAX: Final = 4 * 2**20  # copied on the loop; more is copied in a thread
 THREADS_MAX: Final = 2  # memory is no faster for more
 
+T = TypeVar("T")
+Arguments: TypeAlias = tuple[Raw, Buffers, Sequence[AsyncIterable[Any]]]
 
-class Decoder:
-    """Decodes for one pool. `own`: arrays and memoryviews are to be the caller's, who may write them.
+
+class Codec:
+    """Writes and reads for one pool. `own`: arrays and memoryviews are to be the caller's, who may write them.
 
     `uses_threads`: False where time is virtual, which must not go on while a thread works.
     """
 
     def __init__(self, *, own: bool, uses_threads: bool) -> None:
         self.own: bool = own
-        self._work_max = COPY_BYTES_MAX if uses_threads else None
+        self.work_max: int | None = COPY_BYTES_MAX if uses_threads else None
         self._limiter = anyio.CapacityLimiter(THREADS_MAX)
+
+    async def write(self, params: dict[str, Any], places: Places | None) -> Arguments:
+        """Arguments that took more than `work_max`. Raises as `encode_arguments`."""
+        arguments = await self._in_thread(partial(encode_arguments, params, places))
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return arguments
 
     async def value_of(self, body: Raw, buffers: Buffers) -> Any:  # noqa: ASYNC910 - only for a thread
         """The value. What came is still there if this is cancelled. Raises as `decode_value`."""
         if self.own:
             return await self._own_value_of(body, buffers)
         try:
-            return decode_value(body, buffers, work_max=self._work_max)  # noqa: ASYNC910 - as above
+            return decode_value(body, buffers, work_max=self.work_max)  # noqa: ASYNC910 - as above
         except TakesLongError:
             pass
         return await self._in_thread(partial(decode_value, body, buffers, to_bytes=private_bytes))
@@ -49,5 +60,5 @@ class Decoder:
         await anyio.lowlevel.checkpoint()
         return decode()
 
-    async def _in_thread(self, decode: partial[Any]) -> Any:
-        return await anyio.to_thread.run_sync(decode, limiter=self._limiter)
+    async def _in_thread(self, job: partial[T]) -> T:
+        return await anyio.to_thread.run_sync(job, limiter=self._limiter)
