@@ -26,7 +26,16 @@ DIMENSIONS_MAX: Final = 64
 SPARSE_MAX: Final = 16  # of what is named of shared memory, so many bytes for each that is meant
 _FORMAT: Final = re.compile(r"@?[bBcChHiIlLqQnNfdeP?]")
 _DTYPE: Final = re.compile(r"[<>|=]?[A-Za-z?][0-9]{0,9}(\[[0-9A-Za-z/]{1,20}\])?")
-_DLPACK_CPU: Final = 1
+_DLPACK_CPU: Final = (1, 3, 11)  # and the CPU's memory that is pinned for CUDA or ROCm
+_DLPACK_DEVICES: Final = {
+    2: "a CUDA",
+    7: "a Vulkan",
+    8: "a Metal",
+    10: "a ROCm",
+    13: "a CUDA",
+    14: "a oneAPI",
+}
+_TO_CPU: Final = {"torch": ".cpu()", "cupy": ".get()", "jax": "jax.device_get()"}
 
 
 def write_memoryview(writer: Writer, value: memoryview) -> Any:
@@ -278,8 +287,8 @@ def _tensor_as_array(value: Any) -> Any:
             f"a tensor, {name}, travels only with NumPy; install numpy on this side"
         ) from None
     try:
-        if value.__dlpack_device__()[0] != _DLPACK_CPU:
-            raise UnsendableError(f"{name} is not in the memory of the CPU; copy it there first")
+        if (device := int(value.__dlpack_device__()[0])) not in _DLPACK_CPU:
+            raise UnsendableError(_elsewhere(name, device))
         return numpy.from_dlpack(value)
     except UnsendableError:
         raise
@@ -287,6 +296,15 @@ def _tensor_as_array(value: Any) -> Any:
         raise UnsendableError(
             f"{name} did not give its data by DLPack: {str(error)[:200]}"
         ) from error
+
+
+def _elsewhere(name: str, device: int) -> str:
+    """What to do with a tensor that this process cannot even read."""
+    where = f"{_DLPACK_DEVICES[device]} device" if device in _DLPACK_DEVICES else "another device"
+    copy = _TO_CPU.get(
+        name.partition(".")[0].removesuffix("lib"), "a copy in the memory of the CPU"
+    )
+    return f"{name} is in the memory of {where}; only the CPU's can travel: send {copy} of it"
 
 
 def _read_tensor(reader: Reader, data: memoryview) -> Any:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import sys
 import time
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow
 
 import snakepit
 from snakepit import Adapter, tool
 from snakepit.protocol import NIL, Drop, Result
+from snakepit.shm import FdSocket
+from snakepit.shm._fd_socket import RECORD, SHOW
 from snakepit.shm._memory import address_of
+from snakepit.shm._segments import create
 from snakepit.worker import _empty
 
 MIB = 2**20
@@ -26,6 +30,37 @@ def copied_bytes() -> int:
     """By this worker, into its own shared memory."""
     assert _empty.heap is not None
     return _empty.heap.copied_bytes
+
+
+def show(fds: FdSocket, kind: str) -> None:
+    """Show a segment of 1 MiB as number 1, with something wrong about it."""
+    segment, _ = create(MIB)
+    record = RECORD.pack(SHOW, 1, MIB)
+    count = 1
+    if kind == "a segment without seals":
+        segment = os.memfd_create("lie")
+        os.ftruncate(segment, MIB)
+    elif kind == "a segment that is too short":
+        segment, _ = create(MIB - 4096)
+    elif kind == "half a record":
+        record = record[:12]
+    elif kind == "ten descriptors":
+        count = 10
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [segment] * count))]
+    fds._socket.sendmsg([record], control)
+
+
+LIES = (
+    "a segment never shown",
+    "memory that was not lent",
+    "something malformed",
+    "memory out of its segment",
+    "a segment that was not there is gone",
+    "a segment without seals",
+    "a segment that is too short",
+    "half a record",
+    "ten descriptors",  # more than there is room for: some are lost
+)
 
 
 def endpoint() -> Any:
@@ -128,6 +163,8 @@ class Sharer(Adapter):
 
     @tool
     def table(self) -> Any:
+        import pyarrow
+
         return pyarrow.table({"n": np.arange(MIB)})
 
     @tool
@@ -150,20 +187,18 @@ class Sharer(Adapter):
     def lie(self, kind: str) -> None:
         """Say something untrue of this very call."""
         call, end = snakepit.context().call_id, endpoint()
-        references = {
-            "never shown": [99, 0, MIB, 0, 1],
-            "not lent": [-1, 0, 8, 0, 0],
-            "malformed": ["segment"],
+        references: dict[str, list[object]] = {
+            "a segment never shown": [99, 0, MIB, 0, 1],
+            "memory that was not lent": [-1, 8 * MIB - 4, 8, 0, 0],
+            "something malformed": ["segment"],
+            "memory out of its segment": [1, 4096, MIB, 0, 1],
         }
-        if kind == "given up":
+        if kind == "a segment that was not there is gone":
             end.tell(Drop((99,)))
-        elif kind == "unsealed":
-            fd = os.memfd_create("lie")
-            os.ftruncate(fd, MIB)
-            end._fds.send(3, 1, MIB, fd)
-            end.tell(Result(call, NIL, ([1, 0, MIB, 0, 1],)))
         else:
-            end.tell(Result(call, NIL, (references[kind],)))
+            show(end._fds, kind)
+            reference = references.get(kind, [1, 0, MIB, 0, 1])
+            end.tell(Result(call, NIL, (reference,)))
         time.sleep(60)
 
 

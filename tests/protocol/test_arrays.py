@@ -315,16 +315,46 @@ class Tensor:
         return self.array.__dlpack_device__()
 
 
-class OnGpu(Tensor):
+class Elsewhere(Tensor):
+    """In the memory of some device; the data cannot be had, and asking for it is an accident."""
+
+    device = 2
+
     def __dlpack_device__(self) -> Any:
-        return (2, 0)
+        return (self.device, 0)
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise AssertionError("asked for data that this process cannot read")
 
 
 def test_dlpack_tensors_arrive_as_arrays() -> None:
     array = np.arange(6.0).reshape(2, 3)
     assert same(array, travel(Tensor(array)))
-    with pytest.raises(SerializationError, match="CPU"):
-        encode_value(OnGpu(array))
+
+
+@pytest.mark.parametrize(
+    ("library", "device", "advice"),
+    [
+        ("torch", 2, r"torch\.Tensor is in the memory of a CUDA device.*: send \.cpu\(\) of it"),
+        ("torch", 8, r"a Metal device.*: send \.cpu\(\) of it"),
+        ("cupy", 2, r"a CUDA device.*: send \.get\(\) of it"),
+        ("jaxlib._jax", 2, r"a CUDA device.*: send jax\.device_get\(\) of it"),
+        ("somebody.s", 99, r"another device.*: send a copy in the memory of the CPU of it"),
+    ],
+)
+def test_a_tensor_on_a_device_is_an_error_that_says_what_to_do(
+    library: str, device: int, advice: str
+) -> None:
+    kind = type("Tensor", (Elsewhere,), {"__module__": library, "device": device})
+    with pytest.raises(SerializationError, match=advice) as caught:
+        encode_value({"weights": [kind(None)]})
+    assert caught.value.where == "['weights'][0]"
+
+
+def test_memory_that_is_pinned_for_a_device_is_the_cpu_s() -> None:
+    array = np.arange(6.0)
+    pinned = type("Tensor", (Tensor,), {"__dlpack_device__": lambda _: (3, 0)})
+    assert same(array, travel(pinned(array)))
 
 
 def test_torch_tensors_arrive_as_torch_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
