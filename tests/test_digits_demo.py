@@ -50,6 +50,11 @@ def test_the_demo_sees_what_it_expects() -> None:
     assert table["questions, next session"][1] == table["questions of the worker"][1]
     assert table["unclear digits labelled wrong"][1] == "0"
     assert table["workers of one session"][1] == "1"
+    assert table["large arrays seen wrong"][1] == "0"
+    assert table["bytes copied, in shared memory"][1] == "0"
+    assert table["copies of it, from the heap"][1] == "1"
+    ways = re.findall(r"\d+ MiB (.*?) +\d+\.\d ms to a worker and back", result.stdout)
+    assert ways == ["in shared memory", "from the heap", "through a pipe"]
     assert table["WorkerDiedError"][1].endswith("signal 9")
     assert table["workers replaced"][1] == "2"
     assert table["processes left"][1] == "0"

@@ -24,6 +24,7 @@ from rich.table import Table
 import snakepit
 
 from .adapter import DigitsAdapter, Images, Labels, load
+from .large import ROUNDS, SIZE_MB, send_in_three_ways
 
 WORKERS = 2
 BATCH_IMAGES = 16
@@ -218,7 +219,26 @@ async def scene_kill(pool: snakepit.Pool, report: Report) -> None:
     report.check("workers replaced", 2, pool.stats().restarts)
 
 
-SCENES = (scene_classify, scene_stream, scene_cancel, scene_session, scene_kill)
+async def scene_large(_: snakepit.Pool, report: Report) -> None:
+    """One array of all the digits, hundreds of times over, goes to another worker in three ways."""
+    sent = await send_in_three_ways(IMAGES)
+    size = f"{sent.nbytes / 2**20:.0f} MiB"
+    if sent.megabytes < SIZE_MB:
+        say(f"memory is short here: an array of {size} in place of {SIZE_MB} MiB")
+    if not sent.shared:
+        say(
+            "memory cannot be shared with workers on this machine: all of it goes through the pipes"
+        )
+    for way, seconds in sent.seconds.items():
+        say(f"{size} {way:<16}  {seconds * 1000:8.1f} ms to a worker and back")
+    report.check("large arrays seen wrong", 0, sent.unlike)
+    if sent.shared:
+        once = sent.copied["from the heap"] / (ROUNDS * sent.nbytes)
+        report.check("bytes copied, in shared memory", 0, sent.copied["in shared memory"])
+        report.check("copies of it, from the heap", "1", f"{once:g}")
+
+
+SCENES = (scene_classify, scene_stream, scene_cancel, scene_session, scene_large, scene_kill)
 
 
 async def demo(report: Report, scene_count: int) -> None:
