@@ -132,7 +132,7 @@ FLOORS = {
     "process": 2,
     "procfs": 1,
     "options": 2,
-    "_loops": 2,
+    "_loops": 1,
     "_progress_bar": 1,
     "transports": 3,
     "launchers": 4,

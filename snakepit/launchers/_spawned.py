@@ -15,6 +15,7 @@ from snakepit.process import (
     ExitStatus,
     StderrCollector,
     WorkerProcess,
+    end_strays_at_last,
     guardian,
     new_mark,
     sweep,
@@ -85,6 +86,7 @@ class SpawnLauncher(Launcher):
 
     def begin(self, tasks: TaskGroup) -> None:
         tasks.start_soon(guardian.guard, name="snakepit: guardian")
+        tasks.start_soon(end_strays_at_last, name="snakepit: strays")
         if self.sweeps:
             tasks.start_soon(sweep, name="snakepit: sweep")
 

@@ -25,7 +25,7 @@ from snakepit.errors import (
 )
 from snakepit.launchers import CannotLaunchError
 from snakepit.pool._call import PendingCall
-from snakepit.pool._handshake import StartFailedError, shake_hands
+from snakepit.pool._handshake import StartFailedError, dumped_stacks, shake_hands
 from snakepit.pool._reading import Reading
 from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
@@ -257,7 +257,9 @@ class Worker:
                     await running.channel.aclose()  # noqa: ASYNC102 - closing never waits
         except CannotLaunchError as error:
             self.start_error = WorkerStartError(self.id, str(error))
-            self._bury(ExitStatus(), "")
+        finally:
+            if self.death is None:  # whatever went wrong: its callers must not wait for ever
+                self._bury(ExitStatus(), "")
 
     async def _serve(self, running: Launched, hatched: Callable[[], None]) -> None:
         failed: StartFailedError | None = None
@@ -368,7 +370,7 @@ class Worker:
             status.exit_code,
             status.signal,
             tail,
-            failed.traceback or _dumped_stacks(tail),
+            failed.traceback or dumped_stacks(tail),
         )
 
     def _bury(self, status: ExitStatus, stderr_tail: str) -> None:
@@ -388,12 +390,3 @@ class Worker:
             death = f"{self.id}{process} {self._reason}: {status.certificate}"
             _log.warning("%s", self.start_error or death)
         self._core.gone(self, self.death)
-
-
-def _dumped_stacks(stderr_tail: str) -> str:
-    """The stacks that the worker wrote when it was asked to, "" if it did not."""
-    lines = stderr_tail.splitlines()
-    for position, line in enumerate(lines):
-        if line.startswith(("Thread 0x", "Current thread 0x")):
-            return "\n".join(lines[position:])
-    return ""

@@ -13,6 +13,7 @@ from snakepit.process._memory import resident_mb as resident_mb
 from snakepit.process._stderr import StderrCollector as StderrCollector
 from snakepit.process._stoppable import ExitStatus as ExitStatus
 from snakepit.process._stoppable import Stoppable as Stoppable
+from snakepit.process._strays import end_strays_at_last as end_strays_at_last
 from snakepit.process._sweep import Cleanup as Cleanup
 from snakepit.process._sweep import cleanup as cleanup
 from snakepit.process._sweep import sweep as sweep

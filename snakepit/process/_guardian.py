@@ -75,16 +75,19 @@ class Guardian:
         """Keep a guardian, until cancelled; without another user it ends then."""
         if not is_possible():
             await anyio.sleep_forever()
-        generation = fork_generation()
+        generation, said = fork_generation(), ""
         with self._lock:
             self._users += 1
         try:
             while True:
                 try:
                     await self._watch()
-                    _log.warning("the guardian of the workers was lost; another one begins")
+                    text = "was lost; another one begins"
                 except OSError as error:
-                    _log.warning("the guardian of the workers cannot be started: %s", error)
+                    text = f"cannot be started: {error}"
+                if text != said:  # once, and not five times a second
+                    _log.warning("the guardian of the workers %s", text)
+                    said = text
                 await anyio.sleep(RESTART_PAUSE_S)
         finally:
             if generation == fork_generation():

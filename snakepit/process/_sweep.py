@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-import anyio
-import anyio.to_thread
 from attrs import frozen
 
-from snakepit.process._hold import shielded
+from snakepit.process._in_thread import in_thread
 from snakepit.procfs import Mark, end_marked
 
 ORPHAN_GRACE_S: Final = 2.0
@@ -57,7 +55,10 @@ def cleanup() -> Cleanup:
 
 async def sweep() -> None:
     """`cleanup`, in a thread. Seen to its end, which is bounded."""
-    await shielded(lambda: anyio.to_thread.run_sync(cleanup, limiter=anyio.CapacityLimiter(1)))
+    try:
+        await in_thread(cleanup)
+    except OSError as error:
+        _log.warning("orphans of dead hosts cannot be looked for: %s", error)
 
 
 def _listed(pids: list[int]) -> str:

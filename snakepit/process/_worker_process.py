@@ -27,22 +27,21 @@ from typing import Self
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
+from snakepit.process._in_thread import in_thread
 from snakepit.process._oom import oom_kills
 from snakepit.process._stoppable import ExitStatus, Stoppable
+from snakepit.process._strays import end_strays, warn_of
 from snakepit.procfs import (
     VARIABLE,
-    Handle,
     Mark,
     Process,
-    close_all,
     kill_descendants,
-    kill_marked,
     members_of_group,
-    open_descendants,
     read_status,
+    send_to,
+    wanted_below,
 )
 
 DUMP_SIGNAL = signal.SIGQUIT
@@ -60,7 +59,7 @@ class WorkerProcess(Stoppable):
     ) -> None:
         self._popen = popen
         self.mark: Mark | None = mark
-        self._told: list[Handle] = []  # what lived below it when it was signalled last
+        self._told: list[Process] = []  # what lived below it when it was signalled last
         self._left_none = False  # it has been seen to
         # A new program counts what the one that forked it had as its own.
         self._inherited_kb = getrusage(RUSAGE_SELF).ru_maxrss
@@ -144,9 +143,7 @@ class WorkerProcess(Stoppable):
             with suppress(anyio.ClosedResourceError):  # by `kill_and_reap`, which has given it up
                 await anyio.wait_readable(self._pidfd)
         else:
-            await anyio.to_thread.run_sync(
-                self._wait_unreaped, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-            )
+            await in_thread(self._wait_unreaped, abandon=True)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal its group and everything below it. Nothing happens if it is gone."""
@@ -157,11 +154,10 @@ class WorkerProcess(Stoppable):
                 self._kill()
                 return
             self._note_peak()
-            below = [] if self._exit_seen() else open_descendants(self.pid, self._is_elsewhere)
+            below = [] if self._exit_seen() else wanted_below(self.pid, self._is_elsewhere)
             self._signal_group(number)
-            for handle in below:
-                handle.send(number)
-            close_all(self._told)
+            for process in below:
+                send_to(process, number)
             self._told = below
 
     async def end_strays(self) -> None:
@@ -169,9 +165,8 @@ class WorkerProcess(Stoppable):
         if self.mark is None or self.status is not None or not self.is_ours:
             await anyio.lowlevel.checkpoint()
             return
-        await anyio.to_thread.run_sync(
-            kill_marked, self.mark.instance, limiter=anyio.CapacityLimiter(1)
-        )
+        instance = self.mark.instance
+        await in_thread(lambda: end_strays(instance))
         self._left_none = True
 
     def request_dump(self) -> None:
@@ -202,15 +197,12 @@ class WorkerProcess(Stoppable):
             elif self._kill():
                 self._wait_unreaped()
                 if self.mark is not None and not self._left_none:
-                    kill_marked(self.mark.instance)
+                    end_strays(self.mark.instance)
                 with self._reaping:
                     self.status = self._reap()
             else:
                 _log.warning("process %d is left alone: no permission to kill it", self.pid)
                 self.status = self._give_up()
-            with self._reaping:
-                close_all(self._told)
-                self._told = []
         return self.status
 
     def _kill(self) -> bool:
@@ -225,10 +217,10 @@ class WorkerProcess(Stoppable):
                     return self._exit_seen()
             except ProcessLookupError:
                 pass  # it ended just now
-            kill_descendants(self.pid)
+            warn_of(kill_descendants(self.pid))
         self._signal_group(signal.SIGKILL)
-        for handle in self._told:
-            handle.send(signal.SIGKILL)
+        for process in self._told:
+            send_to(process, signal.SIGKILL)
         return True
 
     def _note_peak(self) -> None:
@@ -245,10 +237,7 @@ class WorkerProcess(Stoppable):
                 os.killpg(self.pid, number)
                 return
         for process in members_of_group(self.pid):
-            handle = Handle.open(process.pid, process.start)
-            if handle is not None:
-                handle.send(number)
-                handle.close()
+            send_to(process, number)
 
     def _reap(self) -> ExitStatus:
         oom_now = oom_kills()

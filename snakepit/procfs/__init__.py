@@ -19,14 +19,14 @@ from snakepit.procfs._table import TICKS_PER_S as TICKS_PER_S
 from snakepit.procfs._table import Handle as Handle
 from snakepit.procfs._table import Process as Process
 from snakepit.procfs._table import children_of as children_of
-from snakepit.procfs._table import close_all as close_all
 from snakepit.procfs._table import descendants_of as descendants_of
 from snakepit.procfs._table import is_usable as is_usable
 from snakepit.procfs._table import members_of_group as members_of_group
 from snakepit.procfs._table import read_process as read_process
 from snakepit.procfs._table import read_status as read_status
+from snakepit.procfs._table import send_to as send_to
 from snakepit.procfs._table import wait_dead as wait_dead
 from snakepit.procfs._tree import end_trees as end_trees
 from snakepit.procfs._tree import kill_descendants as kill_descendants
 from snakepit.procfs._tree import kill_tree as kill_tree
-from snakepit.procfs._tree import open_descendants as open_descendants
+from snakepit.procfs._tree import wanted_below as wanted_below

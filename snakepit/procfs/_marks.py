@@ -13,12 +13,13 @@ from binascii import hexlify
 from collections.abc import Callable, Iterator
 
 from snakepit.procfs._table import (
-    Handle,
+    Process,
     all_processes,
-    close_all,
+    is_there,
     is_usable,
     read_file,
     read_process,
+    send_to,
 )
 from snakepit.procfs._tree import end_trees
 
@@ -100,10 +101,11 @@ def own_mark() -> Mark | None:
     return mark if mark is not None and mark.is_from_here() else None
 
 
-def find_marked(wanted: Callable[[Mark], bool]) -> Iterator[tuple[Handle, Mark]]:
-    """The living processes of this user whose mark is wanted. Who takes a handle closes it.
+def find_marked(wanted: Callable[[Mark], bool]) -> Iterator[tuple[Process, Mark]]:
+    """The living processes of this user whose mark is wanted.
 
-    Reads the environment of every process: some ten microseconds for each.
+    Reads the environment of every process: some ten microseconds for each. Raises OSError where
+    nothing can be read, as without a descriptor.
     """
     if not is_usable():
         return
@@ -124,40 +126,38 @@ def find_marked(wanted: Callable[[Mark], bool]) -> Iterator[tuple[Handle, Mark]]
         mark = Mark.parse(text)
         if mark is None or (mark.boot, mark.pid_namespace) != here or not wanted(mark):
             continue
-        handle = Handle.open(process.pid, process.start)
-        if handle is not None:
-            yield handle, mark
+        if is_there(process):  # what was read is its own
+            yield process, mark
 
 
 def end_marked(wanted: Callable[[Mark], bool], grace_s: float) -> tuple[list[int], list[int]]:
     """End the processes with such marks and all below them: SIGTERM, the grace, SIGKILL.
 
     Looks again until there are none. Returns the pids of those that have ended, and of those that
-    have not. Blocks.
+    have not. Blocks. Raises OSError as `find_marked` does.
     """
     ended: list[int] = []
     left: list[int] = []
     for _ in range(ROUNDS_MAX):
-        handles = [handle for handle, _ in find_marked(wanted) if not _keep(handle, left)]
-        if not handles:
+        found = [process for process, _ in find_marked(wanted) if not _keep(process, left)]
+        if not found:
             break
-        try:
-            left += end_trees(handles, grace_s)
-            ended += [handle.pid for handle in handles if handle.pid not in left]
-        finally:
-            close_all(handles)
+        left += end_trees(found, grace_s)
+        ended += [process.pid for process in found if process.pid not in left]
     return sorted(ended), sorted(set(left))
 
 
-def kill_marked(instance: str) -> None:
-    """SIGKILL what is left of one worker, if anything carries its mark. Blocks."""
-    end_marked(lambda mark: mark.instance == instance, 0.0)
+def kill_marked(instances: frozenset[str]) -> list[int]:
+    """SIGKILL what is left of these workers, if anything carries their mark; return the survivors. Blocks.
+
+    Raises OSError as `find_marked` does.
+    """
+    return end_marked(lambda mark: mark.instance in instances, 0.0)[1]
 
 
-def _keep(handle: Handle, left: list[int]) -> bool:
-    """It would not die: once is enough. Closes the handle then."""
-    if handle.pid not in left:
+def _keep(process: Process, left: list[int]) -> bool:
+    """It would not die: once is enough."""
+    if process.pid not in left:
         return False
-    handle.send(signal.SIGKILL)
-    handle.close()
+    send_to(process, signal.SIGKILL)
     return True

@@ -69,6 +69,12 @@ class Handle:
                 pass  # it has ended
         return True
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended, at most so long; False if it has not. Blocks."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(max(0.0, timeout_s) * 1000))
+
     def close(self) -> None:
         """Let go of it."""
         os.close(self.fd)
@@ -149,26 +155,39 @@ def members_of_group(group: int) -> list[Process]:
     ]
 
 
-def wait_dead(handles: Iterable[Handle], timeout_s: float) -> list[Handle]:
+def send_to(process: Process | Handle, number: int) -> bool:
+    """Signal it, if it runs still and is no other by now; False if that is not permitted.
+
+    However many there are to be signalled, this takes two descriptors at a time and keeps none.
+    """
+    handle = Handle.open(process.pid, process.start)
+    if handle is None:
+        return True
+    try:
+        return handle.send(number)
+    finally:
+        handle.close()
+
+
+def is_there(process: Process | Handle) -> bool:
+    """Is there such a process, alive or a zombie?"""
+    found = read_process(process.pid)
+    return found is not None and found.start == process.start
+
+
+def wait_dead(processes: Iterable[Process | Handle], timeout_s: float) -> list[Process | Handle]:
     """Wait until these have ended, at most so long; returns those that have not. Blocks."""
-    alive = {handle.fd: handle for handle in handles}
-    poll = select.poll()
-    for fd in alive:
-        poll.register(fd, select.POLLIN)
     deadline = time.monotonic() + timeout_s
-    while alive:
-        ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        if not ended:
-            break
-        for fd, _ in ended:
-            poll.unregister(fd)
-            del alive[fd]
-    return list(alive.values())
+    return [process for process in processes if not _wait(process, deadline)]
 
 
-def close_all(handles: Iterable[Handle]) -> None:
-    """Let go of them."""
-    for handle in handles:
+def _wait(process: Process | Handle, deadline: float) -> bool:
+    handle = Handle.open(process.pid, process.start)
+    if handle is None:
+        return True
+    try:
+        return handle.wait(deadline - time.monotonic())
+    finally:
         handle.close()
 
 

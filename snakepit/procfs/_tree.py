@@ -15,8 +15,9 @@ from snakepit.procfs._table import (
     Handle,
     Process,
     children_of,
-    close_all,
     descendants_of,
+    is_there,
+    send_to,
     wait_dead,
 )
 
@@ -29,10 +30,9 @@ def everyone(_process: Process) -> bool:
     return True
 
 
-def open_descendants(pid: int, wanted: Wanted = everyone) -> list[Handle]:
-    """Handles of what lives below the process now."""
-    opened = (Handle.open(child.pid, child.start) for child in descendants_of(pid) if wanted(child))
-    return [handle for handle in opened if handle is not None]
+def wanted_below(pid: int, wanted: Wanted = everyone) -> list[Process]:
+    """What lives below the process now, of those that are wanted."""
+    return [process for process in descendants_of(pid) if wanted(process)]
 
 
 def kill_descendants(pid: int, wanted: Wanted = everyone) -> list[int]:
@@ -42,62 +42,50 @@ def kill_descendants(pid: int, wanted: Wanted = everyone) -> list[int]:
     takes to end what was killed.
     """
     deadline = time.monotonic() + KILL_S
-    known: dict[tuple[int, int], Handle] = {}
+    known: set[tuple[int, int]] = set()
     left: list[int] = []
-    try:
-        while fresh := _stop_below(pid, wanted, known):
-            known.update({(handle.pid, handle.start): handle for handle in fresh})
-            killed = [handle for handle in fresh if handle.send(signal.SIGKILL)]
-            left += [handle.pid for handle in fresh if handle not in killed]
-            left += [
-                handle.pid for handle in wait_dead(killed, max(0, deadline - time.monotonic()))
-            ]
-        return sorted(left)
-    finally:
-        close_all(known.values())
+    while fresh := _stop_below(pid, wanted, known):
+        killed = [process for process in fresh if send_to(process, signal.SIGKILL)]
+        left += [process.pid for process in fresh if process not in killed]
+        left += [process.pid for process in wait_dead(killed, deadline - time.monotonic())]
+    return sorted(left)
 
 
-def _stop_below(pid: int, wanted: Wanted, known: dict[tuple[int, int], Handle]) -> list[Handle]:
-    """Stop what lives below the process and is not known yet, top down."""
-    found: list[Handle] = []
+def _stop_below(pid: int, wanted: Wanted, known: set[tuple[int, int]]) -> list[Process]:
+    """Stop what lives below the process and is not known yet, top down; it is known then."""
+    found: list[Process] = []
     waiting = [pid]
     while waiting:
         for child in children_of(waiting.pop()):
             if child.is_dead:
                 continue
             if wanted(child) and (child.pid, child.start) not in known:
-                handle = Handle.open(child.pid, child.start)
-                if handle is None:
-                    continue
-                handle.send(signal.SIGSTOP)
-                found.append(handle)
+                known.add((child.pid, child.start))
+                send_to(child, signal.SIGSTOP)
+                found.append(child)
             waiting.append(child.pid)
     return found
 
 
-def kill_tree(root: Handle) -> list[int]:
+def kill_tree(root: Process | Handle) -> list[int]:
     """SIGKILL the process and everything below it; return the survivors. Blocks as above."""
-    root.send(signal.SIGSTOP)
+    send_to(root, signal.SIGSTOP)
+    if not is_there(root):
+        return []
     left = kill_descendants(root.pid)
-    if not root.send(signal.SIGKILL):
+    if not send_to(root, signal.SIGKILL):
         return [*left, root.pid]
-    return left + [handle.pid for handle in wait_dead([root], KILL_S)]
+    return left + [process.pid for process in wait_dead([root], KILL_S)]
 
 
-def end_trees(roots: Iterable[Handle], grace_s: float) -> list[int]:
+def end_trees(roots: Iterable[Process | Handle], grace_s: float) -> list[int]:
     """SIGTERM these and all below them, SIGKILL after the grace; return the survivors. Blocks."""
-    roots = list(roots)
-    below: dict[tuple[int, int], Handle] = {}
-    for root in roots:
-        for handle in open_descendants(root.pid):
-            if below.setdefault((handle.pid, handle.start), handle) is not handle:
-                handle.close()
-    try:
-        told = [handle for handle in (*roots, *below.values()) if handle.send(signal.SIGTERM)]
-        alive = wait_dead(told, grace_s)
-        left = [handle.pid for handle in (*roots, *below.values()) if handle not in told]
-        for handle in alive:
-            left += kill_tree(handle)
-        return sorted(set(left))
-    finally:
-        close_all(below.values())
+    each = {(root.pid, root.start): root for root in roots}
+    for root in list(each.values()):
+        for process in descendants_of(root.pid):
+            each.setdefault((process.pid, process.start), process)
+    told = [process for process in each.values() if send_to(process, signal.SIGTERM)]
+    left = [process.pid for process in each.values() if process not in told]
+    for alive in wait_dead(told, grace_s):
+        left += kill_tree(alive)
+    return sorted(set(left))

@@ -18,11 +18,11 @@ from snakepit.procfs import (
     Process,
     adopt_orphans,
     children_of,
-    close_all,
     descendants_of,
     kill_descendants,
-    open_descendants,
+    send_to,
     wait_dead,
+    wanted_below,
 )
 
 POLITE_S = 0.2  # from SIGTERM to SIGKILL
@@ -75,12 +75,9 @@ class Offspring:
 
         So nothing is hit that a later call starts meanwhile. From any thread; does not wait.
         """
-        found = open_descendants(self._pid, self._since(begun))
-        try:
-            for handle in found if found and may() else ():
-                handle.send(number)
-        finally:
-            close_all(found)
+        found = wanted_below(self._pid, self._since(begun))
+        for process in found if found and may() else ():
+            send_to(process, number)
 
     def end_all(self) -> None:
         """End everything. A forked child of the worker ends nothing."""
@@ -94,15 +91,12 @@ class Offspring:
         )
 
     def _end(self, wanted: Callable[[Process], bool], polite_s: float) -> None:
-        told = open_descendants(self._pid, wanted)
+        told = wanted_below(self._pid, wanted)
         if not told:
             return
-        try:
-            for handle in told:
-                handle.send(signal.SIGTERM)
-            wait_dead(told, polite_s)
-        finally:
-            close_all(told)
+        for process in told:
+            send_to(process, signal.SIGTERM)
+        wait_dead(told, polite_s)
         kill_descendants(self._pid, wanted)
 
     def reap_adopted(self) -> None:

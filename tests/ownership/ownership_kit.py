@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _leaks import is_alive
-
-from snakepit.procfs import Handle, Mark, close_all
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -144,12 +142,3 @@ def wait_gone(numbers: Sequence[int]) -> None:
         lambda: not any(map(is_alive, numbers)),
         lambda: [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in numbers if is_alive(pid)],
     )
-
-
-@contextmanager
-def closing_all(found: Iterable[tuple[Handle, Mark]]) -> Generator[list[Handle]]:
-    handles = [handle for handle, _ in found]
-    try:
-        yield handles
-    finally:
-        close_all(handles)

@@ -18,7 +18,6 @@ from family_adapters import KINDS, SyncFamily
 from ownership_kit import (
     NAMESPACE,
     WORKER_NETS,
-    closing_all,
     env_for_hosts,
     host,
     needs_namespaces,
@@ -246,8 +245,8 @@ def test_a_host_in_another_namespace_is_none_of_our_business(tmp_path: Path) -> 
         inside.wait_ready()
         below = {process.pid for process in descendants_of(inside.popen.pid)}
         workers = [pid for pid in marked_anywhere() if pid in below]
-        with closing_all(find_marked(lambda mark: True)) as visible:
-            assert not set(workers) & {handle.pid for handle in visible}
+        visible = find_marked(lambda mark: True)
+        assert not set(workers) & {process.pid for process, _ in visible}
         assert len(workers) >= 2
         done = snakepit.cleanup()
         assert not set(workers) & set(done.ended + done.left)
