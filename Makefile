@@ -100,10 +100,11 @@ doctest: $(VENV)/.has-docs
 	@$(BIN)/python -m sphinx -q -W -n --keep-going -b doctest docs docs/_build/doctest
 
 # Only a tree that has benchmarks offers to run them. ONLY=roundtrip,throughput CONTENDERS=snakepit
-# ROUNDS=3 choose; UPDATE=1 rewrites the figures of docs/benchmarks.md; STRICT=1 fails on a missed gate.
+# ROUNDS=3 choose; LARGE=1 adds Ray and Dask, several hundred MiB; UPDATE=1 rewrites the figures of
+# docs/benchmarks.md; STRICT=1 fails on a missed gate.
 ifneq ($(wildcard benchmarks/__main__.py),)
 .PHONY: bench
-bench: $(VENV)/.has-bench  ## measure what calls cost, against other pools; see docs/benchmarks.md
+bench: $(VENV)/.has-bench $(if $(LARGE),$(VENV)/.has-bench-large)  ## measure what calls cost, against other pools; see docs/benchmarks.md
 	@echo "==> benchmarks"
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 else

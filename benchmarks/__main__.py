@@ -11,12 +11,14 @@ from typing import Final
 
 from benchmarks import _plot, _report
 from benchmarks._machine import Onlooker, describe_machine
+from benchmarks._plan import Plan
 from benchmarks._results import Results, Table
-from benchmarks._scenarios import SCENARIOS, Plan, run
+from benchmarks._scenarios import SCENARIOS, run
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 PLOT: Final = ROOT / "docs" / "images" / "benchmarks.svg"
+ARRAYS_PLOT: Final = PLOT.with_name("benchmarks-arrays.svg")
 
 
 def main() -> int:
@@ -96,9 +98,11 @@ def _save(results: Results, path: Path) -> None:
 def _update(results: Results) -> None:
     try:
         _plot.draw(results, PLOT)
+        _plot.draw_arrays(results, ARRAYS_PLOT)
     except ImportError as error:
         print(f"the plot was not drawn: {error}")
-    part = _report.page_part(results, PLOT.relative_to(PAGE.parent).as_posix())
+    plots = (plot.relative_to(PAGE.parent).as_posix() for plot in (PLOT, ARRAYS_PLOT))
+    part = _report.page_part(results, *plots)
     PAGE.write_text(_report.rewrite(PAGE.read_text(), part))
     print(f"{PAGE.relative_to(ROOT)} rewritten")
 

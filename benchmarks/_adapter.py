@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import snakepit
 from snakepit import Adapter, context, tool
 
 
@@ -20,6 +21,22 @@ class Work(Adapter):
     def echo(self, value: Any) -> Any:
         """Send the value back."""
         return value
+
+    @tool
+    def look(self, value: Any) -> int:
+        """Take an array."""
+        return len(value)
+
+    @tool
+    def keep(self, size: int) -> None:
+        """Make an array of so many bytes where the host sees it, to be given later."""
+        self._kept = snakepit.empty(size, "u1")
+        self._kept[:] = 7
+
+    @tool
+    def give(self) -> Any:
+        """Return what is kept."""
+        return self._kept
 
     @tool
     def rows(self, value: Any) -> int:

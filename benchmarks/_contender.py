@@ -17,18 +17,27 @@ from benchmarks import _work
 class Calls:
     """The work, as one contender does it in its workers.
 
-    `pool`: the contender's own object, for measurements that need more than calls.
+    `pool`: the contender's own object, for measurements that need more than calls. `run`: runs a
+    function in a worker; None: it has tools. `share`: puts an array where workers see it, and
+    returns what `echo` takes for it; None: it cannot.
     """
 
     nothing: Callable[[], Awaitable[Any]]
     echo: Callable[[Any], Awaitable[Any]]
     pause: Callable[[float], Awaitable[Any]]
     pool: Any = None
+    run: Callable[..., Awaitable[Any]] | None = None
+    share: Callable[[Any], Any] | None = None
 
     @classmethod
-    def through(cls, run: Callable[..., Awaitable[Any]]) -> Calls:
+    def through(
+        cls, run: Callable[..., Awaitable[Any]], share: Callable[[Any], Any] | None = None
+    ) -> Calls:
         """The calls of a contender that runs functions: `await run(func, *args)`."""
-        return cls(*(partial(run, func) for func in (_work.nothing, _work.echo, _work.pause)))
+        nothing, echo, pause = (
+            partial(run, func) for func in (_work.nothing, _work.echo, _work.pause)
+        )
+        return cls(nothing, echo, pause, run=run, share=share)
 
 
 class Contender(ABC):

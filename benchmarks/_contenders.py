@@ -11,13 +11,16 @@ from functools import partial
 from typing import Any, Final
 
 import snakepit
+from benchmarks._array_peers import ARRAY_PEERS
 from benchmarks._contender import Calls, Contender
 from benchmarks._floor import Floor
+from benchmarks._grpc_peers import GRPC_PEERS
 from benchmarks._peers import PEERS
 
 ADAPTER: Final = "benchmarks._adapter:Work"
 SHARED: Final = "snakepit shm"
-DEFAULT: Final = "snakepit stdio"  # what `transport="auto"` is; the gates judge this one
+GRPC: Final = "snakepit grpc"
+DEFAULT: Final = "snakepit stdio"  # the gates judge this one
 
 
 class Snakepit(Contender):
@@ -52,7 +55,14 @@ class Snakepit(Contender):
                 echo=lambda value: execute("echo", {"value": value}),
                 pause=lambda seconds: execute("pause", {"seconds": seconds}),
                 pool=pool,
+                share=partial(_share, pool),
             )
+
+
+def _share(pool: Any, array: Any) -> Any:
+    shared = pool.empty(array.shape, array.dtype)
+    shared[:] = array
+    return shared
 
 
 class RunSync(Snakepit):
@@ -84,17 +94,21 @@ class TrioAlone(Contender):
 
 
 SNAKEPITS: Final[tuple[Contender, ...]] = (
-    Snakepit("snakepit stdio", "stdio"),
+    Snakepit(DEFAULT, "stdio"),
     Snakepit("snakepit memory", "memory"),
     Snakepit(SHARED, "shm"),
-    Snakepit("snakepit grpc", "grpc"),
+    Snakepit(GRPC, "grpc"),
 )
-NOT_PIPELINED: Final = Snakepit("snakepit, no pipelining", "auto", pipelining=False)
-ON_ASYNCIO: Final = Snakepit("snakepit on asyncio", "auto", backend="asyncio")
+NOT_PIPELINED: Final = Snakepit("snakepit, no pipelining", "stdio", pipelining=False)
+GRPC_ON_ASYNCIO: Final = Snakepit("snakepit grpc on asyncio", "grpc", backend="asyncio")
+ON_ASYNCIO: Final = Snakepit("snakepit on asyncio", "stdio", backend="asyncio")
 TRIO_ALONE: Final = TrioAlone()
-RUN_SYNC: Final = RunSync("snakepit run_sync", "auto")
+RUN_SYNC: Final = RunSync("snakepit run_sync", "stdio")
 
 EVERYONE: Final[dict[str, Contender]] = {
     contender.name: contender
-    for contender in (*SNAKEPITS, NOT_PIPELINED, ON_ASYNCIO, RUN_SYNC, TRIO_ALONE, *PEERS)
+    for contender in (
+        *(*SNAKEPITS, NOT_PIPELINED, ON_ASYNCIO, GRPC_ON_ASYNCIO, RUN_SYNC, TRIO_ALONE),
+        *(*PEERS, *ARRAY_PEERS, *GRPC_PEERS),
+    )
 }

@@ -10,7 +10,10 @@ from typing import Final
 
 import psutil
 
-_LIBRARIES: Final = ("anyio", "trio", "msgspec", "trio-parallel", "loky", "pebble")
+_LIBRARIES: Final = (
+    *("anyio", "trio", "msgspec", "trio-parallel", "loky", "pebble"),
+    *("numpy", "pyarrow", "ray", "distributed", "grpclib", "betterproto2", "grpcio", "protobuf"),
+)
 
 
 def describe_machine() -> dict[str, str]:

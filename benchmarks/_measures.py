@@ -8,8 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import statistics
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import cache
@@ -20,11 +18,12 @@ import anyio
 import psutil
 
 from benchmarks import _work
+from benchmarks._array_measures import ARRAY_MEASURES
 from benchmarks._contender import Calls
+from benchmarks._timing import clock as _clock
+from benchmarks._timing import p50 as _p50
 
-COLUMNS: Final = 1_000  # of a table
 SHORT_CALLERS: Final = 64
-_clock = time.perf_counter
 
 
 async def round_trip(calls: Calls, *, seconds: float) -> float:
@@ -37,43 +36,6 @@ async def values(calls: Calls, *, value: str, seconds: float) -> float:
     sent = _VALUES[value]()
     assert await calls.echo(sent) == sent
     return await _p50(lambda: calls.echo(sent), seconds)
-
-
-async def array(calls: Calls, *, mib: int, born: str, seconds: float) -> float:
-    """The median time that an array takes to a worker and back.
-
-    `born`: "segment", where it can be seen by the worker; "heap", in ordinary memory; "memcpy": it
-    stays here, and is copied once into memory that was written before.
-    """
-    import numpy
-
-    size = mib * 2**20
-    sent = calls.pool.empty(size, "u1") if born == "segment" else numpy.empty(size, "u1")
-    sent[:] = 7
-    if born != "memcpy":
-        return await _p50(lambda: calls.echo(sent), seconds)
-    copy = numpy.zeros(size, "u1")
-
-    async def memcpy() -> None:
-        numpy.copyto(copy, sent)
-
-    await memcpy()
-    return await _p50(memcpy, seconds)
-
-
-async def table(calls: Calls, *, mib: int, seconds: float) -> float:
-    """The median time that a table of 1,000 columns in ordinary memory takes to a worker's tool."""
-    import numpy
-    import pyarrow
-
-    column = numpy.arange(max(1, mib * 2**20 // 8 // COLUMNS))
-    sent = pyarrow.table({f"c{number}": column.copy() for number in range(COLUMNS)})
-
-    async def send() -> None:
-        await calls.pool.execute("rows", {"value": sent})
-
-    await send()  # there is memory for it by now
-    return await _p50(send, seconds)
 
 
 async def load(calls: Calls, *, callers: int, seconds: float) -> float:
@@ -185,18 +147,6 @@ def _uss(pid: int) -> float:
     return float(psutil.Process(pid).memory_full_info().uss) / 2**20
 
 
-async def _p50(call: Callable[[], Awaitable[Any]], seconds: float) -> float:
-    times: list[float] = []
-    start = _clock()
-    end = start + seconds
-    while start < end or not times:
-        await call()
-        now = _clock()
-        times.append(now - start)
-        start = _clock()
-    return statistics.median(times)
-
-
 async def _under_load(callers: list[Callable[[], Awaitable[Any]]], seconds: float) -> float:
     """Seconds per call in the steady state: after each caller's first call, none leaving."""
     finished = 0
@@ -253,8 +203,6 @@ MEASURES: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
     for measure in (
         round_trip,
         values,
-        array,
-        table,
         load,
         sessions,
         stream,
@@ -263,5 +211,6 @@ MEASURES: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
         idle_memory,
         worker_memory,
         memory_growth,
+        *ARRAY_MEASURES,
     )
 }

@@ -21,6 +21,7 @@ from outcome import Error, Outcome, Value
 
 from benchmarks._contender import Calls, Contender
 
+STANDARD: Final = "concurrent.futures.process"
 Done = Callable[[Outcome[Any]], None]
 
 
@@ -136,6 +137,11 @@ class TrioParallel(Contender):
             yield Calls.through(partial(context.run_sync, limiter=trio.CapacityLimiter(workers)))
 
 
+def spawning(library: Any, workers: int) -> Any:
+    """The standard library's pool, whose workers are spawned."""
+    return library.ProcessPoolExecutor(workers, mp_context=_context("spawn"))
+
+
 def _context(method: str) -> Any:
     return importlib.import_module("multiprocessing").get_context(method)
 
@@ -144,14 +150,10 @@ PEERS: Final[tuple[Contender, ...]] = (
     AnyioToProcess("anyio.to_process"),
     TrioParallel("trio-parallel"),
     MultiprocessingPool("multiprocessing.Pool"),
-    Futures(
-        "ProcessPoolExecutor spawn",
-        "concurrent.futures.process",
-        lambda lib, workers: lib.ProcessPoolExecutor(workers, mp_context=_context("spawn")),
-    ),
+    Futures("ProcessPoolExecutor spawn", STANDARD, spawning),
     Futures(
         "ProcessPoolExecutor forkserver",
-        "concurrent.futures.process",
+        STANDARD,
         lambda lib, workers: lib.ProcessPoolExecutor(workers, mp_context=_context("forkserver")),
     ),
     Futures("loky", "loky", lambda lib, workers: lib.ProcessPoolExecutor(workers)),

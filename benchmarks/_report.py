@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from benchmarks._gates import GATES, Verdict
+from benchmarks._array_scenarios import ARRAY_TABLE
+from benchmarks._gate_list import GATES
+from benchmarks._gates import Verdict
 from benchmarks._results import Results, Table
 from benchmarks._rounds import Summary, ratios
 
@@ -85,9 +87,9 @@ def verdicts_text(results: Results) -> str:
     return "\n".join(lines)
 
 
-def page_part(results: Results, plot: str) -> str:
+def page_part(results: Results, plot: str, arrays_plot: str) -> str:
     """The generated part of the page, markers included."""
-    return "\n".join([BEGIN, "", *_page_lines(results, plot), END])
+    return "\n".join([BEGIN, "", *_page_lines(results, plot, arrays_plot), END])
 
 
 def rewrite(page: str, part: str) -> str:
@@ -99,9 +101,11 @@ def rewrite(page: str, part: str) -> str:
     return before + part + after
 
 
-def _page_lines(results: Results, plot: str) -> Iterator[str]:
+def _page_lines(results: Results, plot: str, arrays_plot: str) -> Iterator[str]:
     yield f"One run of {results.rounds} rounds: " + "; ".join(results.machine.values()) + "."
     yield from ("", f"![Each contender's cost, as a multiple of snakepit's]({plot})", "")
+    if any(name.startswith(ARRAY_TABLE.format("")) for name in results.tables):
+        yield from (f"![An array there and back, by its size]({arrays_plot})", "")
     yield from ("### Gates and goals", "")
     cells = [verdict_cells(verdict) for verdict in verdicts(results)]
     yield from _markdown(("what", "asked for", "found", ""), cells)

@@ -7,73 +7,27 @@ from contextlib import closing
 from functools import partial
 from typing import Final
 
-from attrs import field, frozen
-
 import snakepit
+from benchmarks._array_scenarios import shared_memory
 from benchmarks._contenders import (
     DEFAULT,
     NOT_PIPELINED,
     ON_ASYNCIO,
     RUN_SYNC,
-    SHARED,
     SNAKEPITS,
     TRIO_ALONE,
 )
 from benchmarks._floor import Floor
+from benchmarks._grpc_scenarios import over_grpc
 from benchmarks._peers import PEERS
+from benchmarks._plan import CALLERS, FLOOR, Plan, make_table
 from benchmarks._results import Table
 from benchmarks._rounds import FailedError, Turn, play
 from benchmarks._subjects import Company, LeftOutError, Subject, gather
 
-FLOOR: Final = "floor"
 MEMORY: Final = "snakepit memory"
-SPAWN: Final = "ProcessPoolExecutor spawn"
-ARRAY_MIB: Final = (1, 64, 256)
-TABLE_MIB: Final = 64
-TURNS_EACH: Final = 5
-CALLERS: Final = 64
 _SNAKEPITS: Final = tuple(contender.name for contender in SNAKEPITS)
 _PEERS: Final = tuple(contender.name for contender in PEERS)
-
-
-@frozen
-class Plan:
-    """How a run was asked for.
-
-    `scale`: everything takes this much more or less time than usual. `only`: beginnings of names
-    of contenders; empty: all take part.
-    """
-
-    rounds: int = 7
-    scale: float = 1.0
-    only: tuple[str, ...] = field(default=(), converter=tuple)
-
-    def wanted(self, *names: str) -> list[str]:
-        """Those of them that shall take part."""
-        return [name for name in names if not self.only or name.startswith((FLOOR, *self.only))]
-
-    def seconds(self, seconds: float) -> float:
-        """That much time, in this run."""
-        return seconds * self.scale
-
-    def count(self, count: int) -> int:
-        """So many, in this run: fewer where the scale is below 1, never more."""
-        return max(2, round(count * min(1.0, self.scale)))
-
-    def turns(
-        self, company: Company, measure: str, *, seconds: float, **arguments: object
-    ) -> dict[str, Turn]:
-        """A turn for each of the company: so many seconds of that measurement."""
-        return {
-            name: partial(subject.measure, measure, seconds=self.seconds(seconds), **arguments)
-            for name, subject in company.subjects.items()
-        }
-
-    def play(
-        self, turns: dict[str, Turn], company: Company, turns_each: int = TURNS_EACH
-    ) -> dict[str, list[float]]:
-        """The rounds of this run."""
-        return play(turns, rounds=self.rounds, turns_each=turns_each, failed=company.failed)
 
 
 def round_trip(plan: Plan) -> Iterator[Table]:
@@ -84,7 +38,7 @@ def round_trip(plan: Plan) -> Iterator[Table]:
         turns |= plan.turns(company, "round_trip", seconds=0.05)
         rows = plan.play(turns, company)
     title = "No-op round trip, 1 caller, 1 worker: the median call"
-    yield _table("roundtrip", title, rows, company, base=FLOOR)
+    yield make_table("roundtrip", title, rows, company, base=FLOOR)
 
 
 def throughput(plan: Plan) -> Iterator[Table]:
@@ -94,7 +48,7 @@ def throughput(plan: Plan) -> Iterator[Table]:
         turns = plan.turns(company, "load", seconds=0.08, callers=CALLERS)
         rows = plan.play(turns, company)
     title = f"No-op throughput, {CALLERS} callers, 2 workers: time per call"
-    yield _table("throughput", title, rows, company, base=DEFAULT)
+    yield make_table("throughput", title, rows, company, base=DEFAULT)
 
 
 def values(plan: Plan) -> Iterator[Table]:
@@ -106,35 +60,7 @@ def values(plan: Plan) -> Iterator[Table]:
     with gather(plan.wanted(*_SNAKEPITS, *_PEERS), 1) as company:
         for value, title in titles.items():
             turns = plan.turns(company, "values", seconds=0.1, value=value)
-            yield _table(value, title, plan.play(turns, company), company, base=DEFAULT)
-
-
-def shared_memory(plan: Plan) -> Iterator[Table]:
-    """Arrays there and back: in shared memory, from the heap, and through pipes."""
-    rows: dict[str, list[float]] = {}
-    names = plan.wanted(DEFAULT, SHARED, SPAWN)
-    with gather(names, 1) as company:
-        for mib in ARRAY_MIB:
-            turns: dict[str, Turn] = {}
-            for name, subject in company.subjects.items():
-                measure = partial(
-                    subject.measure, "array", mib=plan.count(mib), seconds=plan.seconds(0.2)
-                )
-                if name == SHARED:
-                    if mib == TABLE_MIB:
-                        turns[f"table, {mib} MiB"] = partial(
-                            subject.measure,
-                            "table",
-                            mib=plan.count(mib),
-                            seconds=plan.seconds(0.2),
-                        )
-                    for born in ("segment", "heap", "memcpy"):
-                        turns[f"{born}, {mib} MiB"] = partial(measure, born=born)
-                elif mib < max(ARRAY_MIB):  # they take seconds for the largest
-                    turns[f"{name}, {mib} MiB"] = partial(measure, born="heap")
-            rows |= plan.play(turns, company, turns_each=2)
-        base = f"memcpy, {max(ARRAY_MIB)} MiB"
-        yield _table("shm", "An array there and back, 1 caller, 1 worker", rows, company, base=base)
+            yield make_table(value, title, plan.play(turns, company), company, base=DEFAULT)
 
 
 def startup(plan: Plan) -> Iterator[Table]:
@@ -151,7 +77,7 @@ def startup(plan: Plan) -> Iterator[Table]:
             turns[name] = partial(_opened_s, name)
     rows = plan.play(turns, company, turns_each=1)
     title = "From opening a pool of 2 to its first result"
-    yield _table("startup", title, rows, company, base=DEFAULT)
+    yield make_table("startup", title, rows, company, base=DEFAULT)
 
 
 def long_call(plan: Plan) -> Iterator[Table]:
@@ -165,7 +91,7 @@ def long_call(plan: Plan) -> Iterator[Table]:
                 median.append(found["median"])
     rows = {"the longest short call": longest, "the median short call": median} if longest else {}
     title = f"Short calls of {CALLERS} callers while a call of 5 s keeps one of 2 workers busy"
-    yield _table("longcall", title, rows, company)
+    yield make_table("longcall", title, rows, company)
 
 
 def stream(plan: Plan) -> Iterator[Table]:
@@ -180,7 +106,7 @@ def stream(plan: Plan) -> Iterator[Table]:
             turns[f"{name}, a chunk"] = partial(measure, "stream", count=plan.count(100_000))
         rows = plan.play(turns, company, turns_each=1)
     title = f"Time per chunk of a stream of 100,000, and per no-op call of {CALLERS} callers"
-    yield _table("stream", title, rows, company, base=f"{DEFAULT}, a call")
+    yield make_table("stream", title, rows, company, base=f"{DEFAULT}, a call")
 
 
 def host_call(plan: Plan) -> Iterator[Table]:
@@ -193,7 +119,7 @@ def host_call(plan: Plan) -> Iterator[Table]:
             turns[f"{name}, a host call"] = partial(measure, "host_call")
         rows = plan.play(turns, company)
     title = "Round trip of a tool that makes one no-op host call, 1 caller, 1 worker"
-    yield _table("hostcall", title, rows, company, base=f"{DEFAULT}, a no-op")
+    yield make_table("hostcall", title, rows, company, base=f"{DEFAULT}, a no-op")
 
 
 def waiting(plan: Plan) -> Iterator[Table]:
@@ -205,7 +131,7 @@ def waiting(plan: Plan) -> Iterator[Table]:
             turns[base] = partial(measure, callers=10)
             turns[many] = partial(measure, callers=plan.count(10_000))
         rows = plan.play(turns, company)
-    yield _table("waiting", "Time per call, by waiting callers", rows, company, base=base)
+    yield make_table("waiting", "Time per call, by waiting callers", rows, company, base=base)
 
 
 def sessions(plan: Plan) -> Iterator[Table]:
@@ -220,7 +146,7 @@ def sessions(plan: Plan) -> Iterator[Table]:
             turns[base] = partial(measure, count=10)
             turns[many] = partial(measure, count=plan.count(10_000))
         rows = plan.play(turns, company, turns_each=1)
-    yield _table("sessions", "Time per call, by open sessions", rows, company, base=base)
+    yield make_table("sessions", "Time per call, by open sessions", rows, company, base=base)
 
 
 def workers(plan: Plan) -> Iterator[Table]:
@@ -238,7 +164,7 @@ def workers(plan: Plan) -> Iterator[Table]:
             turns["1,000 workers"] = partial(measure, seconds=plan.seconds(0.3))
         rows = plan.play(turns, company)
     title = "Time per call, by workers (transport memory)"
-    yield _table("workers", title, rows, company, base=base)
+    yield make_table("workers", title, rows, company, base=base)
 
 
 def memory(plan: Plan) -> Iterator[Table]:
@@ -250,7 +176,7 @@ def memory(plan: Plan) -> Iterator[Table]:
         }
         rows = play(turns, rounds=1, turns_each=1, failed=company.failed)
     title = "Memory (USS) of one idle worker, with all helper processes of its pool"
-    yield _table("idle", title, rows, company, unit="MiB", base=DEFAULT)
+    yield make_table("idle", title, rows, company, unit="MiB", base=DEFAULT)
     rows = {}
     with gather(plan.wanted(DEFAULT), 2) as company:
         for subject in company.subjects.values():
@@ -258,7 +184,7 @@ def memory(plan: Plan) -> Iterator[Table]:
             first, last = plan.count(100_000), plan.count(1_000_000)
             for side, grown in subject.measure("memory_growth", first=first, last=last).items():
                 rows[f"growth of the {side} from 100,000 calls to 1,000,000"] = [grown]
-    yield _table("memory", "Memory (USS) of snakepit", rows, company, unit="MiB")
+    yield make_table("memory", "Memory (USS) of snakepit", rows, company, unit="MiB")
 
 
 SCENARIOS: Final[dict[str, Callable[[Plan], Iterator[Table]]]] = {
@@ -266,6 +192,7 @@ SCENARIOS: Final[dict[str, Callable[[Plan], Iterator[Table]]]] = {
     "throughput": throughput,
     "values": values,
     "shm": shared_memory,
+    "grpc": over_grpc,
     "startup": startup,
     "longcall": long_call,
     "stream": stream,
@@ -285,18 +212,6 @@ def run(scenarios: Iterable[str], plan: Plan) -> Iterator[tuple[str, Table | Fai
                 yield name, table
         except FailedError as error:
             yield name, error
-
-
-def _table(
-    name: str,
-    title: str,
-    rows: dict[str, list[float]],
-    company: Company,
-    *,
-    unit: str = "s",
-    base: str | None = None,
-) -> Table:
-    return Table(name, title, unit, rows, base, dict(company.left_out), dict(company.failed))
 
 
 def _opened_s(name: str) -> float:

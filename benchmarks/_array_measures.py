@@ -1,0 +1,146 @@
+"""What is measured of arrays and tables inside a contender's process; as in `_measures.py`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+
+from benchmarks._contender import Calls
+from benchmarks._timing import clock, p50
+
+COLUMNS: Final = 1_000  # of a table
+TICK_S: Final = 0.0005
+SENDS: Final = 2  # into memory that is new, and into memory that was written before
+MIB: Final = 2**20
+
+
+async def array(calls: Calls, *, size: int, born: str, seconds: float, warm: bool = True) -> float:
+    """The median time that an array of so many bytes takes to a worker and back.
+
+    `born`: "shared", where workers can see it; "heap", in ordinary memory. `warm`: it is sent once
+    before.
+    """
+    import numpy
+
+    sent: Any = numpy.empty(size, "u1")
+    sent[:] = 7
+    if born == "shared":
+        assert calls.share is not None
+        sent = calls.share(sent)
+
+    async def send() -> None:
+        came = await calls.echo(sent)
+        assert len(came) == size
+
+    if warm:
+        await send()
+    return await p50(send, seconds)
+
+
+async def to_worker(calls: Calls, *, size: int, seconds: float) -> float:
+    """The median time that an array in shared memory takes to a tool which returns a number."""
+    sent = calls.pool.empty(size, "u1")
+    sent[:] = 7
+
+    async def send() -> None:
+        assert await calls.pool.execute("look", {"value": sent}) == size
+
+    await send()
+    return await p50(send, seconds)
+
+
+async def from_worker(calls: Calls, *, size: int, seconds: float) -> float:
+    """The median call of a tool that returns an array which it has in shared memory."""
+    await calls.pool.execute("keep", {"size": size})
+
+    async def ask() -> None:
+        assert len(await calls.pool.execute("give")) == size
+
+    await ask()
+    found = await p50(ask, seconds)
+    await calls.pool.execute("keep", {"size": 1})
+    return found
+
+
+async def memcpy(calls: Calls, *, size: int, seconds: float) -> float:
+    """The median time of one copy in this process, into memory that was written before."""
+    import numpy
+
+    del calls
+    sent, copy = numpy.empty(size, "u1"), numpy.zeros(size, "u1")
+    sent[:] = 7
+
+    async def once() -> None:
+        numpy.copyto(copy, sent)
+
+    await once()
+    return await p50(once, seconds)
+
+
+async def table(calls: Calls, *, size: int, seconds: float) -> float:
+    """The median time that a table of 1,000 columns in ordinary memory takes to a worker's tool."""
+    import numpy
+    import pyarrow
+
+    column = numpy.arange(max(1, size // 8 // COLUMNS))
+    sent = pyarrow.table({f"c{number}": column.copy() for number in range(COLUMNS)})
+
+    async def send() -> None:
+        await calls.pool.execute("rows", {"value": sent})
+
+    await send()  # there is memory for it by now
+    return await p50(send, seconds)
+
+
+async def stall(calls: Calls, *, size: int) -> dict[str, float]:
+    """The longest that the event loop let a task wait: while an array is sent, and while none is."""
+    import numpy
+
+    sent: Any = numpy.empty(size, "u1")
+    sent[:] = 7
+    gc.collect()
+
+    async def send() -> None:
+        for _ in range(SENDS):
+            await calls.pool.execute("look", {"value": sent})
+
+    start = clock()
+    sending = await _longest_wait(send)
+    took = clock() - start
+    return {
+        "sending": sending,
+        "quiet": await _longest_wait(lambda: anyio.sleep(took)),
+        "took": took / SENDS,
+    }
+
+
+async def _longest_wait(work: Callable[[], Awaitable[None]]) -> float:
+    """By how much a task that looks at the clock again and again was late while this was done."""
+    longest = 0.0
+    over = False
+
+    async def watch() -> None:
+        nonlocal longest
+        while not over:
+            start = clock()
+            await anyio.sleep(TICK_S)
+            longest = max(longest, clock() - start - TICK_S)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await work()
+        over = True
+    return longest
+
+
+ARRAY_MEASURES: Final[tuple[Callable[..., Awaitable[Any]], ...]] = (
+    array,
+    to_worker,
+    from_worker,
+    memcpy,
+    table,
+    stall,
+)
