@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _floor, _gates, _report, _scenarios
+from benchmarks import _array_scenarios, _floor, _gate_list, _grpc_scenarios, _report
 from benchmarks.__main__ import exit_status
-from benchmarks._contenders import DEFAULT, EVERYONE, NOT_PIPELINED
+from benchmarks._contenders import DEFAULT, EVERYONE, NOT_PIPELINED, SHARED
 from benchmarks._results import Results, Table
 from benchmarks._rounds import FailedError, Summary, play, ratios
+from benchmarks._scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
+TRANSPORTS = ("shm", "grpc")
+RUN_S_MAX = 240  # a run starts two dozen processes and more
 PEERS = ("anyio.to_process", "trio-parallel", "multiprocessing.Pool")
 
 
@@ -96,13 +99,27 @@ def test_each_gate_asks_for_rows_that_some_scenario_makes() -> None:
         "floats": tuple(EVERYONE),
         "dict": tuple(EVERYONE),
         "shm": (
-            f"table, {_scenarios.TABLE_MIB} MiB",
+            f"table of 1,000 columns, {_array_scenarios.TABLE_MIB} MiB",
             *(
                 f"{what}, {mib} MiB"
-                for what in ("segment", "heap", "memcpy")
-                for mib in _scenarios.ARRAY_MIB
+                for what in (
+                    "segment to a worker",
+                    "segment from a worker",
+                    "segment there and back",
+                    "heap there and back",
+                    "one copy",
+                )
+                for mib in _array_scenarios.ARRAY_MIB
             ),
         ),
+        "shmcalls": tuple(
+            text.format(name)
+            for text in (_array_scenarios.CALL, _array_scenarios.LOAD)
+            for name in (DEFAULT, SHARED)
+        ),
+        "stall": ("while it is sent",),
+        "grpc": _grpc_scenarios.NAMES,
+        "grpcload": _grpc_scenarios.NAMES,
         "startup": tuple(EVERYONE),
         "longcall": ("the longest short call",),
         "stream": (f"{DEFAULT}, a call", f"{DEFAULT}, a chunk"),
@@ -119,7 +136,7 @@ def test_each_gate_asks_for_rows_that_some_scenario_makes() -> None:
     tables = {
         name: Table(name, name, "s", {row: [1.0] for row in found}) for name, found in rows.items()
     }
-    assert len(_report.verdicts(Results(1, {}, tables))) == len(_gates.GATES)
+    assert len(_report.verdicts(Results(1, {}, tables))) == len(_gate_list.GATES)
 
 
 def test_figures_are_written_with_fitting_units() -> None:
@@ -146,7 +163,7 @@ def test_results_survive_json() -> None:
 
 def test_the_page_keeps_what_people_wrote() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    part = _report.page_part(some_results(), "images/benchmarks.svg")
+    part = _report.page_part(some_results(), "images/benchmarks.svg", "images/arrays.svg")
     new = _report.rewrite(page, part)
     assert new.partition(_report.BEGIN)[0] == page.partition(_report.BEGIN)[0]
     assert new.partition(_report.END)[2] == page.partition(_report.END)[2]
@@ -159,26 +176,36 @@ def test_the_page_keeps_what_people_wrote() -> None:
 DRAW = """
 import json, sys
 from pathlib import Path
-from benchmarks._plot import draw
+from benchmarks._plot import draw, draw_arrays
 from benchmarks._results import Results
+results = Results.from_data(json.loads(Path(sys.argv[1]).read_text()))
 for file in sys.argv[2:]:
-    draw(Results.from_data(json.loads(Path(sys.argv[1]).read_text())), Path(file))
+    draw(results, Path(file + ".svg"))
+    assert draw_arrays(results, Path(file + "-arrays.svg"))
+results.tables.clear()
+assert not draw_arrays(results, Path("nowhere.svg"))
 """
 
 
 @pytest.mark.timeout(120)
 def test_the_same_figures_draw_the_same_plot(tmp_path: Path) -> None:
     """In a process of its own: matplotlib keeps font files open."""
-    results, *plots = (tmp_path / name for name in ("results.json", "a.svg", "b.svg"))
-    results.write_text(json.dumps(some_results().as_data()), encoding="utf-8")
-    argv = [sys.executable, "-c", DRAW, str(results), *map(str, plots)]
+    file, *plots = (tmp_path / name for name in ("results.json", "a", "b"))
+    results = some_results()
+    for size in ("1 KiB", "1 GiB"):
+        rows = {SHARED: [1e-4, 2e-4], f"{SHARED}, {_array_scenarios.IN_PLACE}": [1e-4, 1e-4]}
+        table = Table(_array_scenarios.ARRAY_TABLE.format(size), size, "s", rows)
+        results.tables[table.name] = table
+    file.write_text(json.dumps(results.as_data()), encoding="utf-8")
+    argv = [sys.executable, "-c", DRAW, str(file), *map(str, plots)]
     drawn = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     if "No module named 'matplotlib'" in drawn.stderr:
         return  # it comes with the extra `bench` alone
     assert drawn.returncode == 0, drawn.stderr
-    first, second = (plot.read_text(encoding="utf-8") for plot in plots)
-    assert first == second
-    assert "anyio.to_process" in first
+    for kind, said in ((".svg", "anyio.to_process"), ("-arrays.svg", _array_scenarios.IN_PLACE)):
+        first, second = (Path(f"{plot}{kind}").read_text(encoding="utf-8") for plot in plots)
+        assert first == second
+        assert said in first
 
 
 def test_the_floor_moves_the_bytes_of_a_call_and_its_result() -> None:
@@ -195,28 +222,52 @@ def bench(json_file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=110,
+        timeout=RUN_S_MAX,
         check=False,
     )
 
 
-@pytest.mark.timeout(120)
-def test_the_harness_runs(tmp_path: Path) -> None:
-    """Each scenario, as short as can be; no peers, which need not be installed here."""
+def short_run(tmp_path: Path, *scenarios: str) -> tuple[Results, str]:
+    """Scenarios as short as can be; no peers, which need not be installed here."""
     file = tmp_path / "results.json"
-    result = bench(file, "--contenders=snakepit", "--rounds=1", "--scale=0.005")
+    result = bench(
+        file,
+        *("--contenders=snakepit", "--rounds=1", "--scale=0.005", f"--only={','.join(scenarios)}"),
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     results = Results.from_data(json.loads(file.read_text(encoding="utf-8")))
     assert not results.failures()
+    for table in results.tables.values():
+        assert all(len(figures) in {1, 2} for figures in table.rows.values())
+    return results, result.stdout
+
+
+@pytest.mark.timeout(RUN_S_MAX + 10)
+def test_the_harness_runs(tmp_path: Path) -> None:
+    """Each scenario but those of one transport."""
+    results, told = short_run(tmp_path, *(name for name in SCENARIOS if name not in TRANSPORTS))
     assert {"floor", "floor on trio", DEFAULT} < set(results.tables["roundtrip"].rows)
     assert NOT_PIPELINED.name in results.tables["throughput"].rows
     assert set(results.tables["stream"].rows) == {f"{DEFAULT}, a call", f"{DEFAULT}, a chunk"}
     assert {f"{DEFAULT}, a no-op", f"{DEFAULT}, a host call"} < set(results.tables["hostcall"].rows)
     assert set(results.tables["waiting"].rows) == {"10 callers", "10,000 callers"}
+    assert set(results.tables["sessions"].rows) == {"10 sessions", "10,000 sessions"}
     assert len(results.tables["memory"].rows) == 3
-    for table in results.tables.values():
-        assert all(len(figures) in {1, 2} for figures in table.rows.values())
-    assert "no-op round trip over the floor" in result.stdout
+    assert "no-op round trip over the floor" in told
+
+
+@pytest.mark.timeout(RUN_S_MAX + 10)
+def test_the_scenarios_of_one_transport_run(tmp_path: Path) -> None:
+    results, told = short_run(tmp_path, *TRANSPORTS)
+    assert len(results.tables["shmcalls"].rows) == 4
+    assert len(results.tables["shm"].rows) == 16
+    assert len(results.tables["stall"].rows) == 3
+    by_size = [table for name, table in results.tables.items() if name.startswith("array ")]
+    assert [set(table.rows) for table in by_size] == [
+        {SHARED, f"{SHARED}, {_array_scenarios.IN_PLACE}", DEFAULT}
+    ] * len(_array_scenarios.SIZES)
+    assert set(results.tables["grpcload"].rows) == {"snakepit grpc", "snakepit grpc on asyncio"}
+    assert "256 MiB in shared memory there and back over 1 MiB" in told
 
 
 def test_what_makes_no_sense_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
