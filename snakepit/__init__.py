@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from snakepit.errors import ToolNotFoundError as ToolNotFoundError
     from snakepit.errors import WorkerDiedError as WorkerDiedError
     from snakepit.errors import WorkerStartError as WorkerStartError
+    from snakepit.options import Connect as Connect
     from snakepit.options import CrashBarrier as CrashBarrier
     from snakepit.options import Queue as Queue
     from snakepit.options import Sessions as Sessions
@@ -92,7 +93,15 @@ _HOMES = {
         "WorkerDiedError",
         "WorkerStartError",
     ),
-    "snakepit.options": ("CrashBarrier", "Queue", "Sessions", "Startup", "Stop", "ZeroCopy"),
+    "snakepit.options": (
+        "Connect",
+        "CrashBarrier",
+        "Queue",
+        "Sessions",
+        "Startup",
+        "Stop",
+        "ZeroCopy",
+    ),
     "snakepit.pool": (
         "BoundPool",
         "Pool",

@@ -6,16 +6,18 @@ are seconds. These classes are the host's; a worker gets plain numbers in its St
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
 
+from snakepit._address import Address, parse_address
 from snakepit.errors import ConfigError
 
-__all__ = ["CrashBarrier", "Queue", "Sessions", "Startup", "Stop", "ZeroCopy"]
+__all__ = ["Connect", "CrashBarrier", "Queue", "Sessions", "Startup", "Stop", "ZeroCopy"]
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -83,6 +85,7 @@ def duration_s(value: float | timedelta | None) -> float | None:
 
 
 Affinity: TypeAlias = Literal["hint", "strict_queue", "strict_fail_fast"]
+File: TypeAlias = str | os.PathLike[str] | None
 AFFINITIES: Final = ("hint", "strict_queue", "strict_fail_fast")
 
 
@@ -192,6 +195,77 @@ class ZeroCopy:
     threshold: int = field(default=2**20, validator=whole(least=2**16))
     budget_mb: int | None = field(default=None, validator=whole(least=1, optional=True))
     copy_results: bool = field(default=False, validator=truth)
+
+
+def _as_addresses(given: Any) -> tuple[Address, ...]:
+    allowed = "one or more of 'unix:/path' and 'tcp:HOST:PORT', in a sequence"
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence) or not given:
+        raise ConfigError("connect", given, allowed)
+    found: list[Address] = []
+    for one in given:
+        if not isinstance(one, str):
+            raise ConfigError("connect", one, allowed)
+        try:
+            found.append(parse_address(one))
+        except ValueError as error:
+            raise ConfigError("connect", one, allowed) from error
+    if len(set(found)) < len(found):
+        raise ConfigError("connect", given, "each address once: a worker has one place in a pool")
+    return tuple(found)
+
+
+def _path(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
+        raise ConfigError(
+            f"{type(instance).__name__}.{attribute.name}", value, "the path of a file, or None"
+        )
+
+
+def _name(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and value):
+        raise ConfigError(
+            f"{type(instance).__name__}.{attribute.name}", value, "the name of a host, or None"
+        )
+
+
+@frozen
+class Connect:
+    """Workers that somebody else has started, for `open_pool(connect=...)`. A list of addresses alone will do.
+
+    `addresses`: `"unix:/path"` or `"tcp:HOST:PORT"`, one for each worker. `token_file`: calls carry its
+    content. `tls_ca`: TCP is TLS, and a worker's certificate has to be signed by one of those in this
+    file; needed for all that is not loopback. `tls_cert`, `tls_key`: our own certificate, for workers that
+    want one of clients. `tls_name`: whose the workers' certificates are, None: the HOST of their address.
+    Files are PEM, the token's is text; they are read anew for each connection.
+    """
+
+    addresses: tuple[Address, ...] = field(converter=_as_addresses)
+    token_file: File = field(default=None, validator=_path, kw_only=True)
+    tls_ca: File = field(default=None, validator=_path, kw_only=True)
+    tls_cert: File = field(default=None, validator=_path, kw_only=True)
+    tls_key: File = field(default=None, validator=_path, kw_only=True)
+    tls_name: str | None = field(default=None, validator=_name, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        needs = {"tls_cert": self.tls_ca, "tls_key": self.tls_cert, "tls_name": self.tls_ca}
+        for name, needed in needs.items():
+            value = getattr(self, name)
+            if value is not None and needed is None:
+                other = "tls_cert" if name == "tls_key" else "tls_ca"
+                raise ConfigError(f"Connect.{name}", value, f"nothing without {other}")
+        for address in self.addresses:
+            if self.tls_ca is None and not address.is_private:
+                raise ConfigError(
+                    "connect",
+                    str(address),
+                    "a Unix socket, tcp:127.0.0.1:PORT (the end of an ssh tunnel, say), or TLS: "
+                    "Connect([...], tls_ca='ca.pem')",
+                )
+
+    @property
+    def has_files(self) -> bool:
+        """Is there anything to read before connecting?"""
+        return self.token_file is not None or self.tls_ca is not None
 
 
 DEFAULT_STARTUP: Final = Startup()

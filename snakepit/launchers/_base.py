@@ -32,6 +32,16 @@ class Launched(Stoppable):
     channel: Channel
 
     @property
+    def died(self) -> str:
+        """Its end by itself, in words."""
+        return "died"
+
+    @property
+    def start_failure(self) -> str:
+        """What kept it from being ready, "" if that was its end."""
+        return ""
+
+    @property
     @abstractmethod
     def output_tail(self) -> str:
         """The last lines that it printed, oldest first; complete once it has been reaped."""
@@ -56,8 +66,10 @@ class Launcher(ABC):
         """Start what runs beside the workers; it is cancelled when the last one has ended."""
 
     @abstractmethod
-    def launch(self, worker_id: str) -> AbstractContextManager[Launched]:
+    def launch(self, worker_id: str, slot: int) -> AbstractContextManager[Launched]:
         """Start a worker, with no checkpoint; however the block is left, the worker has ended.
+
+        `slot`: its place in the pool, from 1 on.
 
         Raises CannotLaunchError.
         """

@@ -309,7 +309,7 @@ class InProcessLauncher(Launcher):
     adapter: str | type | ModuleType | None
 
     @contextmanager
-    def launch(self, worker_id: str) -> Generator[Launched]:
+    def launch(self, worker_id: str, slot: int) -> Generator[Launched]:  # noqa: ARG002 - all alike
         with self.transport.open_link() as link:
             worker = InProcessWorker(link, self.adapter, worker_id)
             try:

@@ -91,7 +91,7 @@ class SpawnLauncher(Launcher):
             tasks.start_soon(sweep, name="snakepit: sweep")
 
     @contextmanager
-    def launch(self, worker_id: str) -> Generator[Launched]:
+    def launch(self, worker_id: str, slot: int) -> Generator[Launched]:  # noqa: ARG002 - all alike
         try:
             link = self.transport.open_link()
         except OSError as error:

@@ -269,6 +269,7 @@ async def finish(core: PoolCore, call: PendingCall) -> None:  # noqa: ASYNC910 -
         call.attended = False
         core.give_up(call)
         await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
+        call.check_stopped()
         raise
 
 

@@ -61,6 +61,9 @@ class PendingCall:
     wait_until: float | None = None  # the end of the time that it may wait
     reached_worker = True  # False once it is known that its worker never saw it
     fate: BaseException | None = None
+    unstopped: BaseException | None = (
+        None  # it may go on where we cannot see it: the caller must know
+    )
     settled = False
     result: tuple[Raw, Buffers] | None = None
     error: BaseException | None = None
@@ -164,6 +167,11 @@ class PendingCall:
     async def _until_settled(self) -> None:  # noqa: ASYNC910 - as above
         while not self.settled:
             await self.changed()
+
+    def check_stopped(self) -> None:
+        """Raise what a caller who has left must know: that its tool may still run."""
+        if self.unstopped is not None:
+            raise self.unstopped
 
     def outcome_of_stream(self) -> None:
         """Raise what the stream failed with; nothing if it came to its end."""

@@ -272,8 +272,7 @@ class PoolCore(Gate):
             if call.settled:
                 continue
             if call.given_up:
-                if not may_have_run:
-                    worker.never_ran(call)
+                worker.abandoned(call, may_have_run=may_have_run)
                 self.settle(call)
             elif may_have_run and not call.retries_left:
                 call.error = WorkerDiedError(*death.args)

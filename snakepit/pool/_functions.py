@@ -24,7 +24,7 @@ def refuse_strangers(settings: Settings) -> None:
     if not settings.spawns_python:
         raise PermissionError(
             "functions travel as pickles, so this works only on pools that start their own Python "
-            "workers; this one was opened with a command"
+            "workers; this one was opened with a command, or connected to workers of others"
         )
 
 

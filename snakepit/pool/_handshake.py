@@ -92,12 +92,3 @@ def _makes_sense(tool: ToolInfo) -> bool:
     return all(time_s is None or 0 < time_s < math.inf for time_s in times) and (
         tool.parameters is None or isinstance(tool.parameters, dict)
     )
-
-
-def dumped_stacks(stderr_tail: str) -> str:
-    """The stacks that the worker wrote when it was asked to, "" if it did not."""
-    lines = stderr_tail.splitlines()
-    for position, line in enumerate(lines):
-        if line.startswith(("Thread 0x", "Current thread 0x")):
-            return "\n".join(lines[position:])
-    return ""

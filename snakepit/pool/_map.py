@@ -334,8 +334,11 @@ class Results(AsyncIterator[Any]):
             await shielded(self._wait_until_settled)
 
     async def _wait_until_settled(self) -> None:  # noqa: ASYNC910 - as above
-        for call in list(self._running):
+        calls = list(self._running)
+        for call in calls:
             await call.until_settled()
+        for call in calls:
+            call.check_stopped()
 
     def _wake_reader(self) -> None:
         if self._for_reader is not None:

@@ -25,6 +25,7 @@ from snakepit.options import (
     DEFAULT_STARTUP,
     DEFAULT_STOP,
     DEFAULT_ZERO_COPY,
+    Connect,
     CrashBarrier,
     Queue,
     Sessions,
@@ -49,6 +50,7 @@ async def open_pool(
     /,
     *,
     command: Sequence[str] | None = None,
+    connect: Connect | Sequence[str] | None = None,
     size: int | None = None,
     name: str = "default",
     min_ready: int = 1,
@@ -77,7 +79,11 @@ async def open_pool(
         adapter: what the workers run: `"pkg.module:Class"`, `"pkg.module"`, `"path/to/file.py:Class"`,
             or a class or module; None: the pool serves `run_sync` alone.
         command: argv of a foreign worker that speaks the stdio protocol, instead of an adapter.
-        size: number of workers; None: the CPUs that this process may use.
+        connect: addresses of workers that somebody else has started, `"unix:/path"` or `"tcp:HOST:PORT"`, or
+            a `Connect` where they want a token or TLS. They are never ended: leaving disconnects, and a call
+            that does not stop within `cancel_grace + term_grace` raises WorkerDiedError with the reason
+            "unresponsive". A connection that is lost, or cannot be made, is tried again for ever.
+        size: number of workers; None: the CPUs that this process may use, or one for each address.
         name: names the pool in errors, logs and worker ids.
         min_ready: workers that must be ready before the block is entered.
         transport: "shm" (large values in shared memory), "stdio", "grpc" (needs the extra), "memory" (no
@@ -110,6 +116,7 @@ async def open_pool(
     settings = make_settings(
         adapter,
         command=command,
+        connect=connect,
         size=size,
         name=name,
         min_ready=min_ready,
@@ -180,6 +187,9 @@ async def _run_slots(core: PoolCore, settings: Settings, desk: Desk) -> None:
 
 
 async def _min_ready(core: PoolCore) -> None:  # noqa: ASYNC910 - at once if none is wanted
-    while sum(slot.is_ready for slot in core.slots) < core.settings.min_ready:
-        raise_start_error(core)
+    settings = core.settings
+    while sum(slot.is_ready for slot in core.slots) < settings.min_ready:
+        hopeful = sum(slot.start_error is None for slot in core.slots)
+        if not settings.connects or hopeful < settings.min_ready:
+            raise_start_error(core)
         await core.progress.wait()

@@ -78,7 +78,7 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
         elif isinstance(message, Returned):
             _put_back(core, worker, message, now)
         elif isinstance(message, Goodbye):
-            worker.said_goodbye = True
+            worker.goodbye()
         else:
             raise ProtocolError(f"{type(message).__name__} is out of place here")
 

@@ -11,13 +11,15 @@ from types import ModuleType
 from typing import Any
 
 import anyio.lowlevel
-from attrs import frozen
+from attrs import evolve, frozen
 from msgspec import Raw
 
 import snakepit
 from snakepit.errors import ConfigError, SerializationError
 from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
-from snakepit.options import CrashBarrier, Queue, Sessions, Startup, Stop, ZeroCopy
+from snakepit.options import Connect, CrashBarrier, Queue, Sessions, Startup, Stop, ZeroCopy
+from snakepit.pool._connecting import as_connect, connect_launcher
+from snakepit.pool._cpus import usable_cpus
 from snakepit.protocol import Buffers, Places, encode_value
 from snakepit.shm import can_share, memory_limit
 from snakepit.transports import MemoryTransport, ShmTransport, StdioTransport, Transport
@@ -64,6 +66,16 @@ class Settings:
     transport: str
     shm: ShmTransport | None
     copies_results: bool
+    connect: Connect | None
+
+    @property
+    def connects(self) -> bool:
+        """Have others started the workers?"""
+        return self.connect is not None
+
+    def address_of(self, slot: int) -> str | None:
+        """Where the worker of that slot is, if somebody else has started it."""
+        return None if self.connect is None else str(self.connect.addresses[slot - 1])
 
     @property
     def places(self) -> Places | None:
@@ -81,6 +93,7 @@ def make_settings(
     adapter: str | type | ModuleType | None,
     *,
     command: Sequence[str] | None,
+    connect: Connect | Sequence[str] | None,
     size: int | None,
     name: str,
     min_ready: int,
@@ -100,8 +113,20 @@ def make_settings(
     sweep: bool,
 ) -> Settings:
     """Check every argument. Raises ConfigError, and starts nothing."""
+    connect = as_connect(
+        connect,
+        adapter=adapter,
+        command=command,
+        size=size,
+        python=python,
+        adapter_args=adapter_args,
+        env=env,
+        cwd=cwd,
+        tool_backend=tool_backend,
+        transport=transport,
+    )
     if size is None:
-        size = usable_cpus()
+        size = usable_cpus() if connect is None else len(connect.addresses)
     _check(_is_whole(size) and size >= 1, "size", size, "a whole number of at least 1, or None")
     _check(
         _is_whole(min_ready) and 0 <= min_ready <= size,
@@ -125,15 +150,20 @@ def make_settings(
     if command is not None:
         _check(adapter is None, "command", command, "either an adapter or a command, not both")
         _check(python is None, "python", python, "no interpreter where there is a command")
-    way = _transport(transport, zero_copy, size)
-    if isinstance(way, MemoryTransport):
+    way = None if connect is not None else _transport(transport, zero_copy, size)
+    if connect is not None:
+        launcher: Launcher = connect_launcher(connect)
+        target, import_paths = Target(""), tuple[str, ...]()
+        startup = evolve(startup, batch_size=size, batch_delay=0)  # nothing is started
+    elif isinstance(way, MemoryTransport):
         for_processes = {"command": command, "python": python, "env": env, "cwd": cwd}
         for option, given in for_processes.items():
             _check(given is None, option, given, "nothing: workers in memory are no processes")
         _check_loop(tool_backend)
-        launcher: Launcher = InProcessLauncher(way, _place_in_memory(adapter))
+        launcher = InProcessLauncher(way, _place_in_memory(adapter))
         target, import_paths = Target(""), tuple[str, ...]()
     else:
+        assert way is not None
         directory, environment = _directory(cwd), _environment(env, size)
         argv, same_interpreter = _argv(command, python)
         launcher = SpawnLauncher(way, argv, environment, directory, stop.term_grace, sweep)
@@ -145,7 +175,7 @@ def make_settings(
         min_ready=min_ready,
         launcher=launcher,
         target=target,
-        spawns_python=command is None,
+        spawns_python=command is None and connect is None,
         **_adapter_arguments(adapter_args),
         import_paths=import_paths,
         tool_backend=tool_backend,
@@ -158,6 +188,7 @@ def make_settings(
         transport=way.name,
         shm=way if isinstance(way, ShmTransport) else None,
         copies_results=zero_copy.copy_results,
+        connect=connect,
     )
 
 
@@ -192,24 +223,6 @@ def check_timeout(option: str, value: object) -> None:
         and 0 < value <= sys.float_info.max
     )
     _check(good, option, value, "a finite number of seconds above 0, or None")
-
-
-def usable_cpus() -> int:
-    """CPUs this process may use: its affinity, cut down to its cgroup's quota."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        count = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, count if quota is None else min(count, int(quota)))
-
-
-def _cgroup_quota() -> float | None:
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        return None
 
 
 def _environment(extra: Mapping[str, str] | None, size: int) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,7 +31,8 @@ class WorkerInfo:
     since the epoch. `requests`: calls finished. `rss_mb`: resident memory of the process now, in MiB;
     None where there is no process. `sessions`: how many live there. `transport`: how its values
     travel; "stdio" also in a pool of "shm" while the worker has not said that it shares memory, which one
-    in another language may never say.
+    in another language may never say. `address`: of a worker that somebody else has started: it is not
+    the pool's to end, and nothing is known of its process; else None.
     """
 
     id: str
@@ -41,6 +43,7 @@ class WorkerInfo:
     rss_mb: float | None
     sessions: int
     transport: str
+    address: str | None = None
 
 
 class StartingPlace:
@@ -85,6 +88,7 @@ class Slot:
             rss_mb=None if pid is None else resident_mb(pid),
             sessions=self._core.sessions.count_at(worker.seat),
             transport=self._transport(),
+            address=self._core.settings.address_of(self._number),
         )
 
     def _transport(self) -> str:
@@ -98,7 +102,9 @@ class Slot:
         """Keep the slot filled until the pool closes or the slot is given up."""
         core = self._core
         barrier = core.settings.crash_barrier
-        budget = RestartBudget(max_restarts=barrier.max_restarts, window_s=barrier.window)
+        # Who connects tries for ever: others see to the worker.
+        restarts_max = sys.maxsize if core.settings.connects else barrier.max_restarts
+        budget = RestartBudget(max_restarts=restarts_max, window_s=barrier.window)
         delay: float | None = first_start_delay_s
         while True:
             with anyio.move_on_after(delay):
@@ -132,7 +138,7 @@ class Slot:
     def _next_worker(self, *, tainted_until: float = 0.0) -> Worker:
         self._generation += 1
         worker_id = f"{self._core.settings.name}-{self._number}.{self._generation}"
-        return Worker(self._core, worker_id, tainted_until=tainted_until)
+        return Worker(self._core, worker_id, self._number, tainted_until=tainted_until)
 
 
 def raise_start_error(core: PoolCore) -> None:

@@ -126,6 +126,7 @@ async def open_stream(core: PoolCore, call: PendingCall) -> AsyncGenerator[Strea
             if not call.settled:
                 core.give_up(call)
                 await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
+                call.check_stopped()
 
 
 def check_window(window: object) -> None:

@@ -17,22 +17,21 @@ import anyio
 from trio.lowlevel import enable_ki_protection
 
 from snakepit.errors import (
-    CallTimeoutError,
     ProtocolError,
-    QueueTimeoutError,
     WorkerDiedError,
     WorkerStartError,
 )
 from snakepit.launchers import CannotLaunchError
 from snakepit.pool._call import PendingCall
-from snakepit.pool._handshake import StartFailedError, dumped_stacks, shake_hands
+from snakepit.pool._handshake import StartFailedError, shake_hands
 from snakepit.pool._reading import Reading
 from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
+from snakepit.pool._start_error import start_error
+from snakepit.pool._stopping import StopsCalls
 from snakepit.process import ExitStatus, climb, hold_until, shielded
 from snakepit.protocol import (
     PART_BYTES_MAX,
-    Cancel,
     InputItem,
     Recall,
     Shutdown,
@@ -47,16 +46,18 @@ if TYPE_CHECKING:
 
 LAST_WORDS_S = 1.0  # for what a dead worker has written to be read to its end
 OWN_EXIT_S = 1.0  # for a worker that has closed its pipe to end by itself
-LOOK_AGAIN_S = 0.01  # whether a cancelled call that waits behind another one has begun
 
 _log = logging.getLogger("snakepit.pool")
 
 
-class Worker:
+class Worker(StopsCalls):
     """One worker process. `live` runs once."""
 
-    def __init__(self, core: PoolCore, worker_id: str, *, tainted_until: float = 0.0) -> None:
-        self._core = core
+    def __init__(
+        self, core: PoolCore, worker_id: str, slot: int, *, tainted_until: float = 0.0
+    ) -> None:
+        self._core, self._slot = core, slot
+        self._is_spawned: bool = not core.settings.connects  # else it is not ours to end
         self.id: str = worker_id
         self.seat: Seat[PendingCall] = Seat(tainted_until=tainted_until, name=worker_id)
         self.pid: int | None = None
@@ -135,63 +136,6 @@ class Worker:
         if ids:
             self.tell(Recall(ids))
 
-    def cancel(self, call: PendingCall) -> None:
-        """Stop a call that was sent to this worker: by asking, then by ending the worker."""
-        assert self._channel is not None
-        assert call.sent is not None
-        if self._channel.withdraw(call.sent):
-            self.seat.settle(call.id, self._core.now(), ran=False)
-            self.never_ran(call)
-            self._core.settle(call)
-            self.seat_changed(self._core.now())
-            return
-        info = call.info
-        if info is not None and info.on_cancel == "kill" and self._runs(call):
-            reason = f"was ended because the call of {call.tool!r} was cancelled"
-            self.condemn(reason, fruitful=True)
-            return
-        self.tell(Cancel(call.id))
-        self._need_reading()
-        grace = self._core.settings.stop.cancel_grace
-        if info is not None and info.cancel_grace_s is not None:
-            grace = info.cancel_grace_s
-        self._give_grace(call, grace, self._core.now())
-
-    def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
-        self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))
-
-    def _grace_is_over(self, call: PendingCall, grace: float) -> None:
-        """A cancelled call is still here: end the worker, if it is this call that runs.
-
-        A call behind another one has not begun, and the one before it must not pay for its
-        cancellation: its caller is let go, and its own grace begins with it, if it ever does.
-        """
-        if call.id not in self.seat.calls:
-            return
-        if not self._runs(call):
-            if not call.settled:
-                self._core.settle(call)
-            # Without any grace this would ring again at once, and for ever.
-            self._give_grace(call, grace, self._core.now() + LOOK_AGAIN_S)
-        elif self._core.now() < self.seat.head_since + grace:
-            self._give_grace(call, grace, self.seat.head_since)
-        else:
-            self.condemn(
-                f"was ended because {call.tool!r} did not stop within {grace:g} s "
-                "of being cancelled",
-                dump=True,
-                fruitful=True,
-            )
-
-    def _runs(self, call: PendingCall) -> bool:
-        return next(iter(self.seat.calls), None) == call.id
-
-    def never_ran(self, call: PendingCall) -> None:
-        """A call that was given up turns out not to have begun: tell its caller so."""
-        if isinstance(call.fate, CallTimeoutError) and not call.may_have_run:
-            self._core.queue_timeouts += 1
-            call.fate = QueueTimeoutError(*call.fate.args)
-
     def condemn(
         self,
         reason: str,
@@ -229,16 +173,24 @@ class Worker:
         for call in list(self.seat.calls.values()):
             self._core.give_up(call, self._core.closed_error())
         # Whatever grace its tool has of its own: closing has one bound.
-        end = self._core.now() + self._core.settings.stop.cancel_grace
+        stop = self._core.settings.stop
+        grace = stop.cancel_grace + (0 if self._is_spawned else stop.term_grace)
         reason = "was ended because it had a call when the pool was closed"
-        self._core.deadlines.at(end, lambda: self.condemn(reason, dump=True))
+        self._core.deadlines.at(self._core.now() + grace, lambda: self._end_for(reason))
         self.seat_changed(self._core.now())
+
+    def goodbye(self) -> None:
+        """It ends in good order. One that is not ours says so first, and ends what it has."""
+        self.said_goodbye = True
+        if not self._is_spawned:
+            self.seat.drain()
 
     def seat_changed(self, now: float) -> None:
         """File the seat anew, hand out work, and end a worker that has drained."""
         if self.seat.phase is Phase.DRAINING and not self.seat.calls:
             grace = self._core.settings.stop.drain_timeout
-            self.condemn("pool closed", ask=lambda: self.tell(Shutdown(grace)), ask_grace_s=grace)
+            reason = "pool closed" if self._core.closing.is_set() else "said goodbye"
+            self.condemn(reason, ask=lambda: self.tell(Shutdown(grace)), ask_grace_s=grace)
         self._core.scheduler.update(self.seat, now)
         self._core.dispatch(now)
 
@@ -247,7 +199,7 @@ class Worker:
     async def live(self, hatched: Callable[[], None]) -> None:  # noqa: ASYNC910 - a program that cannot be executed
         """The whole life of the worker; `hatched` is called when it is ready."""
         try:
-            with self._core.settings.launcher.launch(self.id) as running:
+            with self._core.settings.launcher.launch(self.id, self._slot) as running:
                 self.pid = running.pid
                 self._channel, self.running = running.channel, running
                 try:
@@ -270,7 +222,7 @@ class Worker:
                 try:
                     early = await self._hatch(running.channel)
                     hatched()
-                    tasks.start_soon(self._read, self._begin_reading(running.channel), early)
+                    tasks.start_soon(self._read, running, early)
                     await self._condemned.wait()
                 except StartFailedError as error:
                     failed = error
@@ -293,7 +245,7 @@ class Worker:
         finally:
             status = running.kill_and_reap()
             if failed is not None:
-                self._could_not_start(failed, status, running.output_tail)
+                self.start_error = start_error(self.id, failed, status, running)
             self._bury(status, running.output_tail)
 
     @enable_ki_protection
@@ -304,7 +256,7 @@ class Worker:
             await shielded(running.wait_exit)
         finally:
             self._exited.set()
-            self.condemn("died", by_itself=True)
+            self.condemn(running.died, by_itself=True)
 
     async def _hatch(self, channel: Channel) -> list[ToHost]:
         """The handshake; returns what came right behind it."""
@@ -328,13 +280,13 @@ class Worker:
         return self.reading
 
     @enable_ki_protection
-    async def _read(self, reading: Reading, early: list[ToHost]) -> None:  # noqa: ASYNC910 - if early is bad
+    async def _read(self, running: Launched, early: list[ToHost]) -> None:  # noqa: ASYNC910 - if early is bad
         """Read what the worker says, to the very last word, but for what callers read."""
         try:
-            await reading.run(early)
+            await self._begin_reading(running.channel).run(early)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             self.heard_out = True
-            self._end_of_channel("died")
+            self._end_of_channel(running.died)
         except ProtocolError as error:
             self.condemn(f"broke the protocol ({error}) and was ended")
         finally:
@@ -359,19 +311,6 @@ class Worker:
     def _need_reading(self) -> None:
         if self.reading is not None:
             self.reading.need()
-
-    def _could_not_start(self, failed: StartFailedError, status: ExitStatus, tail: str) -> None:
-        reason = failed.reason
-        if not failed.traceback and failed.exits_by_itself:
-            reason += f" ({status})"
-        self.start_error = WorkerStartError(
-            self.id,
-            reason,
-            status.exit_code,
-            status.signal,
-            tail,
-            failed.traceback or dumped_stacks(tail),
-        )
 
     def _bury(self, status: ExitStatus, stderr_tail: str) -> None:
         self.status = status

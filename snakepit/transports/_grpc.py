@@ -53,8 +53,11 @@ class GrpcByteChannel(ByteChannel):
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._home.run, self._carry)
+            tasks.start_soon(self._carry_bytes)
             await super().run()
+
+    async def _carry_bytes(self) -> None:
+        await self._home.run(self._carry)
 
 
 class GrpcLink(Link):

@@ -11,7 +11,6 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Awaitable
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 import anyio
@@ -45,7 +44,7 @@ Call: TypeAlias = GrpcCall[bytes, bytes]
 class OwnSocketChannel(GrpcChannel):
     """A connection over a socket of ours."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket | None) -> None:
         super().__init__(path="", codec=Codec(), config=configuration())
         self._socket = connected
         self._transport: asyncio.Transport | None = None
@@ -59,6 +58,9 @@ class OwnSocketChannel(GrpcChannel):
     async def end(self) -> None:
         """Close the socket, in a moment: what has been said is in the kernel, or reaches nobody."""
         self.close()
+        if self._socket is None:
+            return
+        unguard_fds(self._socket.fileno())
         if self._transport is None:
             self._socket.close()
             return
@@ -72,9 +74,10 @@ class OwnSocketChannel(GrpcChannel):
 class GrpcStream(ByteStream):
     """The host's end. Somebody has to run `carry`."""
 
-    def __init__(self, home: Home, connected: socket.socket, token: str) -> None:
+    def __init__(self, home: Home, connected: socket.socket | None, token: str) -> None:
         self._home = home
-        self._socket, self._token = connected, token
+        self._socket, self._metadata = connected, {TOKEN_KEY: token}
+        self.failure: Exception | None = None  # what the call has failed with
         self._generation = fork_generation()
         self._loop = this_loop()
         self._closed = False
@@ -217,9 +220,14 @@ class GrpcStream(ByteStream):
             self._close_socket()
 
     def _close_socket(self) -> None:
-        if self._socket.fileno() >= 0:
+        if self._socket is not None and self._socket.fileno() >= 0:
             unguard_fds(self._socket.fileno())
             self._socket.close()
+
+    def _open_channel(self) -> OwnSocketChannel | None:
+        """None: it has been closed already."""
+        assert self._socket is not None
+        return OwnSocketChannel(self._socket) if self._socket.fileno() >= 0 else None
 
     def _wake_host(self) -> None:
         if not self._host_is_woken:
@@ -228,22 +236,21 @@ class GrpcStream(ByteStream):
 
     async def carry(self) -> None:
         """Connect, and carry bytes both ways until either side closes. Raises nothing of its own."""
-        if self._socket.fileno() < 0:
+        channel = self._open_channel()
+        if channel is None:
             return
         self._begun = True
-        channel = OwnSocketChannel(self._socket)
         try:
-            with suppress(GRPCError, StreamTerminatedError, OSError):
-                await self._talk(channel)
+            await self._talk(channel)
+        except (GRPCError, StreamTerminatedError, OSError) as error:
+            self.failure = self.failure or error
         finally:
             self._ended = True
             self._wake_host()
-            unguard_fds(self._socket.fileno())
             await channel.end()
 
     async def _talk(self, channel: OwnSocketChannel) -> None:
-        metadata = {TOKEN_KEY: self._token}
-        kind = Cardinality.STREAM_STREAM
+        kind, metadata = Cardinality.STREAM_STREAM, self._metadata
         async with channel.request(CONNECT, kind, bytes, bytes, metadata=metadata) as call:
             try:
                 await call.send_request()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Raw
 
@@ -24,11 +25,17 @@ from snakepit.protocol import (
     EndSession,
     Failure,
     HostCall,
+    HostCancel,
     HostFailure,
+    InputCredit,
+    InputStop,
     Item,
     Packer,
+    Progress,
     Ready,
+    Recall,
     Result,
+    Returned,
     Settled,
     Shutdown,
     Start,
@@ -47,10 +54,29 @@ SESSIONS_MAX: Final = 10_000
 SESSION_IDLE_S: Final = 3600.0
 
 Outcome = Result | Failure | Item | End | Settled
+Last = Result | Failure | End | Settled
+OfCall = Outcome | Progress | HostCall | HostCancel | InputCredit | InputStop
 
 
 class WorkerGoneError(Exception):
     """The worker has ended, or does so: it answers nothing more."""
+
+
+class Comes(Protocol):
+    """Takes what comes for a call of a pool's; `number` is the worker's own for it."""
+
+    def put_nowait(self, message: OfCall | None, /) -> None:
+        """None: the worker is gone."""
+
+
+class Guest(Protocol):
+    """A pool that is connected, as far as this file is concerned."""
+
+    def host_ends(self) -> None:
+        """The worker takes no more calls."""
+
+    def returned(self, numbers: tuple[int, ...]) -> None:
+        """The answer to its oldest unanswered recall."""
 
 
 class OwnHost:
@@ -59,6 +85,8 @@ class OwnHost:
     def __init__(self, adapter: str) -> None:
         self._adapter = adapter
         self.tools: tuple[ToolInfo, ...] = ()
+        self.failure: Failure | None = None  # why it could not start
+        self.guests: set[Guest] = set()
         self.ready = asyncio.Event()
         self.changed = asyncio.Event()  # whether it serves; a new one each time
         self.is_ending = False
@@ -66,6 +94,8 @@ class OwnHost:
         self._packer = Packer()
         self._numbers = count(1)
         self._calls: dict[int, asyncio.Queue[Outcome | None]] = {}
+        self._guests_calls: dict[int, Comes] = {}
+        self._recalls: deque[Guest] = deque()  # who waits for an answer
         self._sessions: dict[str, float] = {}  # when each was last used, the oldest first
 
     @property
@@ -78,7 +108,7 @@ class OwnHost:
         self._writer = writer
         unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
         try:
-            await self._send(Start("worker", self._adapter))
+            await self.send(Start("worker", self._adapter))
             while data := await reader.read(READ_BYTES_MAX):
                 for message in unpacker.feed(data):
                     self._route(message)
@@ -86,17 +116,23 @@ class OwnHost:
             self.end()
             for waiting in self._calls.values():
                 waiting.put_nowait(None)
+            for guests_call in self._guests_calls.values():
+                guests_call.put_nowait(None)
             self._calls.clear()
+            self._guests_calls.clear()
             self.ready.set()  # who waits for it finds that it is not serving
 
     def end(self) -> None:
         """It takes no more calls."""
+        if not self.is_ending:
+            for guest in self.guests:
+                guest.host_ends()
         self.is_ending = True
         self._changed()
 
     async def shut_down(self, grace_s: float) -> None:
         """Let the worker clean up and end."""
-        await self._send(Shutdown(grace_s))
+        await self.send(Shutdown(grace_s))
 
     def _changed(self) -> None:
         changed, self.changed = self.changed, asyncio.Event()
@@ -104,20 +140,54 @@ class OwnHost:
 
     def _route(self, message: ToHost) -> None:
         if isinstance(message, Failure) and message.id == 0:
+            self.failure = message
             complain(f"it could not start:\n{message.error.traceback or message.error.message}")
         elif isinstance(message, Ready):
             self.tools = message.tools
             self.ready.set()
             self._changed()
-        elif isinstance(message, HostCall):
+        elif isinstance(message, Returned):
+            for number in message.ids:
+                self._guests_calls.pop(number, None)
+            self._recalls.popleft().returned(message.ids)
+        elif isinstance(message, OfCall):
+            number = message.call if isinstance(message, HostCall | HostCancel) else message.id
+            guests_call = self._guests_calls.get(number)
+            if guests_call is None:
+                self._route_of_client(message)
+                return
+            if isinstance(message, Last):
+                del self._guests_calls[number]
+            guests_call.put_nowait(message)
+
+    def _route_of_client(self, message: OfCall) -> None:
+        if isinstance(message, HostCall):
             error = describe(ToolNotFoundError(message.tool, (), "host"))
-            self._write(HostFailure(message.id, "not_found", error))
-        elif isinstance(message, Outcome):
-            waiting = self._calls.get(message.id)
-            if waiting is not None:
-                waiting.put_nowait(message)
-                if not isinstance(message, Item):
-                    del self._calls[message.id]
+            self.write(HostFailure(message.id, "not_found", error))
+        elif isinstance(message, Outcome) and message.id in self._calls:
+            self._calls[message.id].put_nowait(message)
+            if not isinstance(message, Item):
+                del self._calls[message.id]
+
+    # -- for pools ---------------------------------------------------------------------------
+
+    def admit(self, call: Comes) -> int:
+        """The worker's number of a call that will be sent for a pool."""
+        number = next(self._numbers)
+        self._guests_calls[number] = call
+        return number
+
+    def recall(self, guest: Guest, numbers: tuple[int, ...]) -> None:
+        """Ask calls back for a pool, which is told by `returned`."""
+        self._recalls.append(guest)
+        self.write(Recall(numbers))
+
+    def forget(self, sessions: set[str]) -> None:
+        """Sessions of a pool are over; not those that other clients use too."""
+        for session in sessions - self._sessions.keys():
+            self.write(EndSession(session))
+
+    # -- for other clients ---------------------------------------------------------------------
 
     @asynccontextmanager
     async def call(
@@ -137,7 +207,7 @@ class OwnHost:
         window = WINDOW if streams else 0
         message = Call(number, tool, params, (), timeout_s, window, session or None)
         # In a task of its own: a message of which a part has been written is written to its end.
-        sending = asyncio.ensure_future(self._send(message))
+        sending = asyncio.ensure_future(self.send(message))
         try:
             await asyncio.shield(sending)
             yield comes
@@ -145,14 +215,14 @@ class OwnHost:
             if number in self._calls:
                 with suppress(OSError):
                     await sending
-                self._write(Cancel(number))
+                self.write(Cancel(number))
                 while number in self._calls:
                     await comes.get()
 
     def credit(self, number: int) -> None:
         """The client has taken an item."""
         if number in self._calls:
-            self._write(Credit(number, 1))
+            self.write(Credit(number, 1))
 
     def _use_session(self, session: str) -> None:
         now = time.monotonic()
@@ -164,14 +234,16 @@ class OwnHost:
             if len(self._sessions) <= SESSIONS_MAX and now - used_at <= SESSION_IDLE_S:
                 return
             del self._sessions[oldest]
-            self._write(EndSession(oldest))
+            self.write(EndSession(oldest))
 
-    def _write(self, message: ToWorker) -> None:
+    def write(self, message: ToWorker) -> None:
+        """Send a small message; the worker may be gone."""
         frame = self._packer.pack(message)
         assert frame is not None, "only calls are large"
         self._writer.write(frame)
 
-    async def _send(self, message: ToWorker) -> None:
+    async def send(self, message: ToWorker) -> None:
+        """Send any message. Once begun it has to be sent to its end."""
         frame = self._packer.pack(message)
         if frame is not None:
             self._writer.write(frame)

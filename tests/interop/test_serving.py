@@ -111,7 +111,8 @@ def test_a_socket_that_a_killed_worker_has_left_is_replaced_and_a_live_one_is_no
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--listen", "tcp:0.0.0.0:0"], "neither unix:/path nor tcp:HOST:PORT"),
+        (["--listen", "tcp:0.0.0.0:0"], "other machines can reach tcp:0.0.0.0:0"),
+        (["--listen", "tcp:localhost:0", "--tls-key", "x"], "need --tls-cert"),
         (["--listen", "unix:"], "neither unix:/path"),
         (["--listen", "unix:/no/such/folder/socket"], "No such file"),
         (["--listen", "unix:x", "--token-file", "/no/such/file"], "No such file"),

@@ -1,0 +1,131 @@
+"""How a worker's call is stopped: it is asked, and if that does not help the worker is ended.
+
+A worker that somebody else has started cannot be ended. It is asked, given the time that the whole
+ladder takes, and hung up on: its tool may go on, and the caller is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from snakepit.errors import CallTimeoutError, QueueTimeoutError, WorkerDiedError
+from snakepit.protocol import Cancel
+
+if TYPE_CHECKING:
+    from snakepit.pool._call import PendingCall
+    from snakepit.pool._core import PoolCore
+    from snakepit.pool._seat import Seat
+    from snakepit.protocol import ToWorker
+    from snakepit.transports import Channel
+
+UNRESPONSIVE = "unresponsive"
+LOOK_AGAIN_S = 0.01  # whether a cancelled call that waits behind another one has begun
+
+
+class StopsCalls:
+    """A worker, as far as stopping its calls is concerned."""
+
+    _core: PoolCore
+    _channel: Channel | None
+    _is_spawned: bool  # by this pool; else it is not ours to end
+    _reason: str
+    seat: Seat[PendingCall]
+    death: WorkerDiedError | None
+
+    def tell(self, message: ToWorker) -> None:
+        """Send a message, unless the link is gone."""
+        raise NotImplementedError
+
+    def condemn(
+        self,
+        reason: str,
+        *,
+        ask: Callable[[], object] | None = None,
+        ask_grace_s: float = 0.0,
+        dump: bool = False,
+        fruitful: bool = False,
+        by_itself: bool = False,
+    ) -> None:
+        """This worker is to be stopped."""
+        raise NotImplementedError
+
+    def seat_changed(self, now: float) -> None:
+        """File the seat anew, and hand out work."""
+        raise NotImplementedError
+
+    def _need_reading(self) -> None:
+        raise NotImplementedError
+
+    def cancel(self, call: PendingCall) -> None:
+        """Stop a call that was sent to this worker: by asking, then by ending the worker."""
+        assert self._channel is not None
+        assert call.sent is not None
+        if self._channel.withdraw(call.sent):
+            self.seat.settle(call.id, self._core.now(), ran=False)
+            self.never_ran(call)
+            self._core.settle(call)
+            self.seat_changed(self._core.now())
+            return
+        info = call.info
+        kills = info is not None and info.on_cancel == "kill" and self._is_spawned
+        if kills and self._runs(call):
+            reason = f"was ended because the call of {call.tool!r} was cancelled"
+            self.condemn(reason, fruitful=True)
+            return
+        self.tell(Cancel(call.id))
+        self._need_reading()
+        grace = self._core.settings.stop.cancel_grace
+        if info is not None and info.cancel_grace_s is not None:
+            grace = info.cancel_grace_s
+        if not self._is_spawned:
+            grace += self._core.settings.stop.term_grace  # it is asked, and that is all
+        self._give_grace(call, grace, self._core.now())
+
+    def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
+        self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))
+
+    def _grace_is_over(self, call: PendingCall, grace: float) -> None:
+        """A cancelled call is still here: end the worker, if it is this call that runs.
+
+        A call behind another one has not begun, and the one before it must not pay for its
+        cancellation: its caller is let go, and its own grace begins with it, if it ever does.
+        """
+        if call.id not in self.seat.calls:
+            return
+        if not self._runs(call):
+            if not call.settled:
+                self._core.settle(call)
+            # Without any grace this would ring again at once, and for ever.
+            self._give_grace(call, grace, self._core.now() + LOOK_AGAIN_S)
+        elif self._core.now() < self.seat.head_since + grace:
+            self._give_grace(call, grace, self.seat.head_since)
+        else:
+            self._end_for(
+                f"was ended because {call.tool!r} did not stop within {grace:g} s "
+                "of being cancelled"
+            )
+
+    def _end_for(self, reason: str) -> None:
+        """A call does not stop. One that is not ours goes on with it, out of our sight."""
+        if self._is_spawned:
+            self.condemn(reason, dump=True, fruitful=True)
+        else:
+            self.condemn(UNRESPONSIVE, fruitful=True)
+
+    def _runs(self, call: PendingCall) -> bool:
+        return next(iter(self.seat.calls), None) == call.id
+
+    def abandoned(self, call: PendingCall, *, may_have_run: bool) -> None:
+        """A call that was given up ends with the worker: tell its caller the truth."""
+        if not may_have_run:
+            self.never_ran(call)
+        elif not self._is_spawned:
+            assert self.death is not None
+            call.fate = call.unstopped = WorkerDiedError(*self.death.args)
+
+    def never_ran(self, call: PendingCall) -> None:
+        """A call that was given up turns out not to have begun: tell its caller so."""
+        if isinstance(call.fate, CallTimeoutError) and not call.may_have_run:
+            self._core.queue_timeouts += 1
+            call.fate = QueueTimeoutError(*call.fate.args)

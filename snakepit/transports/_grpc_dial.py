@@ -1,0 +1,179 @@
+"""A `Connect` call to a worker that somebody else has started: by its address, in TLS where told.
+
+The token and the certificates are files, and read anew for each connection: they may be renewed
+while the pool is open.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from attrs import frozen
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.metadata import decode_grpc_message
+from grpclib.protocol import H2Protocol
+
+from snakepit._address import Address
+from snakepit.errors import ProtocolError
+from snakepit.grpc import POOL_KEY, TOKEN_KEY, keep_alive
+from snakepit.options import Connect
+from snakepit.process import guard_fds
+from snakepit.transports._grpc import GrpcByteChannel, PatientSocket
+from snakepit.transports._grpc_home import Home, home
+from snakepit.transports._grpc_stream import Call, GrpcStream, OwnSocketChannel
+
+
+@frozen
+class Credentials:
+    """What is shown to a worker, and asked of it. `server_name`: whose its certificate has to be."""
+
+    token: str = ""
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+
+
+class DialledConnection(OwnSocketChannel):
+    """A connection that has yet to be made."""
+
+    def __init__(self, address: Address, credentials: Credentials) -> None:
+        super().__init__(None)
+        self._address, self._credentials = address, credentials
+        if credentials.tls is not None:
+            self._scheme = "https"
+
+    async def _create_connection(self) -> H2Protocol:
+        address = self._address
+        if address.path:
+            self._socket = PatientSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+            guard_fds(self._socket.fileno())
+            self._socket.setblocking(False)
+            await self._loop.sock_connect(self._socket, address.path)
+            return await super()._create_connection()
+        tls, name = self._credentials.tls, self._credentials.server_name
+        transport, protocol = await self._loop.create_connection(
+            self._protocol_factory, address.host, address.port, ssl=tls, server_hostname=name
+        )
+        self._transport = transport
+        self._socket = transport.get_extra_info("socket")
+        guard_fds(self._socket.fileno())
+        keep_alive(self._socket)
+        return protocol
+
+
+class DialledStream(GrpcStream):
+    """The host's end of a call to that address. `credentials` are set before it is carried."""
+
+    def __init__(self, home: Home, address: Address, pool: str) -> None:
+        super().__init__(home, None, "")
+        self._address = address
+        self._metadata = {POOL_KEY: pool}
+        self._connection: DialledConnection | None = None
+        self.credentials = Credentials()
+
+    def hang_up(self) -> None:
+        """End the connection: what has come can be read, and then its end."""
+        self._home.to_grpc(self._hang_up)
+
+    def never_carry(self, failure: Exception) -> None:
+        """It has ended before it began."""
+        self.failure, self._ended = failure, True
+        self._on_wake()
+
+    # -- grpclib's side ------------------------------------------------------------------------
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _open_channel(self) -> OwnSocketChannel:
+        if self.credentials.token:
+            self._metadata[TOKEN_KEY] = self.credentials.token
+        self._connection = DialledConnection(self._address, self.credentials)
+        return self._connection
+
+    async def _pull(self, call: Call) -> None:
+        try:
+            await super()._pull(call)
+        except (StreamTerminatedError, OSError, ProtocolError) as error:
+            self.failure = _refusal(call) or error
+            raise
+        self.failure = _refusal(call)
+
+
+def _refusal(call: Call) -> GRPCError | None:
+    """The status, which grpclib tells to those who ask for messages; this asked for bytes."""
+    headers = dict(call._stream.headers or ()) | dict(call._stream.trailers or ())
+    status = Status(int(headers.get("grpc-status", 0)))
+    if status is Status.OK:
+        return None
+    return GRPCError(status, decode_grpc_message(headers.get("grpc-message", "")))
+
+
+class DialledChannel(GrpcByteChannel):
+    """A channel to a worker that lives on without it. `ended` is set when the link has, by whoever."""
+
+    def __init__(self, home: Home, connect: Connect, address: Address, pool: str) -> None:
+        self._dialled = DialledStream(home, address, pool)
+        super().__init__(self._dialled, home)
+        self._connect, self._address = connect, address
+        self.ended = anyio.Event()
+
+    @property
+    def failure(self) -> str:
+        """Why it has ended, where that is known; else ""."""
+        failure = self._dialled.failure
+        if isinstance(failure, GRPCError):
+            return f"{failure.status.name}: {failure.message}"
+        return "" if failure is None else str(failure) or type(failure).__name__
+
+    def hang_up(self) -> None:
+        """End the connection; the reader finds its end."""
+        self._dialled.hang_up()
+
+    async def _carry_bytes(self) -> None:
+        connect, stream = self._connect, self._dialled
+        try:
+            if connect.has_files:
+                load = partial(credentials_for, connect, self._address)
+                stream.credentials = await anyio.to_thread.run_sync(load)
+            await super()._carry_bytes()
+        except (OSError, ValueError) as error:  # of the files
+            stream.never_carry(error)
+        finally:
+            self.ended.set()
+
+
+@contextmanager
+def dial(connect: Connect, address: Address, pool: str) -> Generator[DialledChannel]:
+    """A channel to the worker there, in a block. Somebody has to run it."""
+    at = home()
+    try:
+        yield DialledChannel(at, connect, address, pool)
+    finally:
+        at.leave()
+
+
+def credentials_for(connect: Connect, address: Address) -> Credentials:
+    """Read the files. Raises OSError, ValueError: one cannot be read, or makes no sense."""
+    token = ""
+    if connect.token_file is not None:
+        token = Path(connect.token_file).read_text(encoding="ascii").strip()
+        if not token:
+            raise ValueError(f"Connect.token_file: {connect.token_file} is empty")
+    if connect.tls_ca is None or address.path:
+        return Credentials(token)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    context.load_verify_locations(connect.tls_ca)
+    if connect.tls_cert is not None:
+        context.load_cert_chain(connect.tls_cert, connect.tls_key)
+    return Credentials(token, context, connect.tls_name or address.host)

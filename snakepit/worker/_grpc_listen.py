@@ -1,0 +1,146 @@
+"""Where a worker that serves any gRPC client listens, and who may call it: its command line.
+
+Files are plain PEM. Other machines get in by TLS and a secret alone: a client certificate or the token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from snakepit._address import Address, is_loopback, parse_address
+from snakepit.grpc import TOKEN_KEY, keep_alive
+
+BACKLOG: Final = 100
+
+
+class Listening:
+    """What the command line asks for, checked: sockets that listen, the token, TLS for TCP."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.adapter: str = arguments.adapter
+        self.token: str | None = None
+        self.tls = _tls(arguments)
+        self.listeners: list[socket.socket] = []
+        self._paths: list[str] = []
+        if arguments.token_file is not None:
+            self.token = Path(arguments.token_file).read_text(encoding="ascii").strip()
+            if not self.token:
+                raise ValueError(f"--token-file: {arguments.token_file} is empty")
+        self._may_be_seen = self.tls is not None and bool(self.token or arguments.tls_client_ca)
+        for text in arguments.listen:
+            self.listeners.append(self._listen(parse_address(text)))
+
+    def tls_of(self, listener: socket.socket) -> ssl.SSLContext | None:
+        """TLS is for TCP: a Unix socket is this user's alone."""
+        return None if listener.family == socket.AF_UNIX else self.tls
+
+    def remove(self) -> None:
+        """Remove the files of Unix sockets."""
+        for path in self._paths:
+            with suppress(OSError):
+                os.unlink(path)
+
+    def _listen(self, address: Address) -> socket.socket:
+        made = self._bind(address.path) if address.path else self._open_port(address)
+        made.listen(BACKLOG)
+        made.setblocking(False)
+        return made
+
+    def _bind(self, path: str) -> socket.socket:
+        _forget_dead_socket(path)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)  # this user's alone, from the first moment
+        try:
+            made.bind(path)
+        finally:
+            os.umask(mask)
+        self._paths.append(path)
+        return made
+
+    def _open_port(self, address: Address) -> socket.socket:
+        kind, way = socket.AddressFamily, socket.SOCK_STREAM
+        found = socket.getaddrinfo(address.host, address.port, type=way, flags=socket.AI_PASSIVE)
+        family, where = kind(found[0][0]), found[0][4]
+        if not self._may_be_seen and not is_loopback(str(where[0])):
+            raise ValueError(
+                f"--listen: other machines can reach {address}, so it takes --tls-cert and --tls-key, "
+                "and one of --tls-client-ca and --token-file; or listen on tcp:127.0.0.1:PORT"
+            )
+        made = socket.socket(family, way)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keep_alive(made)  # those that it accepts have it from here
+        made.bind(where)
+        return made
+
+
+def listen_as_told(argv: list[str]) -> Listening:
+    """Listen where the arguments say. Exits with 2 where they make no sense."""
+    parser = argparse.ArgumentParser(
+        prog="python -m snakepit.worker", description="A worker for pools and any gRPC client."
+    )
+    parser.add_argument("--adapter", required=True, metavar="pkg.module:Class")
+    parser.add_argument(
+        "--listen",
+        required=True,
+        action="append",
+        metavar="ADDRESS",
+        help="unix:/path, or tcp:HOST:PORT (loopback, unless there is TLS and a secret); may be given again",
+    )
+    parser.add_argument(
+        "--token-file", metavar="PATH", help=f"calls must carry its content as {TOKEN_KEY}"
+    )
+    parser.add_argument("--tls-cert", metavar="PEM", help="our certificate chain, for TCP")
+    parser.add_argument("--tls-key", metavar="PEM", help="its private key")
+    parser.add_argument(
+        "--tls-client-ca", metavar="PEM", help="clients must have a certificate that these signed"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        return Listening(arguments)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def address_of(listener: socket.socket) -> Address:
+    """As `--listen` takes it; with the port that was given for port 0."""
+    name = listener.getsockname()
+    return Address(name, "", 0) if isinstance(name, str) else Address("", name[0], name[1])
+
+
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    cert, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
+    if cert is None:
+        if key is not None or client_ca is not None:
+            raise ValueError("--tls-key and --tls-client-ca need --tls-cert")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--tls-cert {cert}, --tls-key {key}: {error}") from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--tls-client-ca {client_ca}: {error}") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _forget_dead_socket(path: str) -> None:
+    """Remove what a worker that was killed has left: a socket on which nobody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            pass  # nothing is there, or bind will say what it is
