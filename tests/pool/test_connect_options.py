@@ -1,0 +1,66 @@
+"""What `connect` takes, and what goes with it: nothing is connected to here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from _backends import one_loop_each
+
+from snakepit import ConfigError, Connect, open_pool
+
+FAR = "tcp:worker.example:50051"
+
+
+@pytest.mark.parametrize(
+    ("connect", "beside", "says"),
+    [
+        ([], {}, "one or more of 'unix:/path' and 'tcp:HOST:PORT'"),
+        ("unix:/a", {}, "in a sequence"),
+        (["/a"], {}, "'unix:/path'"),
+        (["tcp:localhost"], {}, "'tcp:HOST:PORT'"),
+        (["tcp:localhost:65536"], {}, "'tcp:HOST:PORT'"),
+        ([1], {}, "'unix:/path'"),
+        (["unix:/a", "unix:/a"], {}, "each address once"),
+        ([FAR], {}, "tls_ca='ca.pem'"),
+        (["unix:/a"], {"adapter": "some:Adapter"}, "from its command line"),
+        (["unix:/a"], {"command": ["worker"]}, "one or the other"),
+        (["unix:/a"], {"size": 1}, "as many workers as addresses"),
+        (["unix:/a"], {"min_ready": 2}, "from 0 to size (1)"),
+        (["unix:/a"], {"transport": "stdio"}, "'grpc' or 'auto' with connect"),
+        (["unix:/a"], {"python": "python3"}, "nothing with connect"),
+        (["unix:/a"], {"adapter_args": (1,)}, "nothing with connect"),
+        (["unix:/a"], {"env": {"A": "b"}}, "nothing with connect"),
+        (["unix:/a"], {"cwd": "/"}, "nothing with connect"),
+        (["unix:/a"], {"tool_backend": "trio"}, "nothing with connect"),
+    ],
+)
+@one_loop_each
+async def test_what_makes_no_sense_is_refused_with_a_word_on_what_does(
+    connect: Any, beside: dict[str, Any], says: str
+) -> None:
+    adapter = beside.pop("adapter", None)
+    with pytest.raises(ConfigError) as caught:
+        async with open_pool(adapter, connect=connect, **beside):
+            pass
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"tls_cert": "a.pem"}, "nothing without tls_ca"),
+        ({"tls_ca": "a.pem", "tls_key": "a.pem"}, "nothing without tls_cert"),
+        ({"tls_name": "a"}, "nothing without tls_ca"),
+        ({"token_file": 1}, "the path of a file"),
+        ({"tls_ca": "a.pem", "tls_name": ""}, "the name of a host"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused(files: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Connect(["tcp:localhost:1"], **files)
+
+
+def test_addresses_are_read_as_they_are_written() -> None:
+    texts = ("unix:/a b:c", "tcp:localhost:1", "tcp:[::1]:2", "tcp:127.0.0.1:65535")
+    assert tuple(map(str, Connect(texts).addresses)) == texts
