@@ -308,6 +308,12 @@ class Worker(StopsCalls):
             self.seat_changed(now)  # after the verdict: the guilty one gets nothing more
         return True
 
+    def _tried_in_vain_again(self) -> bool:
+        """Those that others see to may be away for days, and are called every few seconds."""
+        before, now = self._core.slots[self._slot - 1].start_error, self.start_error
+        known = before is not None and now is not None and before.reason == now.reason
+        return known and not self._is_spawned
+
     def _need_reading(self) -> None:
         if self.reading is not None:
             self.reading.need()
@@ -327,5 +333,6 @@ class Worker(StopsCalls):
         if not self._core.closing.is_set():
             process = "" if self.pid is None else f" (pid {self.pid})"
             death = f"{self.id}{process} {self._reason}: {status.certificate}"
-            _log.warning("%s", self.start_error or death)
+            level = logging.DEBUG if self._tried_in_vain_again() else logging.WARNING
+            _log.log(level, "%s", self.start_error or death)
         self._core.gone(self, self.death)

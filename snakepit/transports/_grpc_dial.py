@@ -53,7 +53,7 @@ class DialledConnection(OwnSocketChannel):
         address = self._address
         if address.path:
             self._socket = PatientSocket(socket.AF_UNIX, socket.SOCK_STREAM)
-            guard_fds(self._socket.fileno())
+            self._guard(self._socket.fileno())
             self._socket.setblocking(False)
             await self._loop.sock_connect(self._socket, address.path)
             return await super()._create_connection()
@@ -63,9 +63,13 @@ class DialledConnection(OwnSocketChannel):
         )
         self._transport = transport
         self._socket = transport.get_extra_info("socket")
-        guard_fds(self._socket.fileno())
+        self._guard(self._socket.fileno())
         keep_alive(self._socket)
         return protocol
+
+    def _guard(self, fd: int) -> None:
+        self._guarded = fd
+        guard_fds(fd)
 
 
 class DialledStream(GrpcStream):
@@ -135,7 +139,8 @@ class DialledChannel(GrpcByteChannel):
         return "" if failure is None else str(failure) or type(failure).__name__
 
     def hang_up(self) -> None:
-        """End the connection; the reader finds its end."""
+        """End the connection; the reader finds its end. If there is none yet, there never is."""
+        self.ended.set()
         self._dialled.hang_up()
 
     async def _carry_bytes(self) -> None:

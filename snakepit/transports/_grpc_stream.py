@@ -47,6 +47,7 @@ class OwnSocketChannel(GrpcChannel):
     def __init__(self, connected: socket.socket | None) -> None:
         super().__init__(path="", codec=Codec(), config=configuration())
         self._socket = connected
+        self._guarded = -1 if connected is None else connected.fileno()
         self._transport: asyncio.Transport | None = None
 
     async def _create_connection(self) -> H2Protocol:
@@ -60,7 +61,7 @@ class OwnSocketChannel(GrpcChannel):
         self.close()
         if self._socket is None:
             return
-        unguard_fds(self._socket.fileno())
+        unguard_fds(self._guarded)  # by its number: the socket may be closed by now
         if self._transport is None:
             self._socket.close()
             return

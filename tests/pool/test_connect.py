@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from snakepit import (
     Pool,
     PoolClosedError,
     QueueTimeoutError,
+    Startup,
     Stop,
     WorkerDiedError,
     WorkerStartError,
@@ -307,9 +309,14 @@ async def _returns(pool: Pool, tool: str, params: dict[str, Any], value: object)
     assert await pool.execute(tool, params) == value
 
 
-async def test_a_pool_opens_with_those_that_are_there(address: str, tmp_path: Path) -> None:
+async def test_a_pool_opens_with_those_that_are_there(
+    address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And tells once why another is not."""
     nowhere = f"unix:{tmp_path / 'nowhere'}"
     async with connected(nowhere, address) as pool:
+        await until(lambda: pool.stats().restarts > 1)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert await pool.execute("add", {"left": 1}) == 2
         assert [info.address for info in pool.workers()] == [nowhere, address]
         with pytest.raises(WorkerStartError, match=r"cannot connect to unix:.*No such file"):
@@ -317,6 +324,19 @@ async def test_a_pool_opens_with_those_that_are_there(address: str, tmp_path: Pa
     with pytest.raises(WorkerStartError, match="No such file"):
         async with connected(nowhere, address, min_ready=2):
             pass
+
+
+async def test_who_does_not_answer_delays_neither_the_start_nor_the_end(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    slow = Stop(term_grace=PATIENCE_S, drain_timeout=PATIENCE_S)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen()
+        async with connected(f"unix:{path}", min_ready=0, stop=slow) as pool:
+            assert pool.workers()[0].state == "starting"
+        with pytest.raises(WorkerStartError, match=r"say hello within 0\.1 s"):
+            async with connected(f"unix:{path}", stop=slow, startup=Startup(timeout=0.1)):
+                pass
 
 
 async def test_a_worker_has_one_pool_at_a_time(address: str) -> None:
