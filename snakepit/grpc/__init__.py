@@ -4,8 +4,10 @@ Imported by nothing before gRPC is used: it needs the extra `[grpc]`. `_generate
 """
 
 from snakepit.grpc._codec import Codec as Codec
+from snakepit.grpc._codec import fields_of as fields_of
 from snakepit.grpc._codec import frames_from as frames_from
 from snakepit.grpc._codec import frames_with as frames_with
+from snakepit.grpc._codec import head_of as head_of
 from snakepit.grpc._incoming import Incoming as Incoming
 from snakepit.grpc._incoming import end_tasks as end_tasks
 from snakepit.grpc._limits import CONNECT as CONNECT
@@ -15,4 +17,5 @@ from snakepit.grpc._limits import TOKEN_BYTES as TOKEN_BYTES
 from snakepit.grpc._limits import TOKEN_KEY as TOKEN_KEY
 from snakepit.grpc._limits import configuration as configuration
 from snakepit.grpc._limits import keep_alive as keep_alive
+from snakepit.grpc._protocol import WideProtocol as WideProtocol
 from snakepit.grpc._server import SoundServer as SoundServer

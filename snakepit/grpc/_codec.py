@@ -8,14 +8,15 @@ imports the generated code, which takes longer to load than the rest of the work
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from grpclib.encoding.base import CodecBase
 
 from snakepit.errors import ProtocolError
 
-_DATA: Final = 0x0A  # field 1, length-delimited
+_LENGTH_DELIMITED: Final = 2
 _VARINT_BYTES_MAX: Final = 10
+Bytes = TypeVar("Bytes", bytes, memoryview)
 
 
 class Codec(CodecBase):
@@ -34,13 +35,17 @@ class Codec(CodecBase):
 
 def frames_with(data: bytes) -> bytes:
     """A `Frames` with this data."""
-    size = len(data)
-    head = bytearray((_DATA,))
+    return head_of(1, len(data)) + data if data else b""
+
+
+def head_of(field: int, size: int) -> bytes:
+    """What stands before so many bytes of this field."""
+    head = bytearray((field << 3 | _LENGTH_DELIMITED,))
     while size > 0x7F:
         head.append(size & 0x7F | 0x80)
         size >>= 7
     head.append(size)
-    return bytes(head) + data if data else b""
+    return bytes(head)
 
 
 def frames_from(message: bytes) -> bytes:
@@ -52,13 +57,13 @@ def frames_from(message: bytes) -> bytes:
     return data
 
 
-def fields_of(message: bytes) -> Iterator[tuple[int, bytes]]:
+def fields_of(message: Bytes) -> Iterator[tuple[int, Bytes]]:
     """Number and data of each field of any message that is length-delimited. Raises ProtocolError."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
         kind = tag & 7
-        if kind == 2:
+        if kind == _LENGTH_DELIMITED:
             size, position = _varint(message, position)
             end = position + size
             if end <= len(message):
@@ -74,7 +79,7 @@ def fields_of(message: bytes) -> Iterator[tuple[int, bytes]]:
         position = end
 
 
-def _varint(message: bytes, position: int) -> tuple[int, int]:
+def _varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
     """The number there, and where it ends."""
     value = 0
     for index in range(_VARINT_BYTES_MAX):

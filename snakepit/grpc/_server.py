@@ -21,6 +21,7 @@ from h2.settings import SettingCodes
 
 from snakepit.grpc._codec import Codec
 from snakepit.grpc._limits import STREAMS_MAX, configuration
+from snakepit.grpc._protocol import WideProtocol
 
 CLOSE_TICK_S: Final = 0.002
 
@@ -47,20 +48,19 @@ class SoundHandler(Handler):
         return [task for task in (*self._tasks.values(), *self._cancelled) if not task.done()]
 
 
-class SoundProtocol(H2Protocol):
+class SoundProtocol(WideProtocol):
     """One connection, which its server knows while it is open."""
+
+    settings = WideProtocol.settings | {SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX}
 
     def __init__(self, server: SoundServer, lost: Callable[[], object], *args: Any) -> None:
         super().__init__(*args)
         self._server, self._lost = server, lost
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Begin, and tell how many calls there may be at once."""
+        """Begin."""
         super().connection_made(transport)
         self._server.connections[self] = cast("Transport", transport)
-        h2 = self.connection._connection
-        h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX})
-        self.connection.flush()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the calls of this connection."""

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 import anyio
 import anyio.lowlevel
 from grpclib.client import Channel as GrpcChannel
+from grpclib.client import Handler
 from grpclib.client import Stream as GrpcCall
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -28,6 +29,7 @@ from snakepit.grpc import (
     TOKEN_KEY,
     Codec,
     Incoming,
+    WideProtocol,
     configuration,
     end_tasks,
 )
@@ -49,6 +51,9 @@ class OwnSocketChannel(GrpcChannel):
         self._socket = connected
         self._guarded = -1 if connected is None else connected.fileno()
         self._transport: asyncio.Transport | None = None
+
+    def _protocol_factory(self) -> H2Protocol:
+        return WideProtocol(Handler(), self._config, self._h2_config)
 
     async def _create_connection(self) -> H2Protocol:
         self._transport, protocol = await self._loop.create_connection(

@@ -31,13 +31,15 @@ from snakepit.grpc._generated.snakepit.v1 import (
 from snakepit.grpc._json import from_json, to_json
 from snakepit.protocol import Failure, Item, Result, Settled, decode_value, encode_value
 from snakepit.worker._grpc_host import OwnHost, WorkerGoneError
+from snakepit.worker._grpc_messages import PackedReply, Request
 
 SERVICE: Final = "snakepit.v1.Worker"
 MESSAGE_CHARACTERS_MAX: Final = 1000  # what goes in headers has to be short
 TRACEBACK_CHARACTERS_MAX: Final = 2000
 INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
 
-ExecuteCall: TypeAlias = Stream[ExecuteRequest, ExecuteReply]
+Reply: TypeAlias = ExecuteReply | PackedReply
+ExecuteCall: TypeAlias = Stream[ExecuteRequest, Reply]
 HealthCall: TypeAlias = Stream[HealthCheckRequest, HealthCheckResponse]
 
 STATUS_OF: Final = {
@@ -56,7 +58,7 @@ class WorkerService:
         self._host = host
 
     def __mapping__(self) -> dict[str, Handler]:
-        ask, reply = ExecuteRequest, ExecuteReply
+        ask, reply = Request, ExecuteReply
         unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
         return {
             f"/{SERVICE}/Execute": Handler(self._execute, unary, ask, reply),
@@ -138,7 +140,7 @@ def _params(params: Value | None) -> Raw:
     return encode_value(given, buffer_threshold=INLINE)[0]
 
 
-def _reply(message: Result | Item, *, as_json: bool) -> ExecuteReply:
+def _reply(message: Result | Item, *, as_json: bool) -> Reply:
     """What the tool has made, in the encoding of the request. Raises SerializationError."""
     if as_json:
         return ExecuteReply(value=Value(json=to_json(decode_value(message.body, message.buffers))))
@@ -146,7 +148,7 @@ def _reply(message: Result | Item, *, as_json: bool) -> ExecuteReply:
     if message.buffers:
         value = decode_value(body, message.buffers)
         body = encode_value(value, buffer_threshold=INLINE)[0]
-    return ExecuteReply(value=Value(msgpack=bytes(body)))
+    return PackedReply(body)
 
 
 async def _fail(call: ExecuteCall, status: Status, detail: ErrorDetail) -> None:

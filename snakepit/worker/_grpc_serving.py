@@ -20,7 +20,7 @@ from grpclib import GRPCError
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 
-from snakepit.grpc import TOKEN_KEY, SoundServer
+from snakepit.grpc import FRAMES_BYTES_MAX, TOKEN_KEY, SoundServer
 from snakepit.worker._grpc_guest import PoolService
 from snakepit.worker._grpc_host import OwnHost
 from snakepit.worker._grpc_listen import Listening, address_of, listen_as_told
@@ -70,7 +70,9 @@ class ServingFront:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(sock=self._inner)
+        reader, writer = await asyncio.open_unix_connection(
+            sock=self._inner, limit=FRAMES_BYTES_MAX // 2
+        )
         host = OwnHost(self._listening.adapter)
         services = [
             WorkerService(host), PoolService(host), HealthService(host), ReflectionService()

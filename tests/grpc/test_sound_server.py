@@ -18,6 +18,7 @@ from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
 
 from snakepit.grpc import Codec, SoundServer
+from snakepit.grpc._limits import FRAME_BYTES_MAX
 
 pytestmark = [pytest.mark.anyio]
 
@@ -46,26 +47,28 @@ class Memory(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.closed = False
 
     def write(self, data: Any) -> None:
         self.written += data
 
     def is_closing(self) -> bool:
-        return False
+        return self.closed
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 class Client:
     """An HTTP/2 client of this server, without a socket: nothing happens but what is said here."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, exchanged: bool = True) -> None:
         self.transport, self.server = Memory(), server._protocol_factory()
         self.server.connection_made(self.transport)
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self.h2.initiate_connection()
-        self.exchange()
+        if exchanged:
+            self.exchange()
 
     def exchange(self) -> None:
         """All that was said, in one piece each way, until nobody has more to say."""
@@ -132,6 +135,30 @@ async def test_a_connection_lets_a_thousand_calls_hang_and_one_more_go_on() -> N
     code = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
     assert client.h2.remote_settings[code] == 1000
     assert Client(Server([Held()], codec=Codec())).h2.remote_settings[code] == 100
+
+
+@asyncio_only
+async def test_a_large_frame_may_come_right_behind_the_consent_to_it() -> None:
+    """h2 allows it only from the next read on; here the first read of all has both."""
+    client = Client(SoundServer([Held()]), exchanged=False)
+    client.h2.receive_data(client.transport.written)
+    stream = client.begin(b"")
+    assert client.h2.max_outbound_frame_size == FRAME_BYTES_MAX
+    client.h2.send_data(stream, bytes(FRAME_BYTES_MAX))
+    client.server.data_received(client.h2.data_to_send())
+    assert client.server.processor.streams[stream].data_received == FRAME_BYTES_MAX
+    client.h2.reset_stream(stream)
+    client.exchange()
+    await until_idle()
+
+
+@asyncio_only
+async def test_a_frame_over_the_maximum_ends_the_connection() -> None:
+    client = Client(SoundServer([Held()]))
+    size = FRAME_BYTES_MAX + 1
+    head = size.to_bytes(3, "big") + b"\0\0" + (1).to_bytes(4, "big")
+    client.server.data_received(head + bytes(size))
+    assert client.transport.is_closing()
 
 
 @asyncio_only
