@@ -1,8 +1,9 @@
 """`grpc`: the frames of stdio inside one gRPC call, `Connect`, over a Unix socket for each worker.
 
-The socket lies in a private directory and is made by the host, which connects before the worker
-runs; the worker inherits it, listening. A token that the worker reads from its stdin goes with
-every call, so that no other user and no other process can call a worker by its address.
+The socket is made by the host in a private directory, which is removed as soon as the host has
+connected, before the worker runs: so nothing is left of it, whoever is killed. The worker inherits
+it, listening. A token that the worker reads from its stdin goes with every call, so that no other
+user and no other process that has got hold of the address in between can call a worker.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class GrpcLink(Link):
         self._handed: list[int] = []
         try:
             self._listen_and_connect(os.path.join(self._folder, "worker.sock"))
+            self._remove_folder()
             self.stdin = self._say_token()
             # A pipe that nobody reads: Python would take /dev/null for a file that can seek.
             nobody, self.stdout = os.pipe()
@@ -87,6 +89,9 @@ class GrpcLink(Link):
         self._listener.listen(BACKLOG)
         self._ours.setblocking(False)
         self._ours.connect(path)  # no need to wait: the kernel says yes on the worker's behalf
+
+    def _remove_folder(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep(self, kind: type[socket.socket]) -> socket.socket:
         made = kind(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -122,7 +127,7 @@ class GrpcLink(Link):
             guard_fds(fd)
             close_fds(fd)
         self._handed.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_folder()
         if self._home is not None:
             self._home.leave()
             self._home = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from collections.abc import AsyncGenerator
@@ -148,22 +149,29 @@ def test_blocking_code_has_it_too() -> None:
 # -- who may call a worker -----------------------------------------------------------------------
 
 
-async def test_a_socket_lies_in_a_private_folder_and_both_go_with_the_worker(
+async def test_a_socket_lies_in_a_private_folder_that_is_gone_before_the_worker_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folders: list[str] = []
-    make = _grpc.tempfile.mkdtemp
+    """So the death of either side, at any moment, leaves nothing on disk."""
+    seen: list[tuple[str, int, list[str]]] = []
+    remove = _grpc.GrpcLink._remove_folder
 
-    def record(*args: Any, **kwargs: Any) -> str:
-        folders.append(make(*args, **kwargs))
-        return folders[-1]
+    def record(link: Any) -> None:
+        folder = link._folder
+        if os.path.exists(folder):
+            seen.append((folder, os.stat(folder).st_mode & 0o777, os.listdir(folder)))
+        remove(link)
+        assert not os.path.exists(folder)
 
-    monkeypatch.setattr(_grpc.tempfile, "mkdtemp", record)
-    async with grpc_pool():
-        (folder,) = folders
-        assert os.stat(folder).st_mode & 0o777 == 0o700
-        assert os.listdir(folder) == ["worker.sock"]
-    assert not os.path.exists(folder)
+    monkeypatch.setattr(_grpc.GrpcLink, "_remove_folder", record)
+    with _grpc.GrpcTransport().open_link():
+        ((folder, mode, files),) = seen
+        assert (mode, files) == (0o700, ["worker.sock"])
+        assert not os.path.exists(folder)
+    async with grpc_pool() as pool:
+        assert await pool.execute("add", {"left": 1}) == 2
+        assert not os.path.exists(seen[1][0])
+    assert len(seen) == 2
 
 
 CALL = """
@@ -193,7 +201,7 @@ except OSError as error:
 async def test_a_call_without_the_token_is_refused(
     token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = spied_paths(monkeypatch)
+    paths = kept_paths(monkeypatch)
     async with grpc_pool() as pool:
         run = await anyio.to_thread.run_sync(run_python, "-c", CALL, paths[0], token)
         assert run.stdout.split() == ["UNAUTHENTICATED"], run.stderr
@@ -204,7 +212,7 @@ async def test_a_call_without_the_token_is_refused(
 async def test_another_user_does_not_even_reach_the_socket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    paths = spied_paths(monkeypatch)
+    paths = kept_paths(monkeypatch)
     code = (
         "import os, socket, sys; os.setgid(65534); os.setuid(65534)\n"
         "try: socket.socket(socket.AF_UNIX).connect(sys.argv[1])\n"
@@ -215,15 +223,18 @@ async def test_another_user_does_not_even_reach_the_socket(
         assert run.stdout.split() == [b"refused"]
 
 
-def spied_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def kept_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sockets of workers, which are not removed until the end."""
     paths: list[str] = []
-    listen = _grpc.GrpcLink._listen_and_connect
 
-    def record(link: Any, path: str) -> None:
-        paths.append(path)
-        listen(link, path)
+    def keep(link: Any) -> None:
+        path = os.path.join(link._folder, "worker.sock")
+        if path in paths:
+            shutil.rmtree(link._folder)
+        else:
+            paths.append(path)
 
-    monkeypatch.setattr(_grpc.GrpcLink, "_listen_and_connect", record)
+    monkeypatch.setattr(_grpc.GrpcLink, "_remove_folder", keep)
     return paths
 
 
