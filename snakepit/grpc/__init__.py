@@ -12,10 +12,14 @@ from snakepit.grpc._incoming import Incoming as Incoming
 from snakepit.grpc._incoming import end_tasks as end_tasks
 from snakepit.grpc._limits import CONNECT as CONNECT
 from snakepit.grpc._limits import FRAMES_BYTES_MAX as FRAMES_BYTES_MAX
+from snakepit.grpc._limits import PID_KEY as PID_KEY
 from snakepit.grpc._limits import POOL_KEY as POOL_KEY
+from snakepit.grpc._limits import STREAM_WINDOW_BYTES as STREAM_WINDOW_BYTES
 from snakepit.grpc._limits import TOKEN_BYTES as TOKEN_BYTES
 from snakepit.grpc._limits import TOKEN_KEY as TOKEN_KEY
 from snakepit.grpc._limits import configuration as configuration
 from snakepit.grpc._limits import keep_alive as keep_alive
 from snakepit.grpc._protocol import WideProtocol as WideProtocol
+from snakepit.grpc._pulse import silence as silence
+from snakepit.grpc._pulse import until_silent as until_silent
 from snakepit.grpc._server import SoundServer as SoundServer

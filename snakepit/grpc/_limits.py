@@ -12,6 +12,7 @@ TOKEN_KEY: Final = "snakepit-token"  # noqa: S105 - its name
 POOL_KEY: Final = (
     "snakepit-pool"  # which pool it is: it may take the place of a connection that it has lost
 )
+PID_KEY: Final = "snakepit-pid"  # of a worker that runs where its host does
 TOKEN_BYTES: Final = 32  # of randomness; it travels as hexadecimal digits
 
 FRAMES_BYTES_MAX: Final = 2**20  # of data in one `Frames`

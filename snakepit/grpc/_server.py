@@ -22,6 +22,7 @@ from h2.settings import SettingCodes
 from snakepit.grpc._codec import Codec
 from snakepit.grpc._limits import STREAMS_MAX, configuration
 from snakepit.grpc._protocol import WideProtocol
+from snakepit.grpc._pulse import until_silent
 
 CLOSE_TICK_S: Final = 0.002
 
@@ -56,15 +57,24 @@ class SoundProtocol(WideProtocol):
     def __init__(self, server: SoundServer, lost: Callable[[], object], *args: Any) -> None:
         super().__init__(*args)
         self._server, self._lost = server, lost
+        self._pulse: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Begin."""
         super().connection_made(transport)
         self._server.connections[self] = cast("Transport", transport)
+        if self._server.pings:
+            self._pulse = asyncio.get_running_loop().create_task(self._end_if_silent())
+
+    async def _end_if_silent(self) -> None:
+        await until_silent(self.connection, None)
+        self._server.connections[self].abort()  # to close would be to wait until it reads
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the calls of this connection."""
         self._server.connections.pop(self, None)
+        if self._pulse is not None:
+            self._pulse.cancel()
         super().connection_lost(exc)
         self._lost()
 
@@ -73,6 +83,7 @@ class SoundServer(Server):
     """Serves with our codec and windows.
 
     `connections`: those that are open. `first_lost` is called when the first of all has ended.
+    `pings`: end a connection whose client is silent, and its calls with it.
     """
 
     def __init__(
@@ -80,8 +91,11 @@ class SoundServer(Server):
         handlers: Collection[Any],
         first_lost: Callable[[], object] = lambda: None,
         config: Configuration | None = None,
+        *,
+        pings: bool = False,
     ) -> None:
         super().__init__(handlers, codec=Codec(), config=config or configuration())
+        self.pings = pings
         self.connections: dict[H2Protocol, Transport] = {}
         self._first_lost = first_lost
 

@@ -19,6 +19,7 @@ from snakepit.procfs._table import TICKS_PER_S as TICKS_PER_S
 from snakepit.procfs._table import Handle as Handle
 from snakepit.procfs._table import Process as Process
 from snakepit.procfs._table import children_of as children_of
+from snakepit.procfs._table import cpu_ticks as cpu_ticks
 from snakepit.procfs._table import descendants_of as descendants_of
 from snakepit.procfs._table import is_usable as is_usable
 from snakepit.procfs._table import members_of_group as members_of_group

@@ -96,6 +96,16 @@ def read_process(pid: int) -> Process | None:
         return None
 
 
+def cpu_ticks(pid: int) -> int | None:
+    """How many clock ticks of CPU the process has used up to now; None if that is not known."""
+    try:
+        stat = read_file(f"/proc/{pid}/stat")
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        return int(fields[11]) + int(fields[12])
+    except (OSError, ValueError):
+        return None
+
+
 def read_status(pid: int, key: str, *, base: int = 10) -> int | None:
     """The number behind this key in the status of the process; None if there is none."""
     try:

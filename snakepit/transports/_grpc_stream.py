@@ -23,22 +23,26 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
 from snakepit._loops import Signal, this_loop
+from snakepit.errors import ProtocolError
 from snakepit.grpc import (
     CONNECT,
     FRAMES_BYTES_MAX,
+    PID_KEY,
     TOKEN_KEY,
     Codec,
     Incoming,
     WideProtocol,
     configuration,
     end_tasks,
+    silence,
+    until_silent,
 )
 from snakepit.process import fork_generation, unguard_fds
 from snakepit.protocol import Buffer
 from snakepit.transports._byte_channel import ByteStream
 from snakepit.transports._grpc_home import Home
 
-PILE_BYTES_MAX: Final = FRAMES_BYTES_MAX  # in each direction
+PILE_BYTES_MAX: Final = FRAMES_BYTES_MAX // 4  # in each direction
 CLOSE_S: Final = 0.5  # for a worker that does not read to take the last words
 Call: TypeAlias = GrpcCall[bytes, bytes]
 
@@ -92,6 +96,7 @@ class GrpcStream(ByteStream):
         self._came_bytes = 0  # written by grpclib's side
         self._taken_bytes = 0  # by the host's
         self._ended = False
+        self._is_silent = False
         self._host_is_woken = False
         self._readable: Signal | None = None
         self._writable: Signal | None = None
@@ -110,6 +115,8 @@ class GrpcStream(ByteStream):
     def read(self, count_max: int) -> bytes:
         ended = self._ended  # looked at first: what comes after it is nothing
         if not self._incoming:
+            if self._is_silent:
+                raise ProtocolError(silence())
             if ended:
                 return b""
             raise BlockingIOError
@@ -262,14 +269,23 @@ class GrpcStream(ByteStream):
                 await call.send_request()
                 pull = asyncio.create_task(self._pull(call))
                 push = asyncio.create_task(self._push(call))
+                pulse = asyncio.create_task(self._feel_pulse(call))
                 try:
-                    await asyncio.wait((pull, push), return_when=asyncio.FIRST_COMPLETED)
-                    if push.done() and not self._closed:
+                    tasks = (pull, push, pulse)
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    if push.done() and not self._closed and not pulse.done():
                         await pull  # nobody hears us, but it may have last words
                 finally:
-                    await end_tasks(pull, push)
+                    await end_tasks(pull, push, pulse)
             finally:
                 channel.close()  # before the call ends: there is nothing more to wait for
+
+    async def _feel_pulse(self, call: Call) -> None:
+        """Return once the worker is silent."""
+        headers = dict(await call._stream.recv_headers())
+        pid = headers.get(PID_KEY)
+        await until_silent(call._stream.connection, int(pid) if pid is not None else None)
+        self._is_silent = pid is not None  # of any other the connection is lost, no more
 
     async def _pull(self, call: Call) -> None:
         """Carry what the worker says."""

@@ -17,6 +17,7 @@ from grpclib.server import Stream
 from snakepit.grpc import (
     CONNECT,
     FRAMES_BYTES_MAX,
+    PID_KEY,
     TOKEN_KEY,
     Incoming,
     SoundServer,
@@ -131,6 +132,6 @@ async def _hear(incoming: Incoming, writer: asyncio.StreamWriter) -> None:
 
 async def _tell(stream: Stream[bytes, bytes], reader: asyncio.StreamReader) -> None:
     """Carry what the worker says, all that there is with each message."""
-    await stream.send_initial_metadata()
+    await stream.send_initial_metadata(metadata={PID_KEY: str(os.getpid())})
     while data := await reader.read(FRAMES_BYTES_MAX):
         await stream.send_message(data)

@@ -78,7 +78,7 @@ class ServingFront:
             WorkerService(host), PoolService(host), HealthService(host), ReflectionService()
         ]  # fmt: skip
         for listener in self._listening.listeners:
-            server = SoundServer(services)
+            server = SoundServer(services, pings=True)
             listen(server, RecvRequest, self._authenticate)
             await server.start(sock=listener, ssl=self._listening.tls_of(listener))
             self._servers.append(server)

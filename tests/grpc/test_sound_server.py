@@ -17,7 +17,7 @@ from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
 
-from snakepit.grpc import Codec, SoundServer
+from snakepit.grpc import Codec, SoundServer, _pulse
 from snakepit.grpc._limits import FRAME_BYTES_MAX
 
 pytestmark = [pytest.mark.anyio]
@@ -216,3 +216,63 @@ async def test_a_server_that_drains_ends_what_takes_too_long(tmp_path: Path) -> 
             with pytest.raises(Exception):  # noqa: B017 - whatever a cut connection says
                 await call.recv_message()
         assert server.connections == {}
+
+
+class EndlessStream(Held):
+    """One method, which yields as long as the client takes it; `ended` when it is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+
+    async def call(self, stream: Any) -> None:
+        try:
+            await stream.recv_message()
+            while True:
+                await stream.send_message(bytes(2**16))
+        finally:
+            self.ended.set()
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {METHOD: Handler(self.call, Cardinality.UNARY_STREAM, bytes, bytes)}
+
+
+@asyncio_only
+async def test_a_client_that_freezes_while_it_is_written_to_is_cut_off_and_its_call_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What lies in the kernel, unread, does not keep the connection."""
+    passed = asyncio.Semaphore(0)
+    monkeypatch.setattr(_pulse, "_pause", passed.acquire)
+    service, path = EndlessStream(), str(tmp_path / "socket")
+    server = SoundServer([service], pings=True)
+    await server.start(path=path)
+    async with asyncio.timeout(20):
+        with socket.socket(socket.AF_UNIX) as frozen:
+            frozen.connect(path)
+            frozen.sendall(endless_request())
+            while not any(map(is_stuck, server.connections.values())):
+                await asyncio.sleep(0.001)
+            for _ in range(_pulse.MISSED_MAX):
+                assert not service.ended.is_set()
+                passed.release()
+                await until_idle()
+            await service.ended.wait()
+    await server.drain(1)
+
+
+def is_stuck(transport: asyncio.Transport) -> bool:
+    return transport.get_write_buffer_size() > 0
+
+
+def endless_request() -> bytes:
+    """A client's side of a call that has all the windows that there are, and is never read."""
+    client = Client(SoundServer([Held()]), exchanged=False)
+    client.h2.clear_outbound_data_buffer()
+    client.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    client.h2.initiate_connection()
+    client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
+    client.h2.increment_flow_control_window(2**30)
+    stream = client.begin(bytes(5))
+    client.h2.end_stream(stream)
+    return client.h2.data_to_send()

@@ -165,6 +165,17 @@ def many():
     return {"begun": begun, "health": status, "next": plain(worker.Execute(as_json("add", left=1)))}
 
 
+def storm():
+    """A thousand calls given up at once; windows and places are all given back."""
+    request = as_msgpack("echo", value=bytes(5000))
+    calls = [worker.Execute.future(request) for _ in range(1000)]
+    for call in calls:
+        call.cancel()
+    data = bytes(8 * MIB)
+    back = worker.Execute(as_msgpack("echo", value=data)).value.msgpack
+    return {"same": msgspec.msgpack.decode(back) == data}
+
+
 def unread():
     """A client that does not read its stream holds nobody up who does not need the worker's time."""
     call = worker.ExecuteStream(as_msgpack("blobs", count=1000, size=MIB))
@@ -211,7 +222,7 @@ def token():
 
 
 steps = (
-    list_tools, execute, errors, stream, cancel, deadline, large, many, unread, check_health,
+    list_tools, execute, errors, stream, cancel, deadline, large, many, storm, unread, check_health,
     reflection, token,
 )  # fmt: skip
 saw = {}

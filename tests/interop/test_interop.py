@@ -129,6 +129,10 @@ def test_150_calls_that_hang_leave_room_for_a_health_check(saw: dict[str, Any]) 
     assert saw["many"] == {"begun": True, "health": SERVING, "next": 2}
 
 
+def test_a_storm_of_cancelled_calls_leaves_room_for_a_large_one(saw: dict[str, Any]) -> None:
+    assert saw["storm"] == {"same": True}
+
+
 def test_a_client_that_never_reads_holds_up_no_health_check(saw: dict[str, Any]) -> None:
     assert saw["unread"] == {"health": SERVING, "next": 2}
 
