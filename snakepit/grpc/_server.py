@@ -14,7 +14,9 @@ from asyncio import BaseTransport, Transport
 from collections.abc import Callable, Collection
 from typing import Any, Final, cast
 
+from grpclib import GRPCError
 from grpclib.config import Configuration
+from grpclib.const import Status
 from grpclib.protocol import H2Protocol, Stream
 from grpclib.server import Handler, Server
 from h2.settings import SettingCodes
@@ -30,8 +32,12 @@ CLOSE_TICK_S: Final = 0.002
 class SoundHandler(Handler):
     """The calls of one connection."""
 
+    message_bytes_max: int | None = None
+
     def accept(self, stream: Stream, headers: Any, release_stream: Callable[[], Any]) -> None:
         """Begin a call whose stream is released once, whatever becomes of it."""
+        if self.message_bytes_max is not None:
+            bound(stream, self.message_bytes_max)
         released = False
 
         def release_once() -> None:
@@ -47,6 +53,19 @@ class SoundHandler(Handler):
     def running(self) -> list[asyncio.Task[None]]:
         """The calls that have not ended."""
         return [task for task in (*self._tasks.values(), *self._cancelled) if not task.done()]
+
+
+def bound(stream: Stream, message_bytes_max: int) -> None:
+    """Have the call fail with RESOURCE_EXHAUSTED when a larger message begins, before it comes."""
+    read = stream.recv_data
+
+    async def recv_data(size: int) -> bytes:
+        if size > message_bytes_max:
+            reason = f"a message of {size} bytes is over the maximum of {message_bytes_max}"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, reason)
+        return await read(size)
+
+    stream.recv_data = recv_data  # type: ignore[method-assign]
 
 
 class SoundProtocol(WideProtocol):
@@ -83,7 +102,8 @@ class SoundServer(Server):
     """Serves with our codec and windows.
 
     `connections`: those that are open. `first_lost` is called when the first of all has ended.
-    `pings`: end a connection whose client is silent, and its calls with it.
+    `pings`: end a connection whose client is silent, and its calls with it. `message_bytes_max`: of
+    what clients may say in one piece; None: there is no maximum.
     """
 
     def __init__(
@@ -93,9 +113,10 @@ class SoundServer(Server):
         config: Configuration | None = None,
         *,
         pings: bool = False,
+        message_bytes_max: int | None = None,
     ) -> None:
         super().__init__(handlers, codec=Codec(), config=config or configuration())
-        self.pings = pings
+        self.pings, self._message_bytes_max = pings, message_bytes_max
         self.connections: dict[H2Protocol, Transport] = {}
         self._first_lost = first_lost
 
@@ -104,6 +125,7 @@ class SoundServer(Server):
         handler = SoundHandler(
             self._mapping, self._codec, self._status_details_codec, self.__dispatch__
         )
+        handler.message_bytes_max = self._message_bytes_max
         self._handlers.add(handler)
         lost, self._first_lost = self._first_lost, lambda: None
         return SoundProtocol(self, lost, handler, self._config, self._h2_config)

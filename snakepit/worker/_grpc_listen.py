@@ -17,6 +17,8 @@ from snakepit._address import Address, is_loopback, parse_address
 from snakepit.grpc import TOKEN_KEY, keep_alive
 
 BACKLOG: Final = 100
+MIB: Final = 2**20
+REQUEST_MB_MAX: Final = 256
 
 
 class Listening:
@@ -24,6 +26,7 @@ class Listening:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.adapter: str = arguments.adapter
+        self.request_bytes_max: int = arguments.max_request_mb * MIB
         self.token: str | None = None
         self.tls = _tls(arguments)
         self.listeners: list[socket.socket] = []
@@ -100,7 +103,16 @@ def listen_as_told(argv: list[str]) -> Listening:
     parser.add_argument(
         "--tls-client-ca", metavar="PEM", help="clients must have a certificate that these signed"
     )
+    parser.add_argument(
+        "--max-request-mb",
+        type=int,
+        default=REQUEST_MB_MAX,
+        metavar="MIB",
+        help="a larger request is RESOURCE_EXHAUSTED (%(default)s)",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.max_request_mb < 1:
+        parser.error("--max-request-mb: it must be 1 or more")
     try:
         return Listening(arguments)
     except (OSError, ValueError) as error:

@@ -78,7 +78,9 @@ class ServingFront:
             WorkerService(host), PoolService(host), HealthService(host), ReflectionService()
         ]  # fmt: skip
         for listener in self._listening.listeners:
-            server = SoundServer(services, pings=True)
+            server = SoundServer(
+                services, pings=True, message_bytes_max=self._listening.request_bytes_max
+            )
             listen(server, RecvRequest, self._authenticate)
             await server.start(sock=listener, ssl=self._listening.tls_of(listener))
             self._servers.append(server)

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from _backends import asyncio_only
 from grpclib.client import Channel
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 from test_interop import ADD_MORE, served
 
@@ -59,6 +59,8 @@ async def test_sigterm_lets_the_call_that_runs_finish_and_takes_no_other(tmp_pat
                 assert reply is not None
                 assert reply.value is not None
                 assert decode_value(reply.value.msgpack or b"") == "all was read"
+        # It ends by itself; a second signal would cut that short.
+        await anyio.to_thread.run_sync(process.wait, 20)
 
 
 async def opened(fifo: Path) -> int:
@@ -95,6 +97,31 @@ async def test_it_listens_on_several_addresses_tcp_among_them(tmp_path: Path) ->
             assert reply.value.msgpack == b"\x03"
 
 
+@asyncio_only
+async def test_a_request_over_the_maximum_is_refused_and_the_next_one_served(
+    tmp_path: Path,
+) -> None:
+    """Before it has come: its client need not send the rest."""
+    path = str(tmp_path / "socket")
+    with served("--listen", f"unix:{path}", "--max-request-mb", "1"):
+        async with Channel(path=path, codec=Codec()) as channel:
+            for size in (2**20 - 100, 2**20, 8 * 2**20, 2**20 - 100):
+                call = channel.request(EXECUTE, UNARY, ExecuteRequest, ExecuteReply)
+                try:
+                    async with call:
+                        await call.send_message(request("echo", value=bytes(size)), end=True)
+                        reply = await call.recv_message()
+                except GRPCError as error:
+                    assert size >= 2**20
+                    assert error.status is Status.RESOURCE_EXHAUSTED
+                    assert str(error.message).endswith("is over the maximum of 1048576")
+                else:
+                    assert size < 2**20
+                    assert reply is not None
+                    assert reply.value is not None
+                    assert decode_value(reply.value.msgpack or b"") == bytes(size)
+
+
 def test_a_socket_that_a_killed_worker_has_left_is_replaced_and_a_live_one_is_not(
     tmp_path: Path,
 ) -> None:
@@ -116,6 +143,7 @@ def test_a_socket_that_a_killed_worker_has_left_is_replaced_and_a_live_one_is_no
         (["--listen", "unix:"], "neither unix:/path"),
         (["--listen", "unix:/no/such/folder/socket"], "No such file"),
         (["--listen", "unix:x", "--token-file", "/no/such/file"], "No such file"),
+        (["--listen", "unix:x", "--max-request-mb", "0"], "must be 1 or more"),
     ],
 )
 def test_an_address_that_makes_no_sense_is_refused(arguments: list[str], complaint: str) -> None:
