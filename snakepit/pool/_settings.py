@@ -185,7 +185,7 @@ def make_settings(
         stop=stop,
         sessions=sessions,
         crash_barrier=crash_barrier,
-        transport=way.name,
+        transport="grpc" if way is None else way.name,
         shm=way if isinstance(way, ShmTransport) else None,
         copies_results=zero_copy.copy_results,
         connect=connect,
