@@ -220,7 +220,7 @@ async def scene_kill(pool: snakepit.Pool, report: Report) -> None:
 
 
 async def scene_large(_: snakepit.Pool, report: Report) -> None:
-    """One array of all the digits, hundreds of times over, goes to another worker in three ways."""
+    """A large array goes to a worker of its own, in three ways."""
     sent = await send_in_three_ways(IMAGES)
     size = f"{sent.nbytes / 2**20:.0f} MiB"
     if sent.megabytes < SIZE_MB:

@@ -10,6 +10,7 @@ import sys
 import time
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,17 @@ class Sharer(Adapter):
     @tool
     def ones(self, size: int) -> Any:
         return np.ones(size)
+
+    @tool
+    def ones_once(self, size: int, sign: str) -> Any:
+        """Tell that it runs, make the result once the sign is gone, and tell that it is made."""
+        path = Path(sign)
+        path.touch()
+        while path.exists():
+            time.sleep(0.005)
+        made = np.ones(size)
+        path.with_name("done").touch()
+        return made
 
     @tool
     def born_there(self, size: int) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import pyarrow
 import pytest
 from _backends import one_loop_each
-from pool_kit import PATIENT, all_gone, pids, run_script, tools_pool, until
+from pool_kit import PATIENT, pids, run_script, tools_pool, until
 from shm_adapters import LIES, MIB, AsyncSharer, Sharer, memory, where
 
 from snakepit import (
@@ -267,74 +265,6 @@ def test_blocking_code_gives_memory_out_as_well() -> None:
         assert stats is not None
         assert stats.copies == 0
     assert (array == 2).all()
-
-
-KILLED = """
-import os, sys
-import anyio, numpy as np, snakepit
-from shm_adapters import Sharer, MIB
-
-async def main(step):
-    async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
-        array = pool.empty(4 * MIB)
-        array[:] = 1
-        made = await pool.execute("born_there", {"size": 4 * MIB})
-        async with anyio.create_task_group() as tasks:
-            if step == "in a call":
-                tasks.start_soon(pool.execute, "ponder", {"value": array, "sign": sys.argv[2]})
-                while not os.path.exists(sys.argv[2]):
-                    await anyio.sleep(0.01)
-            elif step == "in a copy":
-                tasks.start_soon(pool.execute, "total", {"array": np.ones(40 * MIB)})
-                await anyio.sleep(0)
-            print(os.getpid(), *[worker.pid for worker in pool.workers()], flush=True)
-            await anyio.sleep(60)
-
-if __name__ == "__main__":
-    anyio.run(main, sys.argv[1])
-"""
-
-
-@pytest.mark.blocking_ok("a script is started and killed")
-@pytest.mark.parametrize("step", ["idle", "in a call", "in a copy"])
-def test_after_sigkill_of_both_sides_nothing_is_left(step: str, tmp_path: Path) -> None:
-    """Segments have no names, so they go with the last process that has them."""
-    import subprocess
-    import time
-
-    from _leaks import is_alive
-
-    script = tmp_path / "script.py"
-    script.write_text(KILLED)
-    path = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
-    host = subprocess.Popen(
-        [sys.executable, str(script), step, str(tmp_path / "sign")],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert host.stdout is not None
-    numbers = [int(word) for word in host.stdout.readline().split()]
-    assert len(numbers) == 2
-    assert shared_files(numbers[1])
-    for number in numbers[::-1]:
-        os.kill(number, signal.SIGKILL)
-    host.wait()
-    host.stdout.close()
-    deadline = time.monotonic() + 10
-    while any(map(is_alive, numbers)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert all_gone(numbers)
-    assert not any(map(shared_files, numbers))
-
-
-def shared_files(pid: int) -> list[str]:
-    """The segments that a process has mapped."""
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text()
-    except OSError:
-        return []
-    return [line for line in maps.splitlines() if "memfd:snakepit" in line]
 
 
 HOST_WITHOUT_DESCRIPTORS = """
