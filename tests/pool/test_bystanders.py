@@ -24,6 +24,7 @@ from snakepit import (
     open_pool,
 )
 from snakepit.pool._call import PendingCall
+from snakepit.pool._codec import Codec
 
 QUICK = Stop(cancel_grace=0.1, term_grace=1, drain_timeout=2)
 
@@ -84,7 +85,7 @@ async def test_two_who_wait_for_one_call_are_both_woken() -> None:
 async def test_a_reader_whose_stream_is_closed_under_it_is_told(tmp_path: Path) -> None:
     """It must not take a stream that was cut for one that came to its end."""
     call = PendingCall(1, "tool", Raw(b"\x80"), (), anyio.Event, window=2)
-    stream = Stream(call)
+    stream: Stream[Any] = Stream(call, Codec(own=False, uses_threads=False))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
 

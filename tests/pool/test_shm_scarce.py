@@ -74,6 +74,11 @@ if __name__ == "__main__":
 
 @pytest.mark.blocking_ok("a script is run")
 def test_without_numpy_and_pyarrow_memoryviews_travel_without_copies(tmp_path: Path) -> None:
+    """As in an environment without the two: no code of ours can tell the difference, since it may only import them.
+
+    The adapter's module blocks them in the worker, which has imported neither before (`worker/test_import_closure.py`, where a
+    worker lives in an environment that has neither indeed).
+    """
     (tmp_path / "plain_tools.py").write_text(BLOCKED + TOOLS)
     ended = run_script(tmp_path, WITHOUT_LIBRARIES)
     assert ended.returncode == 0, ended.stderr

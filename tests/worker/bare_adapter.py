@@ -26,6 +26,10 @@ class Bare(Adapter):
         return a + b
 
     @tool
+    def echo(self, value: object) -> object:
+        return value
+
+    @tool
     def numbers(self, stop: int) -> Iterator[int]:
         yield from range(stop)
 

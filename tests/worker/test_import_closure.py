@@ -17,6 +17,7 @@ from worker_kit import ROOT, Worker
 
 import snakepit
 from snakepit.protocol import End
+from snakepit.shm import can_share
 
 FOREIGN = {
     "trio",
@@ -180,6 +181,14 @@ async def test_a_worker_in_a_bare_environment_serves_a_pool(
             with pytest.raises(snakepit.InvalidParamsError):
                 await pool.execute("add", {"a": 2})
             assert await pool.run_sync(abs, -4) == 4
+            if can_share():  # without NumPy, too
+                assert [worker.transport for worker in pool.workers()] == ["shm"]
+                buffer = pool.buffer(2**21)
+                buffer[:] = bytes(range(256)) * 2**13
+                assert await pool.execute("echo", {"value": buffer}) == buffer
+                shared = pool.stats().shared_memory
+                assert shared is not None
+                assert (shared.references, shared.copied_bytes) == (1, 0)
             assert strangers(await pool.execute("modules")) == set()
 
 
