@@ -45,6 +45,7 @@ from snakepit.procfs import (
 )
 
 DUMP_SIGNAL = signal.SIGQUIT
+KEEP_MARK = {"SPT_NOENV": "1"}  # else setproctitle would write its title over the environment
 KB_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # there it is bytes
 
 _log = logging.getLogger("snakepit.process")
@@ -97,7 +98,7 @@ class WorkerProcess(Stoppable):
                 stdin=stdin,
                 stdout=stdout,
                 stderr=write_fd,
-                env=dict(env) if mark is None else {**env, VARIABLE: str(mark)},
+                env=dict(env) if mark is None else {**KEEP_MARK, **env, VARIABLE: str(mark)},
                 cwd=cwd,
                 start_new_session=True,
                 pass_fds=pass_fds,

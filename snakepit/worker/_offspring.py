@@ -24,6 +24,7 @@ from snakepit.procfs import (
     wait_dead,
     wanted_below,
 )
+from snakepit.worker._wire import complain
 
 POLITE_S = 0.2  # from SIGTERM to SIGKILL
 POLITE_SHARE = 0.25  # at most that of the grace of a cancelled call
@@ -97,7 +98,8 @@ class Offspring:
         for process in told:
             send_to(process, signal.SIGTERM)
         wait_dead(told, polite_s)
-        kill_descendants(self._pid, wanted)
+        if left := kill_descendants(self._pid, wanted):
+            complain(f"started here, these would not die: {', '.join(map(str, left))}")
 
     def reap_adopted(self) -> None:
         """Reap the dead that were adopted, one by one.

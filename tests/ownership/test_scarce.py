@@ -20,8 +20,9 @@ from family_adapters import SyncFamily
 from ownership_kit import PATIENCE_S, env_for_hosts, pid_of
 
 from snakepit import Stop, WorkerDiedError, open_pool
-from snakepit.process import StderrCollector, _in_thread, new_mark
+from snakepit.process import StderrCollector, _in_thread, _strays, new_mark
 from snakepit.procfs import VARIABLE, end_marked, kill_descendants, read_process
+from snakepit.worker import _offspring
 
 BRISK = Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
 MANY = 40
@@ -121,6 +122,20 @@ async def test_a_call_ends_in_a_host_that_has_no_descriptor_left(
             (stray,) = (pid_of(path) for path in tmp_path.glob("session-*"))
             assert is_alive(stray)
         assert not is_alive(stray)
+
+
+def test_what_would_not_die_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+) -> None:
+    """By the host, and by the worker to its stderr."""
+    monkeypatch.setattr(_strays, "kill_marked", lambda _instances: [4711, 4712])
+    _strays.end_strays("an instance")
+    assert "would not die: 4711, 4712" in caplog.text
+    monkeypatch.setattr(_offspring, "kill_descendants", lambda *_args: [4713])
+    begun = _offspring.now()
+    with subprocess.Popen(["sleep", "1000"]):
+        _offspring.Offspring().end_since(begun, 1.0)
+    assert "would not die: 4713" in capfd.readouterr().err
 
 
 @one_loop_each

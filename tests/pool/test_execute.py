@@ -130,6 +130,8 @@ async def test_environment_and_directory_of_the_workers(tmp_path: Path) -> None:
         assert await pool.run_sync(os.getenv, "PATH") == os.environ["PATH"]
         threads = await pool.run_sync(os.getenv, "OMP_NUM_THREADS")
         assert threads == os.environ.get("OMP_NUM_THREADS", threads)
+        # So that setproctitle does not write over the mark of the process.
+        assert await pool.run_sync(os.getenv, "SPT_NOENV") == "1"
         assert int(threads) >= 1
 
 
