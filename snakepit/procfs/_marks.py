@@ -90,9 +90,16 @@ def random_id() -> str:
 
 
 def where_we_are() -> tuple[str, int]:
-    """The boot of this machine, and the pid namespace of this process."""
+    """The boot of this machine, and the pid namespace of this process.
+
+    In another time namespace the kernel tells other start times: that counts as another boot.
+    """
     boot = read_file("/proc/sys/kernel/random/boot_id").decode().strip()
-    return boot, os.stat("/proc/self/ns/pid").st_ino
+    try:
+        clock = os.stat("/proc/self/ns/time").st_ino
+    except OSError:  # a kernel without them
+        clock = 0
+    return f"{boot}.{clock}", os.stat("/proc/self/ns/pid").st_ino
 
 
 def own_mark() -> Mark | None:

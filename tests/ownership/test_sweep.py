@@ -256,6 +256,33 @@ def test_a_host_in_another_namespace_is_none_of_our_business(tmp_path: Path) -> 
         wait_gone(workers)
 
 
+ANOTHER_CLOCK = """
+import os, subprocess, sys
+from snakepit.process import new_mark
+from snakepit.procfs import VARIABLE
+
+env = os.environ | {VARIABLE: str(new_mark())}
+with subprocess.Popen(["sleep", "1000"], env=env) as worker:
+    command = [sys.executable, "-m", "snakepit", "cleanup"]
+    subprocess.run(["unshare", "-Tf", "--boottime", "100000", *command], check=True)
+    print(worker.poll(), flush=True)
+    worker.kill()
+"""
+
+
+@needs_namespaces
+def test_a_host_with_another_clock_is_none_of_our_business() -> None:
+    """In a time namespace the kernel tells other start times: every host would seem to be dead."""
+    run = subprocess.run(
+        ["unshare", "-Ur", sys.executable, "-c", ANOTHER_CLOCK],
+        env=env_for_hosts(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.splitlines()[-1] == "None"
+
+
 def marked_anywhere() -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
