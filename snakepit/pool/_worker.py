@@ -320,6 +320,8 @@ class Worker(StopsCalls):
 
     def _bury(self, status: ExitStatus, stderr_tail: str) -> None:
         self.status = status
+        if self.said_goodbye and self._reason == "died":
+            self._reason = "ended in good order, as at a SIGTERM from outside"
         self.death = WorkerDiedError(
             self.id,
             self.pid,

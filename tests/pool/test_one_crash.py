@@ -232,7 +232,7 @@ async def test_a_worker_that_is_asked_to_end_is_replaced_and_its_call_is_not_sus
             params = {"started": str(started), "release": str(tmp_path / "never")}
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(end_it)
-                with pytest.raises(WorkerDiedError):
+                with pytest.raises(WorkerDiedError, match="as at a SIGTERM from outside"):
                     await pool.execute("wait", params)
             assert not pool._core.suspects.known
         assert await pool.execute("echo", {"value": 2}) == 2
