@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Final
 
 import psutil
+from attrs import evolve
 
 from benchmarks._array_peers import ARRAY_PEERS
 from benchmarks._contenders import DEFAULT, SHARED
@@ -52,14 +53,27 @@ def shared_memory(plan: Plan) -> Iterator[Table]:
 
 
 def _calls(plan: Plan) -> Table:
-    """Calls that do nothing: what shared memory costs those who do not use it."""
-    turns = dict[str, Turn]()
-    with gather(plan.wanted(DEFAULT, SHARED), 2) as company:
-        for name, subject in company.subjects.items():
-            measure = partial(subject.measure, seconds=plan.seconds(0.1))
-            turns[CALL.format(name)] = partial(measure, "round_trip")
-            turns[LOAD.format(name)] = partial(measure, "load", callers=CALLERS)
-        rows = plan.play(turns, company)
+    """Calls that do nothing: what shared memory costs those who do not use it.
+
+    With new processes for each round: two that do the same differ by more than is asked for here,
+    for as long as they live.
+    """
+    rows: dict[str, list[float]] = {}
+    names, company = plan.wanted(DEFAULT, SHARED), Company()
+    for _ in range(plan.rounds):
+        turns = dict[str, Turn]()
+        names.reverse()
+        with gather(names, 2) as here:
+            company = here
+            for name in sorted(here.subjects):
+                measure = partial(here.subjects[name].measure, seconds=plan.seconds(0.1))
+                turns[CALL.format(name)] = partial(measure, "round_trip")
+                turns[LOAD.format(name)] = partial(measure, "load", callers=CALLERS)
+            for row, figures in evolve(plan, rounds=1).play(turns, here).items():
+                rows.setdefault(row, []).extend(figures)
+        if here.failed or here.left_out:
+            break
+    rows = {row: rows[row] for row in sorted(rows, reverse=True)}
     title = f"Calls that do nothing, with and without shared memory: 1 caller, {CALLERS} callers"
     return make_table("shmcalls", title, rows, company, base=CALL.format(DEFAULT))
 
@@ -119,7 +133,7 @@ def _by_size(plan: Plan) -> Iterator[Table]:
                 size = plan.count(size) if large else size  # noqa: PLW2901 - of this run
                 for subject in company.subjects.values():
                     turns |= _turns(subject, size, plan.seconds(0.02))
-            few = Plan(min(plan.rounds, FEW_ROUNDS), plan.scale) if large else plan
+            few = evolve(plan, rounds=min(plan.rounds, FEW_ROUNDS)) if large else plan
             rows = few.play(turns, here, turns_each=1 if large else 2)
             title = f"An array of {text} there and back, by everybody; 1 caller, 1 worker"
             yield make_table(ARRAY_TABLE.format(text), title, rows, here, base=SHARED)
