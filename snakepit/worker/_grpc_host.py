@@ -206,15 +206,22 @@ class OwnHost:
         self._use_session(session)
         window = WINDOW if streams else 0
         message = Call(number, tool, params, (), timeout_s, window, session or None)
-        # In a task of its own: a message of which a part has been written is written to its end.
-        sending = asyncio.ensure_future(self.send(message))
+        sending: asyncio.Future[None] | None = None
+        frame = self._packer.pack(message)
+        if frame is not None:
+            self._writer.write(frame)
+        else:
+            # In a task of its own: what has been written in part is written to its end.
+            sending = asyncio.ensure_future(self._send_parts(message))
         try:
-            await asyncio.shield(sending)
+            if sending is not None:
+                await asyncio.shield(sending)
             yield comes
         finally:
             if number in self._calls:
-                with suppress(OSError):
-                    await sending
+                if sending is not None:
+                    with suppress(OSError):
+                        await sending
                 self.write(Cancel(number))
                 while number in self._calls:
                     await comes.get()
@@ -248,7 +255,10 @@ class OwnHost:
         if frame is not None:
             self._writer.write(frame)
             await self._writer.drain()
-            return
+        else:
+            await self._send_parts(message)
+
+    async def _send_parts(self, message: ToWorker) -> None:
         for head, data in self._packer.pack_parts(message):
             self._writer.write(head)
             if data is not None:
