@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from _backends import asyncio_only, trio_only
+from _backends import asyncio_only, one_loop_each, trio_only
 from _leaks import is_alive
+from _transports import TRANSPORTS
 from adapters import AsyncTools
 from pool_kit import BRISK, PATIENCE_S, PATIENT, lines, pids, tools_pool, until
 
@@ -524,7 +525,8 @@ class Slowly(Adapter):
         return len(data)
 
 
-@pytest.mark.parametrize("transport", ["stdio", "memory"])
+@one_loop_each
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_lone_call_whose_time_is_up_while_it_is_written_returns(transport: str) -> None:
     """Nobody answers a call that was withdrawn: its caller must not wait for a word about it."""
     data = bytes(2**26)

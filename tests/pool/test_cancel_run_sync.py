@@ -15,6 +15,7 @@ from typing import Any
 import functions
 import pytest
 import trio
+from _transports import TRANSPORTS
 from pool_kit import PATIENT, lines, pids, until
 
 from snakepit import Pool, open_pool
@@ -52,8 +53,13 @@ def cancelled_ever_later() -> Generator[CancelPoint]:
     pytest.fail(f"it has more than {CHECKPOINTS_MAX} checkpoints")
 
 
-@pytest.mark.parametrize("transport", ["stdio", "memory"])
-@pytest.mark.parametrize("name", USES)
+# Each use on two of the four: its loop and its worker's lane are the same on all of them.
+IN_TURNS = [
+    (use, transport) for number, use in enumerate(USES) for transport in TRANSPORTS[number % 2 :: 2]
+]
+
+
+@pytest.mark.parametrize(("name", "transport"), IN_TURNS)
 def test_run_sync(name: str, transport: str, tmp_path: Path) -> None:
     """One pool for all of it: a worker that was cancelled goes on with the next function."""
     times = 0

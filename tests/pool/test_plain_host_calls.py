@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from _backends import trio_only
+from _backends import one_loop_each, trio_only
+from _transports import TRANSPORTS
 from asking import Asking, AsyncAsking
 from pool_kit import tools_pool, until
 
@@ -25,7 +26,7 @@ from snakepit.pool._routing import route
 from snakepit.protocol import HostCall, HostCancel, ToHost, encode_value
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nobody's")
-every_transport = pytest.mark.parametrize("transport", ["stdio", "memory"])
+every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 class Looking:
@@ -65,6 +66,7 @@ class Mixed(Adapter):
         yield context().call_host(name)
 
 
+@one_loop_each
 @every_transport
 async def test_it_runs_in_the_caller_s_task_with_its_variables_and_deadline(transport: str) -> None:
     """What it sets is not set for the caller, as if it had a task of its own."""
@@ -86,6 +88,7 @@ async def test_it_runs_in_the_caller_s_task_with_its_variables_and_deadline(tran
         assert now <= deadline - 5 <= anyio.current_time()
 
 
+@one_loop_each
 @every_transport
 async def test_also_where_the_worker_s_own_task_reads(transport: str) -> None:
     """For callers who had to wait for the worker."""
@@ -107,6 +110,7 @@ async def test_also_where_the_worker_s_own_task_reads(transport: str) -> None:
     assert {name for _, name, _ in look.seen} == set(asked_by)
 
 
+@one_loop_each
 @every_transport
 async def test_the_caller_goes_on_reading_and_the_worker_s_task_sleeps_on(transport: str) -> None:
     async with tools_pool(Mixed, transport=transport) as pool:
@@ -132,6 +136,7 @@ def reading_calls(pool: Pool) -> list[PendingCall]:
     return list(pool._core.slots[0].worker.seat.calls.values())
 
 
+@one_loop_each
 @every_transport
 async def test_one_that_asks_without_end_leaves_every_other_task_its_turn(transport: str) -> None:
     turns, asked = 0, 0
@@ -195,6 +200,7 @@ async def test_time_that_is_up_between_two_of_them_ends_the_call() -> None:
         assert pool.stats().restarts == 0
 
 
+@one_loop_each
 @every_transport
 async def test_it_may_return_something_to_wait_for_and_both_kinds_go_together(
     transport: str,

@@ -9,7 +9,8 @@ from typing import Any
 
 import anyio
 import pytest
-from _backends import virtual_time
+from _backends import one_loop_each, virtual_time
+from _transports import TRANSPORTS
 from asking import Asking
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from snakepit import (
 )
 from snakepit.pool._reentrancy import could_be_served
 
-every_transport = pytest.mark.parametrize("transport", ["stdio", "memory"])
+every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 @asynccontextmanager
@@ -68,6 +69,7 @@ async def refused(make: Callable[[], Awaitable[Any]]) -> str:
 # -- chains --------------------------------------------------------------------------------------
 
 
+@one_loop_each
 @every_transport
 @pytest.mark.parametrize("size", [1, 2, 3])
 async def test_a_chain_may_be_as_long_as_the_pool_is_large(size: int, transport: str) -> None:
@@ -98,6 +100,7 @@ async def test_the_error_names_the_chain_and_is_one_of_saturation() -> None:
     assert str(error) == f"{error.message}: {' → '.join(error.chain)}"
 
 
+@one_loop_each
 @every_transport
 async def test_a_chain_across_two_pools_is_seen(transport: str) -> None:
     async with (
@@ -156,6 +159,7 @@ async def test_many_calls_of_one_host_tool_share_the_worker_that_is_left() -> No
 # -- sessions ------------------------------------------------------------------------------------
 
 
+@one_loop_each
 @every_transport
 async def test_a_strict_session_that_calls_itself_is_refused_although_a_worker_idles(
     transport: str,
@@ -282,6 +286,7 @@ def test_the_chain_goes_through_threads_of_a_pool_for_blocking_code(backend: str
 # -- inside streams ------------------------------------------------------------------------------
 
 
+@one_loop_each
 @every_transport
 async def test_a_call_inside_a_stream_that_it_keeps_from_being_read(transport: str) -> None:
     """Refused when the window is full, and not before: the stream might have ended."""
