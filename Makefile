@@ -34,9 +34,10 @@ $(VENV)/.has-%: pyproject.toml constraints.txt .ci/install
 	@.ci/install $(VENV) $(PYTHON) $*
 	@touch $@
 
-# Node and what the JavaScript worker needs; no stamp where Node cannot be had.
-$(VENV)/.has-node: examples/workers/node/package.json .ci/node
-	@echo "==> installing what examples/workers/node needs"
+# Node and what the JavaScript worker and client need; no stamp where Node cannot be had.
+NODE_EXAMPLES := examples/workers/node examples/clients/node
+$(VENV)/.has-node: $(NODE_EXAMPLES:=/package.json) .ci/node
+	@echo "==> installing what $(NODE_EXAMPLES) need"
 	@.ci/node $@
 
 demo: $(VENV)/.has-demo  ## see a pool of workers do a real job
@@ -55,7 +56,7 @@ unit: $(VENV)/.has-dev $(VENV)/.has-node
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage combine -q
 	@COVERAGE_FILE=build/.coverage $(BIN)/coverage report
 
-interop: $(VENV)/.has-dev  ## a foreign gRPC client against a worker of ours; part of the tests too
+interop: $(VENV)/.has-dev $(VENV)/.has-node  ## foreign gRPC clients against a worker of ours; part of the tests too
 	@echo "==> interop"
 	@$(BIN)/python -m pytest -q tests/interop
 
@@ -134,5 +135,5 @@ test-pythons: $(VENV)/.has-node  ## the tests on every CPython >= 3.11 of this m
 
 clean:  ## remove what the other targets made
 	@echo "==> removing environments, caches and builds"
-	@rm -rf .venv .venv-* examples/workers/node/node_modules build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-* $(NODE_EXAMPLES:=/node_modules) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
