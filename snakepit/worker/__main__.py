@@ -28,7 +28,7 @@ from snakepit.worker._offspring import Offspring
 from snakepit.worker._reader import ORPHAN_EXIT_CODE, Reader
 from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_main, load_target
-from snakepit.worker._wire import Wire, complain, flush_streams, open_wire
+from snakepit.worker._wire import Wire, complain, end_without_grpc, flush_streams, open_wire
 
 
 def main(argv: list[str]) -> int:
@@ -68,8 +68,10 @@ def main(argv: list[str]) -> int:
 
 
 def _open_serving_wire(argv: list[str]) -> Wire:
-    from snakepit.worker._grpc_serving import open_serving_wire
-
+    try:
+        from snakepit.worker._grpc_serving import open_serving_wire
+    except ModuleNotFoundError as error:
+        end_without_grpc(error)
     return open_serving_wire(argv)
 
 

@@ -130,8 +130,10 @@ def open_wire() -> Wire:
 
 def _wire_of(read_fd: int, write_fd: int, shm_fd: str | None, grpc_fd: str | None) -> Wire:
     if grpc_fd is not None:
-        from snakepit.worker._grpc_wire import open_grpc_wire
-
+        try:
+            from snakepit.worker._grpc_wire import open_grpc_wire
+        except ModuleNotFoundError as error:
+            end_without_grpc(error)
         return open_grpc_wire(read_fd, write_fd, int(grpc_fd))
     if shm_fd is None:
         return Wire(read_fd, write_fd)
@@ -140,6 +142,16 @@ def _wire_of(read_fd: int, write_fd: int, shm_fd: str | None, grpc_fd: str | Non
     except ImportError:  # an interpreter without ctypes
         return Wire(read_fd, write_fd)
     return open_shm_wire(read_fd, write_fd, int(shm_fd)) or Wire(read_fd, write_fd)
+
+
+def end_without_grpc(error: ModuleNotFoundError) -> NoReturn:
+    """Say what to install where gRPC was asked for, and end."""
+    if error.name is None or error.name.startswith("snakepit"):
+        raise error
+    complain(
+        f"gRPC needs the extra: pip install 'snakepit-pool[grpc]' (no {error.name} in {sys.prefix})"
+    )
+    raise SystemExit(2)
 
 
 def _end_forked_child() -> NoReturn:

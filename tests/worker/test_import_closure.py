@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,7 +12,6 @@ from pathlib import Path
 
 import anyio
 import bare_adapter
-import msgspec
 import pytest
 from _leaks import unmeasured_env
 from worker_kit import ROOT, Worker
@@ -58,21 +59,28 @@ def modules_after(statement: str, **env: str) -> list[str]:
     return run.stdout.split()
 
 
-@pytest.fixture(scope="module")
-def bare_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with this package and msgspec, as `pip install --no-deps` leaves it."""
-    folder = tmp_path_factory.mktemp("venv")
+def make_venv(folder: Path, names: set[str]) -> Path:
+    """An environment with these packages and nothing else."""
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60
     )
     paths = {"base": str(folder), "platbase": str(folder)}
     site_packages = Path(sysconfig.get_path("purelib", "venv", paths))
     assert site_packages.is_dir()
-    for package in (snakepit, msgspec):
-        assert package.__file__ is not None
-        source = Path(package.__file__).parent
-        (site_packages / source.name).symlink_to(source, target_is_directory=True)
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin)
+        source = source.parent if source.name == "__init__.py" else source
+        (site_packages / source.name).symlink_to(source, target_is_directory=source.is_dir())
     return folder
+
+
+@pytest.fixture(scope="module")
+def bare_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with this package and msgspec, as `pip install --no-deps` leaves it."""
+    return make_venv(tmp_path_factory.mktemp("venv"), {"snakepit", "msgspec"})
 
 
 def test_the_check_finds_what_it_looks_for() -> None:
@@ -200,3 +208,81 @@ async def test_python_counts_more_than_the_environment_variable(
         async with snakepit.open_pool(bare_adapter.Bare, size=1, python=sys.executable) as pool:
             prefix, _ = await pool.execute("prefix")
             assert prefix == sys.prefix
+
+
+# -- gRPC, which is an extra -----------------------------------------------------------------------
+
+INSTALL = "pip install 'snakepit-pool[grpc]'"
+HOSTS = {
+    "anyio",
+    "attr",
+    "attrs",
+    "idna",
+    "outcome",
+    "psutil",
+    "sniffio",
+    "sortedcontainers",
+    "trio",
+    "typing_extensions",
+}
+
+WITHOUT_GRPC = """
+import anyio, snakepit
+
+async def main():
+    async with snakepit.open_pool(size=1) as pool:
+        print(await pool.run_sync(abs, -4))
+    try:
+        async with snakepit.open_pool(size=1, transport="grpc"):
+            pass
+    except snakepit.ConfigError as error:
+        print(error)
+
+if __name__ == "__main__":
+    anyio.run(main)
+"""
+
+
+async def test_a_worker_over_grpc_brings_what_that_needs_and_no_more() -> None:
+    with anyio.fail_after(30):
+        async with snakepit.open_pool(bare_adapter.Bare, size=1, transport="grpc") as pool:
+            modules = await pool.execute("modules")
+    assert strangers(modules) == {"asyncio", "grpclib"}
+    assert {"h2.connection", "snakepit.grpc._codec"} <= set(modules)
+    assert not any(name.startswith("snakepit.grpc._generated") for name in modules)
+
+
+def test_a_host_without_the_extra_says_what_to_install_and_needs_it_for_nothing_else(
+    tmp_path: Path,
+) -> None:
+    """In an environment that has all that the package itself requires."""
+    python = str(make_venv(tmp_path / "venv", {"snakepit", "msgspec"} | HOSTS) / "bin" / "python")
+    script = tmp_path / "script.py"
+    script.write_text(WITHOUT_GRPC, encoding="utf-8")
+    run = subprocess.run(
+        [python, "-P", str(script)],
+        env=unmeasured_env(),
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    value, _, error = run.stdout.partition("\n")
+    assert value == "4", run.stderr
+    assert INSTALL in error
+    assert "no grpclib here" in error
+
+
+async def test_a_worker_without_the_extra_says_what_to_install(bare_venv: Path) -> None:
+    """Behind a pool that has it, and by itself."""
+    python = str(bare_venv / "bin" / "python")
+    options = {"size": 1, "python": python, "transport": "grpc"}
+    with anyio.fail_after(30), pytest.raises(snakepit.WorkerStartError, match=re.escape(INSTALL)):
+        async with snakepit.open_pool(bare_adapter.Bare, **options):
+            pass
+    arguments = ["--adapter", "bare_adapter:Bare", "--listen", "unix:/no/such"]
+    run = await anyio.run_process(
+        [python, "-P", "-m", "snakepit.worker", *arguments], env=unmeasured_env(), check=False
+    )
+    assert run.returncode == 2
+    assert INSTALL in run.stderr.decode()
