@@ -53,6 +53,7 @@ async def _pause() -> None:
     await asyncio.sleep(PING_S)
 
 
-def silence() -> str:
+def silence(*, is_elsewhere: bool = False) -> str:
     """What is said of a worker that has ended this way."""
-    return f"it has answered no ping for {PING_S * MISSED_MAX:g} s, nor used the CPU"
+    told = f"it has answered no ping for {PING_S * MISSED_MAX:g} s"
+    return told if is_elsewhere else f"{told}, nor used the CPU"

@@ -285,7 +285,9 @@ class GrpcStream(ByteStream):
         headers = dict(await call._stream.recv_headers())
         pid = headers.get(PID_KEY)
         await until_silent(call._stream.connection, int(pid) if pid is not None else None)
-        self._is_silent = pid is not None  # of any other the connection is lost, no more
+        self._is_silent = pid is not None
+        if pid is None:  # it may come back: the connection is lost, no more
+            self.failure = TimeoutError(silence(is_elsewhere=True))
 
     async def _pull(self, call: Call) -> None:
         """Carry what the worker says."""

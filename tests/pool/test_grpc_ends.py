@@ -11,9 +11,11 @@ from typing import Any
 
 import anyio
 import pytest
-from pool_kit import BRISK, pids, tools_pool, until
+from _backends import one_loop_each
+from connecting import starting, told
+from pool_kit import BRISK, PATIENCE_S, pids, tools_pool, until
 
-from snakepit import WorkerDiedError
+from snakepit import WorkerDiedError, open_pool
 from snakepit.grpc import _pulse
 from snakepit.transports import _grpc
 
@@ -68,6 +70,24 @@ async def test_a_worker_that_freezes_during_a_call_ends_the_call_and_is_replaced
         assert (caught.value.pid, caught.value.started) == (pid, True)
         assert caught.value.signal == signal.SIGKILL
         assert await pool.execute("add", {"left": 1}) == 2
+
+
+@one_loop_each
+async def test_a_connected_worker_that_freezes_loses_its_connection_and_may_come_back(
+    intervals: Intervals, tmp_path: Path
+) -> None:
+    address = f"unix:{tmp_path / 'socket'}"
+    with starting("--listen", address) as worker:
+        told(worker)
+        with anyio.fail_after(PATIENCE_S):
+            async with open_pool(connect=[address], stop=BRISK) as pool:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(freeze_once_begun, intervals, worker.pid, tmp_path / "begun")
+                    with pytest.raises(WorkerDiedError, match=SILENCE) as caught:
+                        await pool.execute("sleep", {"started": str(tmp_path / "begun")})
+                assert caught.value.started
+                worker.send_signal(signal.SIGCONT)
+                assert await pool.execute("pid") == worker.pid
 
 
 async def freeze_once_begun(intervals: Intervals, pid: int, begun: Path) -> None:
