@@ -142,6 +142,8 @@ def deadline():
     error = error_of(as_json("sleep", path=path), timeout=0.3)
     return {
         "code": error and error[0],
+        "left": 0 < plain(worker.Execute(as_json("time_left"), timeout=30)) <= 30,
+        "none": plain(worker.Execute(as_json("time_left"))),
         "ended": until(path, "ended"),
         "next": plain(worker.Execute(as_json("add", left=1))),
     }

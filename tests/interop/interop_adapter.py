@@ -67,6 +67,11 @@ class Interop(Adapter):
         return told
 
     @tool
+    def time_left(self) -> float | None:
+        deadline = context().deadline
+        return None if deadline is None else deadline - time.monotonic()
+
+    @tool
     def ask_host(self) -> str:
         try:
             context().call_host("anything")

@@ -77,6 +77,7 @@ def test_it_lists_the_tools(saw: dict[str, Any]) -> None:
     assert saw["list_tools"] == {
         "names": [
             "a_set", "add", "ask_host", "blobs", "count", "echo", "fail", "open_and_add", "remember", "sleep",
+            "time_left",
         ],
         "add": ["Add two numbers.", False, True, ["left"]],
         "count": True,
@@ -117,8 +118,10 @@ def test_a_call_that_is_cancelled_is_interrupted_where_it_stands(saw: dict[str, 
     assert saw["cancel"] == {"begun": True, "ended": True, "next": 2}
 
 
-def test_a_deadline_ends_the_tool_too(saw: dict[str, Any]) -> None:
-    assert saw["deadline"] == {"code": "DEADLINE_EXCEEDED", "ended": True, "next": 2}
+def test_a_deadline_is_seen_by_the_tool_and_ends_it(saw: dict[str, Any]) -> None:
+    assert saw["deadline"] == {
+        "code": "DEADLINE_EXCEEDED", "left": True, "none": None, "ended": True, "next": 2,
+    }  # fmt: skip
 
 
 def test_64_mib_go_there_and_back(saw: dict[str, Any]) -> None:
