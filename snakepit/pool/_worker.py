@@ -285,7 +285,7 @@ class Worker(StopsCalls):
         try:
             await self._begin_reading(running.channel).run(early)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
-            self.heard_out = True
+            self.heard_out = self._is_spawned  # else it may go on: it has only lost us
             self._end_of_channel(running.died)
         except ProtocolError as error:
             self.condemn(f"broke the protocol ({error}) and was ended")
