@@ -87,7 +87,7 @@ def _serve(
     interrupt.seams |= wire.seams
     interrupt.install()
     try:
-        offer = _make_offer(start, adapter_spec)
+        offer = _make_offer(start, adapter_spec, takes_pickles=not wire.has_own_host)
     except BaseException as error:
         return _could_not_start(wire, error)
     reader = Reader(wire)
@@ -164,12 +164,13 @@ def _await_start(wire: Wire) -> tuple[Start | None, list[ToWorker]]:
     return None, []
 
 
-def _make_offer(start: Start, spec: str) -> Offer:
+def _make_offer(start: Start, spec: str, *, takes_pickles: bool) -> Offer:
     add_import_paths(start.import_paths)
     adapter = None
     if spec:
         adapter = build(load_target(Target(spec, start.main_path, start.main_module)), start)
-    return Offer(adapter, lambda: load_main(start.main_path, start.main_module))
+    main = start.main_path, start.main_module
+    return Offer(adapter, (lambda: load_main(*main)) if takes_pickles else None)
 
 
 def _choose_lane(

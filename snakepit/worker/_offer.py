@@ -27,12 +27,15 @@ HOOKS = ("initialize", "cleanup")
 class Offer:
     """The adapter's tools and hooks. `callable` has the hidden tool of `run_sync` as well.
 
-    `adapter` None: there is nothing but that. `load_main` imports the host's `__main__`.
+    `adapter` None: there is nothing but that. `load_main` imports the host's `__main__`; None: there is
+    no such tool, since pickles are taken from a host that has spawned its worker and from nobody else.
     """
 
-    def __init__(self, adapter: Any, load_main: Callable[[], object]) -> None:
+    def __init__(self, adapter: Any, load_main: Callable[[], object] | None) -> None:
         self.tools: dict[str, Tool] = {} if adapter is None else collect(adapter)
-        self.callable: dict[str, Tool] = {**self.tools, RUN_SYNC: run_sync_tool(load_main)}
+        self.callable: dict[str, Tool] = dict(self.tools)
+        if load_main is not None:
+            self.callable[RUN_SYNC] = run_sync_tool(load_main)
         self.hooks: list[Callable[[], Any]] = [
             getattr(adapter, name, None) or do_nothing for name in HOOKS
         ]

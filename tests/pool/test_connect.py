@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import pickle
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from _backends import asyncio_only, one_loop_each
-from connecting import PATHS, starting, told, worker
+from connecting import PATHS, worker
 from grpclib.client import Channel
 from grpclib.client import Stream as Call
 from grpclib.const import Cardinality
@@ -25,7 +25,6 @@ from snakepit import (
     CallTimeoutError,
     Pool,
     PoolClosedError,
-    QueueTimeoutError,
     Startup,
     Stop,
     WorkerDiedError,
@@ -36,6 +35,7 @@ from snakepit import (
 from snakepit.grpc import CONNECT, POOL_KEY, Codec
 from snakepit.grpc._generated.snakepit.v1 import ExecuteReply, ExecuteRequest, Value
 from snakepit.protocol import decode_value, encode_value
+from snakepit.worker._functions import RUN_SYNC
 
 MIB = 2**20
 
@@ -270,45 +270,6 @@ async def test_of_a_host_that_was_killed_nothing_is_left_in_the_worker(
 # -- connections -----------------------------------------------------------------------------------
 
 
-@one_loop_each
-async def test_a_connection_that_is_lost_costs_the_call_that_ran_and_is_made_again(
-    tmp_path: Path,
-) -> None:
-    """A worker that ends in good order first answers what it has, and gets nothing more."""
-    where, started, release = (tmp_path / name for name in ("socket", "started", "release"))
-    arguments = "--listen", f"unix:{where}"
-    hold = {"started": str(started), "release": str(release)}
-    with starting(*arguments) as first:
-        told(first)
-        async with connected(arguments[1]) as pool, anyio.create_task_group() as tasks:
-            tasks.start_soon(_fails, pool, "sleep", {"started": str(started)})
-            await until(started.exists)
-            first.kill()
-            first.wait()
-            await until(lambda: pool.workers()[0].state == "starting")
-            with starting(*arguments) as second:
-                assert await pool.execute("pid") == second.pid
-                started.unlink()
-                tasks.start_soon(_returns, pool, "hold", hold, second.pid)
-                await until(started.exists)
-                second.send_signal(signal.SIGTERM)
-                await until(lambda: pool.workers()[0].state == "draining")
-                with pytest.raises(QueueTimeoutError):
-                    await pool.execute("pid", timeout=0.05)
-                release.touch()
-                assert await anyio.to_thread.run_sync(second.wait) == 0
-
-
-async def _fails(pool: Pool, tool: str, params: dict[str, Any]) -> None:
-    with pytest.raises(WorkerDiedError, match="lost its connection") as caught:
-        await pool.execute(tool, params)
-    assert caught.value.started
-
-
-async def _returns(pool: Pool, tool: str, params: dict[str, Any], value: object) -> None:
-    assert await pool.execute(tool, params) == value
-
-
 async def test_a_pool_opens_with_those_that_are_there(
     address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -363,20 +324,36 @@ async def test_other_clients_stand_in_the_same_line(address: str, tmp_path: Path
         hold = {"started": str(started), "release": str(release)}
         tasks.start_soon(pool.execute, "hold", hold)
         await until(started.exists)
-        body = encode_value({"value": 1})[0]
-        request = ExecuteRequest(
-            tool="remember", params=Value(msgpack=bytes(body)), session="shared"
-        )
-        kind = Cardinality.UNARY_UNARY
-        path = "/snakepit.v1.Worker/Execute"
-        async with channel.request(path, kind, ExecuteRequest, ExecuteReply) as call:
-            await call.send_message(request, end=True)
+        async with _execute(channel) as call:
+            await call.send_message(_request("remember", value=1), end=True)
             release.touch()
             reply = await call.recv_message()
         assert reply is not None
         assert reply.value is not None
         assert decode_value(reply.value.msgpack or b"") == [1]
         assert await pool.execute("remember", {"value": 2}, session="shared") == [1, 2]
+
+
+@asyncio_only
+async def test_nobody_can_send_it_a_pickle(address: str) -> None:
+    """Not even by the name of the tool that runs them in workers of a pool's own."""
+    pickled = pickle.dumps((os.getpid, ()))
+    async with Channel(path=address.removeprefix("unix:"), codec=Codec()) as channel:
+        with pytest.raises(GRPCError, match="NOT_FOUND"):
+            async with _execute(channel) as call:
+                request = _request(RUN_SYNC, pickled=pickled, uses_main=False, as_is=False)
+                await call.send_message(request, end=True)
+                await call.recv_message()
+
+
+def _request(tool: str, **params: object) -> ExecuteRequest:
+    body = bytes(encode_value(params)[0])
+    return ExecuteRequest(tool=tool, params=Value(msgpack=body), session="shared")
+
+
+def _execute(channel: Channel) -> Call[ExecuteRequest, ExecuteReply]:
+    path = "/snakepit.v1.Worker/Execute"
+    return channel.request(path, Cardinality.UNARY_UNARY, ExecuteRequest, ExecuteReply)
 
 
 @asyncio_only

@@ -1,16 +1,19 @@
-"""A connection is lost and neither its worker nor its pool has ended: nothing runs twice."""
+"""Connections that are lost: because a worker has ended, or although neither side has."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
 import pytest
-from connecting import worker
-from pool_kit import PATIENCE_S, lines, until
+from _backends import one_loop_each
+from connecting import starting, told, worker
+from pool_kit import PATIENCE_S, PATIENT, lines, until
 
-from snakepit import WorkerDiedError, open_pool
+from snakepit import Pool, QueueTimeoutError, WorkerDiedError, open_pool
 from snakepit.pool import _scheduler, _seat
 
 CALLS = 200
@@ -82,3 +85,45 @@ async def test_what_was_sent_ahead_is_not_sent_again(
     assert told == sorted(set(told), key=int)
     assert {str(number) for number in range(CALLS)} - set(told) <= set(failed)
     assert len(failed) > 1
+
+
+@one_loop_each
+async def test_a_connection_that_is_lost_costs_the_call_that_ran_and_is_made_again(
+    tmp_path: Path,
+) -> None:
+    """A worker that ends in good order first answers what it has, and gets nothing more."""
+    where, started, release = (tmp_path / name for name in ("socket", "started", "release"))
+    arguments = "--listen", f"unix:{where}"
+    hold = {"started": str(started), "release": str(release)}
+    with starting(*arguments) as first, anyio.fail_after(PATIENCE_S):
+        told(first)
+        async with (
+            open_pool(connect=arguments[1:], stop=PATIENT) as pool,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(_fails, pool, "sleep", {"started": str(started)})
+            await until(started.exists)
+            first.kill()
+            first.wait()
+            await until(lambda: pool.workers()[0].state == "starting")
+            with starting(*arguments) as second:
+                assert await pool.execute("pid") == second.pid
+                started.unlink()
+                tasks.start_soon(_returns, pool, "hold", hold, second.pid)
+                await until(started.exists)
+                second.send_signal(signal.SIGTERM)
+                await until(lambda: pool.workers()[0].state == "draining")
+                with pytest.raises(QueueTimeoutError):
+                    await pool.execute("pid", timeout=0.05)
+                release.touch()
+                assert await anyio.to_thread.run_sync(second.wait) == 0
+
+
+async def _fails(pool: Pool, tool: str, params: dict[str, Any]) -> None:
+    with pytest.raises(WorkerDiedError, match="lost its connection") as caught:
+        await pool.execute(tool, params)
+    assert caught.value.started
+
+
+async def _returns(pool: Pool, tool: str, params: dict[str, Any], value: object) -> None:
+    assert await pool.execute(tool, params) == value
