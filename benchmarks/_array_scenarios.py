@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -36,6 +38,8 @@ COPIES: Final = 12  # of an array, at most, on its way through pickle and pipes
 PICKLING: Final = ("ProcessPoolExecutor spawn", "multiprocessing.Pool")
 PEERS: Final = (*PICKLING, *(contender.name for contender in ARRAY_PEERS))
 SHARING: Final = (SHARED, "shared_memory by hand", "Ray")
+NAMED: Final = ("shared_memory by hand", "Ray")  # their memory is in /dev/shm
+NAMED_COPIES: Final = 3
 IN_PLACE: Final = "in shared memory already"
 CALL: Final = "a call, {}"
 LOAD: Final = f"a call of {CALLERS}, {{}}"
@@ -131,12 +135,23 @@ def _by_size(plan: Plan) -> Iterator[Table]:
                 here.left_out[text] = "there is not enough memory for it"
             else:
                 size = plan.count(size) if large else size  # noqa: PLW2901 - of this run
-                for subject in company.subjects.values():
-                    turns |= _turns(subject, size, plan.seconds(0.02))
+                for name, subject in company.subjects.items():
+                    if name in NAMED and size * NAMED_COPIES > _dev_shm_bytes():
+                        here.left_out[f"{name}, {text}"] = "there is not enough room in /dev/shm"
+                    else:
+                        turns |= _turns(subject, size, plan.seconds(0.02))
             few = evolve(plan, rounds=min(plan.rounds, FEW_ROUNDS)) if large else plan
             rows = few.play(turns, here, turns_each=1 if large else 2)
             title = f"An array of {text} there and back, by everybody; 1 caller, 1 worker"
             yield make_table(ARRAY_TABLE.format(text), title, rows, here, base=SHARED)
+
+
+def _dev_shm_bytes() -> int:
+    """What is free there: who writes more is killed. Any amount, where the system has no such place."""
+    try:
+        return shutil.disk_usage("/dev/shm").free  # noqa: S108 - looked at, not used
+    except OSError:
+        return sys.maxsize
 
 
 def _turns(subject: Subject, size: int, seconds: float) -> dict[str, Turn]:

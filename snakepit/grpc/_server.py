@@ -116,7 +116,8 @@ class SoundServer(Server):
         message_bytes_max: int | None = None,
     ) -> None:
         super().__init__(handlers, codec=Codec(), config=config or configuration())
-        self.pings, self._message_bytes_max = pings, message_bytes_max
+        self.pings: bool = pings
+        self._message_bytes_max = message_bytes_max
         self.connections: dict[H2Protocol, Transport] = {}
         self._first_lost = first_lost
 
