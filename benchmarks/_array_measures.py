@@ -82,17 +82,41 @@ async def memcpy(calls: Calls, *, size: int, seconds: float) -> float:
 
 async def table(calls: Calls, *, size: int, seconds: float) -> float:
     """The median time that a table of 1,000 columns in ordinary memory takes to a worker's tool."""
-    import numpy
     import pyarrow
 
-    column = numpy.arange(max(1, size // 8 // COLUMNS))
-    sent = pyarrow.table({f"c{number}": column.copy() for number in range(COLUMNS)})
+    columns = _columns(size)
+    sent = pyarrow.table({f"c{number}": column for number, column in enumerate(columns)})
 
     async def send() -> None:
         await calls.pool.execute("rows", {"value": sent})
 
     await send()  # there is memory for it by now
     return await p50(send, seconds)
+
+
+async def columns(calls: Calls, *, size: int, seconds: float) -> float:
+    """The median time of one copy of such columns, one after the other, into one warm array."""
+    import numpy
+
+    del calls
+    sent = [column.view("u1") for column in _columns(size)]
+    copy = numpy.zeros(sum(map(len, sent)), "u1")
+
+    async def once() -> None:
+        start = 0
+        for column in sent:
+            copy[start : start + len(column)] = column
+            start += len(column)
+
+    await once()
+    return await p50(once, seconds)
+
+
+def _columns(size: int) -> list[Any]:
+    import numpy
+
+    column = numpy.arange(max(1, size // 8 // COLUMNS))
+    return [column.copy() for _ in range(COLUMNS)]
 
 
 async def stall(calls: Calls, *, size: int) -> dict[str, float]:
@@ -142,5 +166,6 @@ ARRAY_MEASURES: Final[tuple[Callable[..., Awaitable[Any]], ...]] = (
     from_worker,
     memcpy,
     table,
+    columns,
     stall,
 )

@@ -100,6 +100,7 @@ def _arrays(plan: Plan) -> Table:
                 }
                 if mib == TABLE_MIB and find_spec("pyarrow") is not None:
                     turns[f"table of 1,000 columns, {mib} MiB"] = partial(measure, "table")
+                    turns[f"one copy of each column, {mib} MiB"] = partial(measure, "columns")
             rows |= plan.play(turns, company, turns_each=2)
     title = "Arrays in shared memory and on the heap, 1 caller, 1 worker"
     return make_table("shm", title, rows, company, base=f"one copy, {max(ARRAY_MIB)} MiB")

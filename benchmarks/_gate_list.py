@@ -103,8 +103,8 @@ GATES: Final = (
         for mib in (64, 256)
     ),
     Gate(
-        "a table of 1,000 columns, 64 MiB, to a worker, beyond one warm copy",
-        above("shm", "table of 1,000 columns, 64 MiB", "one copy, 64 MiB"),
+        "a table of 1,000 columns, 64 MiB, to a worker, beyond one warm copy of each column",
+        above("shm", "table of 1,000 columns, 64 MiB", "one copy of each column, 64 MiB"),
         5,
         "ms",
     ),
