@@ -142,7 +142,8 @@ def deadline():
     error = error_of(as_json("sleep", path=path), timeout=0.3)
     return {
         "code": error and error[0],
-        "left": 0 < plain(worker.Execute(as_json("time_left"), timeout=30)) <= 31,  # on the wire it is rounded up
+        # On the wire it is rounded up.
+        "left": 0 < plain(worker.Execute(as_json("time_left"), timeout=30)) <= 31,
         "none": plain(worker.Execute(as_json("time_left"))),
         "ended": until(path, "ended"),
         "next": plain(worker.Execute(as_json("add", left=1))),
