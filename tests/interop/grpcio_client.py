@@ -142,7 +142,7 @@ def deadline():
     error = error_of(as_json("sleep", path=path), timeout=0.3)
     return {
         "code": error and error[0],
-        # On the wire it is rounded up.
+        # Some clients round it up on the wire.
         "left": 0 < plain(worker.Execute(as_json("time_left"), timeout=30)) <= 31,
         "none": plain(worker.Execute(as_json("time_left"))),
         "ended": until(path, "ended"),
