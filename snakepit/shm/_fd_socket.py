@@ -4,13 +4,14 @@ A record of a fixed size and at most one descriptor go together in one write, so
 record finds its descriptor with it. Nothing here waits: what the socket does not take now is
 not sent, and a record that should be there and is not is a breach of the protocol. A plain `recv`
 would lose descriptors without a word, and so would one without room for them; both ends look.
+The socket is that of `_socket`: `socket` adds nothing that is used here, and each worker would pay for its import.
 """
 
 from __future__ import annotations
 
+import _socket as socket
 import array
 import os
-import socket
 import struct
 from typing import Final, TypeAlias
 

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import resource
-import secrets
 import stat
 import sys
 from typing import TYPE_CHECKING, Final
@@ -129,7 +128,7 @@ def _create_posix(size: int, *, others_write: bool) -> tuple[int, Mapping]:
     """The same without memfd: the descriptor that is shown was opened for reading alone."""
     import _posixshmem  # type: ignore[import-not-found,unused-ignore]
 
-    name = f"/{NAME}-{secrets.token_hex(8)}"
+    name = f"/{NAME}-{os.urandom(8).hex()}"
     fd = _posixshmem.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
     shown = fd
     try:
