@@ -70,6 +70,8 @@ def endpoint() -> Any:
 
 
 class Sharer(Adapter):
+    kept: Any = None
+
     @tool
     def echo(self, value: Any) -> Any:
         return value
@@ -133,7 +135,7 @@ class Sharer(Adapter):
 
     @tool
     def kept_total(self) -> float:
-        return float(np.sum(self.kept))
+        return 0.0 if self.kept is None else float(np.sum(self.kept))
 
     @tool
     def forget(self) -> None:
