@@ -198,13 +198,14 @@ class WorkerBase(betterproto2_grpclib.ServiceBase):
 
     async def connect(self, messages: "AsyncIterator[Frames]") -> "AsyncIterator[Frames]":
         """
-        The link of a pool to its worker, for as long as the worker lives; one at a time.
+        The link of a pool to a worker: to one that it has started, for as long as that lives, or to one
+        that runs elsewhere and serves other clients too. One at a time.
 
         Both directions are a stream of bytes, cut into messages anywhere: the frames of
         docs/protocol.md, every message of it, from Hello to Goodbye. Values over 1 MiB travel there in
         parts between which other frames go, so one large value delays no other call by more than a part.
-        The call ends with OK after Goodbye. FAILED_PRECONDITION: the worker has its host already, or is
-        one that serves other clients.
+        The call ends with OK after Goodbye. FAILED_PRECONDITION: the worker has its host, or a pool,
+        already. A pool whose metadata "snakepit-pool" is that of the one it has takes the place of that.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
