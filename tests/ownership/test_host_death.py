@@ -33,8 +33,8 @@ STUCK = ["sleep", "spin", "hold_gil", "start_and_sleep", "stopped"]
         ("kill", "trio", "shm"),
         ("kill", "asyncio", "stdio"),
         ("segv", "trio", "stdio"),
-        ("exit", "asyncio", "shm"),
-        ("fork", "trio", "shm"),
+        ("exit", "asyncio", "grpc"),
+        ("fork", "trio", "grpc"),
     ],
 )
 def test_the_guardian_alone_ends_workers_and_all_that_they_started(
@@ -52,6 +52,7 @@ def test_the_guardian_alone_ends_workers_and_all_that_they_started(
         assert len(doomed.kill_bystanders()) == 1 + (how == "fork")
 
 
+TRANSPORTS = ("shm", "grpc", "stdio")  # in turns
 SAMPLE = (("pdeathsig", "fork"), ("eof", "exit"), ("pidfd", "segv"))
 
 
@@ -74,7 +75,7 @@ def test_each_net_of_the_workers_alone_ends_them_and_all_that_they_started(
         "how": how,
         "adapter": "Family" if how in ("exit", "kill") else "SyncFamily",
         "backend": "trio" if how in ("segv", "exit") else "asyncio",
-        "transport": "shm" if how in ("kill", "segv") else "stdio",
+        "transport": TRANSPORTS[(WORKER_NETS.index(net) + len(how)) % len(TRANSPORTS)],
     }
     with host(tmp_path, off=off, tools=tools, **options) as doomed:
         assert doomed.wait_ready() == 0
@@ -120,7 +121,7 @@ def test_with_the_guardian_killed_first_the_workers_notice_the_death_of_their_ho
         assert sorted(doomed.pids("cleaned")) == sorted(workers)
 
 
-@pytest.mark.parametrize(("backend", "transport"), [("trio", "stdio"), ("asyncio", "shm")])
+@pytest.mark.parametrize(("backend", "transport"), [("trio", "grpc"), ("asyncio", "shm")])
 def test_the_host_alone_ends_all_that_its_workers_started(
     backend: str, transport: str, tmp_path: Path
 ) -> None:
