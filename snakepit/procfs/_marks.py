@@ -146,7 +146,12 @@ def end_marked(wanted: Callable[[Mark], bool], grace_s: float) -> tuple[list[int
     ended: list[int] = []
     left: list[int] = []
     for _ in range(ROUNDS_MAX):
-        found = [process for process, _ in find_marked(wanted) if not _keep(process, left)]
+        found = []
+        for process, _ in find_marked(wanted):
+            if not grace_s:
+                send_to(process, signal.SIGSTOP)  # before it can start another one
+            if not _keep(process, left):
+                found.append(process)
         if not found:
             break
         left += end_trees(found, grace_s)

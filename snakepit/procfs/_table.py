@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 TICKS_PER_S: int = os.sysconf("SC_CLK_TCK") if sys.platform == "linux" else 100
+LOOKS_MAX = 10  # at what has begun while the others were looked at
 
 
 class Process:
@@ -119,18 +120,28 @@ def read_status(pid: int, key: str, *, base: int = 10) -> int | None:
 
 
 def all_processes() -> Iterator[Process]:
-    """Every process that this one can see."""
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return
-    for name in names:
-        if name.isdecimal() and (process := read_process(int(name))) is not None:
-            yield process
+    """Every process that this one can see, those that begin meanwhile too."""
+    seen: set[str] = set()
+    for _ in range(LOOKS_MAX):
+        try:
+            names = [name for name in os.listdir("/proc") if name not in seen]
+        except OSError:
+            return
+        for name in names:
+            if name.isdecimal() and (process := read_process(int(name))) is not None:
+                yield process
+        seen.update(names)
+        if not names:
+            return
 
 
 def children_of(pid: int) -> list[Process]:
     """Its children, the dead ones included. Exact only while it is stopped."""
+    return [child for child in youngest_first(pid) if child is not None]
+
+
+def youngest_first(pid: int) -> Iterator[Process | None]:
+    """As `children_of`, each looked at when it is asked for; None for one that is gone by then."""
     pids: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -138,11 +149,13 @@ def children_of(pid: int) -> list[Process]:
                 pids += map(int, read_file(f"/proc/{pid}/task/{thread}/children").split())
             except OSError:
                 if not os.path.exists("/proc/thread-self/children"):  # a kernel without them
-                    return [process for process in all_processes() if process.parent == pid]
+                    yield from (process for process in all_processes() if process.parent == pid)
+                    return
     except OSError:
-        return []
-    found = map(read_process, pids)
-    return [process for process in found if process is not None and process.parent == pid]
+        return
+    for number in reversed(pids):
+        process = read_process(number)
+        yield process if process is not None and process.parent == pid else None
 
 
 def descendants_of(pid: int) -> list[Process]:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from snakepit.procfs._table import (
     Handle,
     Process,
-    children_of,
     descendants_of,
     is_there,
     send_to,
     wait_dead,
+    youngest_first,
 )
 
 KILL_S = 2.0  # for what was sent SIGKILL to end; only uninterruptible sleep takes long
@@ -44,27 +44,42 @@ def kill_descendants(pid: int, wanted: Wanted = everyone) -> list[int]:
     deadline = time.monotonic() + KILL_S
     known: set[tuple[int, int]] = set()
     left: list[int] = []
-    while fresh := _stop_below(pid, wanted, known):
+    while True:
+        fresh, moved = _stop_below(pid, wanted, known)
         killed = [process for process in fresh if send_to(process, signal.SIGKILL)]
         left += [process.pid for process in fresh if process not in killed]
         left += [process.pid for process in wait_dead(killed, deadline - time.monotonic())]
-    return sorted(left)
+        if not fresh and not (moved and time.monotonic() < deadline):
+            return sorted(left)
 
 
-def _stop_below(pid: int, wanted: Wanted, known: set[tuple[int, int]]) -> list[Process]:
-    """Stop what lives below the process and is not known yet, top down; it is known then."""
+def _stop_below(
+    pid: int, wanted: Wanted, known: set[tuple[int, int]]
+) -> tuple[list[Process], bool]:
+    """Stop what lives below the process and is not known yet, top down; it is known then.
+
+    The youngest first: one that forks and ends all the time is caught before it has gone on. Second
+    is whether anything ended meanwhile, which may have started something.
+    """
     found: list[Process] = []
+    moved = False
     waiting = [pid]
     while waiting:
-        for child in children_of(waiting.pop()):
-            if child.is_dead:
+        for child in youngest_first(waiting.pop()):
+            if child is None:
+                moved = True
                 continue
-            if wanted(child) and (child.pid, child.start) not in known:
-                known.add((child.pid, child.start))
+            key = child.pid, child.start
+            if child.is_dead:
+                moved = moved or key not in known
+                known.add(key)
+                continue
+            if wanted(child) and key not in known:
+                known.add(key)
                 send_to(child, signal.SIGSTOP)
                 found.append(child)
             waiting.append(child.pid)
-    return found
+    return found, moved
 
 
 def kill_tree(root: Process | Handle) -> list[int]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import anyio
 import pytest
@@ -15,6 +19,8 @@ from family_adapters import KINDS, Family, SyncFamily
 from ownership_kit import ROOT, env_for_hosts, pid_of, wait_gone
 
 from snakepit import Pool, Stop, WorkerDiedError, open_pool
+from snakepit.process import new_mark
+from snakepit.procfs import VARIABLE, Process, _tree, kill_marked, kill_tree, read_process
 
 PATIENT = Stop(cancel_grace=20, term_grace=10, drain_timeout=10)
 BRISK = Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
@@ -206,3 +212,83 @@ def test_it_is_all_the_same_where_somebody_else_reaps(
     )
     assert (run.returncode, run.stdout) == (0, "None None\n"), run.stderr
     wait_gone([pid for kind in (*MARKED, "worker") for pid in pids(folder, kind)])
+
+
+# Each of several forks and ends all the time, so that no list of processes shows it for long.
+RESTLESS = """
+import os, time
+from snakepit.procfs import adopt_orphans
+
+adopt_orphans()
+end = time.monotonic() + 20
+for _ in range({count}):
+    if os.fork() == 0:
+        while time.monotonic() < end:
+            if os.fork():
+                os._exit(0)
+            os.setsid()
+            time.sleep(0.003)
+        os._exit(0)
+os.write(1, b"go")
+time.sleep({stays})
+"""
+
+
+@contextmanager
+def restless(count: int, *, stays: bool) -> Generator[tuple[subprocess.Popen[bytes], str]]:
+    """Its stdout ends when all of them have; and the mark that they bear."""
+    mark = new_mark()
+    assert mark is not None
+    code = RESTLESS.format(count=count, stays=20 if stays else 0)
+    env = env_for_hosts() | {VARIABLE: str(mark)}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.read(2) == b"go"
+            yield process, mark.instance
+        finally:
+            process.kill()
+
+
+def has_ended(stream: IO[bytes]) -> bool:
+    return bool(select.select([stream], [], [], 0.5)[0])
+
+
+def test_what_ended_while_a_tree_was_walked_is_a_reason_to_look_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may have started another one, which was not to be seen yet."""
+    looks: list[int] = []
+
+    def blinking(pid: int) -> Iterator[Process | None]:
+        looks.append(pid)
+        return iter([None]) if len(looks) == 1 else youngest_first(pid)
+
+    youngest_first = _tree.youngest_first
+    monkeypatch.setattr(_tree, "youngest_first", blinking)
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        root = read_process(parent.pid)
+        assert root is not None
+        assert kill_tree(root) == []
+        assert has_ended(parent.stdout)
+
+
+def test_processes_that_fork_and_end_all_the_time_do_not_slip_away() -> None:
+    """The youngest is stopped first."""
+    with restless(4, stays=True) as (process, _):
+        root = read_process(process.pid)
+        assert root is not None
+        assert kill_tree(root) == []
+        assert has_ended(process.stdout)
+
+
+def test_one_that_forks_and_ends_all_the_time_is_found_by_its_mark() -> None:
+    """What has begun while the table was read is read as well, and stopped where it is seen."""
+    with restless(1, stays=False) as (process, instance):
+        process.wait()
+        assert kill_marked(frozenset({instance})) == []
+        assert has_ended(process.stdout)
