@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from threading import Thread
 
@@ -92,6 +93,11 @@ class Family(Adapter):
         self.start(kinds, folder)
         note(folder or self.folder, "busy")
         time.sleep(FOREVER_S)
+
+    @tool
+    def start_and_stream(self, kinds: list[str]) -> Generator[int]:
+        self.start(kinds)
+        yield from range(1000)
 
     @tool
     def start_and_die(self, kinds: list[str]) -> None:

@@ -14,6 +14,7 @@ from typing import IO
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from _leaks import is_alive
 from family_adapters import KINDS, Family, SyncFamily
 from ownership_kit import ROOT, env_for_hosts, pid_of, wait_gone
@@ -68,6 +69,26 @@ async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
                 await anyio.sleep(0.005)
             assert all(map(is_alive, pids(initial) + pids(completed)))
         wait_gone([*pids(completed), *pids(initial, "child"), *pids(initial, "daemon")])
+
+
+@one_loop_each
+@pytest.mark.parametrize("adapter", [SyncFamily, Family])
+async def test_what_a_stream_has_started_is_gone_when_its_block_is_left_early(
+    adapter: type[Family], tmp_path: Path
+) -> None:
+    """To leave it is to cancel it; one that is read to its end is a completed call."""
+    with anyio.fail_after(40):
+        async with open_pool(adapter, size=1, adapter_args=(str(tmp_path),), stop=PATIENT) as pool:
+            async with pool.stream("start_and_stream", {"kinds": ["session"]}) as items:
+                assert [item async for item in items] == list(range(1000))
+            completed = pids(tmp_path, "session")
+            await anyio.sleep(0.02)  # as above
+            async with pool.stream("start_and_stream", {"kinds": ["bare", "daemon"]}) as items:
+                async for _ in items:
+                    break
+            assert len(pids(tmp_path, "bare") + pids(tmp_path, "daemon")) == 2
+            assert not any(map(is_alive, pids(tmp_path, "bare") + pids(tmp_path, "daemon")))
+            assert all(map(is_alive, completed))
 
 
 @pytest.mark.parametrize("tool", ["start_and_sleep", "hold_gil"])
