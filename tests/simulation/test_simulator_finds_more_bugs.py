@@ -237,9 +237,9 @@ def a_map_ends_before_its_last_result(patch: Patch) -> None:
 def a_map_gives_a_result_twice(patch: Patch) -> None:
     take = Results._take
 
-    def again(self: Results) -> tuple[Any, Exception | None]:
+    async def again(self: Results) -> tuple[Any, Exception | None]:
         first = self._line[0]
-        value, error = take(self)
+        value, error = await take(self)
         if error is None and not hasattr(first, "given"):
             first.given = True  # type: ignore[union-attr]
             self._line.appendleft(first)
