@@ -53,7 +53,7 @@ def cleanup() -> Cleanup:
     return Cleanup(tuple(ended), tuple(left))
 
 
-async def sweep() -> None:  # noqa: ASYNC910 - a failed thread is a checkpoint, too
+async def sweep() -> None:  # noqa: ASYNC910 - a thread that fails was waited for
     """`cleanup`, in a thread. Seen to its end, which is bounded."""
     try:
         await in_thread(cleanup)

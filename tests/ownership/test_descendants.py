@@ -21,7 +21,7 @@ from ownership_kit import ROOT, env_for_hosts, pid_of, wait_gone
 
 from snakepit import Pool, Stop, WorkerDiedError, open_pool
 from snakepit.process import new_mark
-from snakepit.procfs import VARIABLE, Process, _tree, kill_marked, kill_tree, read_process
+from snakepit.procfs import VARIABLE, Process, _table, _tree, kill_marked, kill_tree, read_process
 
 PATIENT = Stop(cancel_grace=20, term_grace=10, drain_timeout=10)
 BRISK = Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
@@ -271,8 +271,9 @@ def restless(count: int, *, stays: bool) -> Generator[tuple[subprocess.Popen[byt
             process.kill()
 
 
-def has_ended(stream: IO[bytes]) -> bool:
-    return bool(select.select([stream], [], [], 0.5)[0])
+def has_ended(stream: IO[bytes] | None) -> bool:
+    assert stream is not None
+    return bool(select.select([stream.fileno()], [], [], 0.5)[0])
 
 
 def test_what_ended_while_a_tree_was_walked_is_a_reason_to_look_again(
@@ -285,7 +286,7 @@ def test_what_ended_while_a_tree_was_walked_is_a_reason_to_look_again(
         looks.append(pid)
         return iter([None]) if len(looks) == 1 else youngest_first(pid)
 
-    youngest_first = _tree.youngest_first
+    youngest_first = _table.youngest_first
     monkeypatch.setattr(_tree, "youngest_first", blinking)
     with subprocess.Popen(
         ["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE

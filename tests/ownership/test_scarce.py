@@ -11,6 +11,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -108,7 +109,12 @@ async def test_a_call_ends_in_a_host_that_has_no_descriptor_left(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What has left the worker's group cannot be found then; it is, once that is possible."""
-    options = {"size": 1, "adapter_args": (str(tmp_path),), "stop": BRISK, "sweep": False}
+    options: dict[str, Any] = {
+        "size": 1,
+        "adapter_args": (str(tmp_path),),
+        "stop": BRISK,
+        "sweep": False,
+    }
     with anyio.fail_after(40):
         async with open_pool(SyncFamily, **options) as pool:
             await pool.execute("start", {"kinds": ["session"]})
@@ -146,7 +152,7 @@ async def test_without_another_thread_the_work_is_done_in_this_one(
     def refuse(*_args: object, **_options: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_in_thread.Thread, "start", refuse)
+    monkeypatch.setattr("threading.Thread.start", refuse)
     done: list[str] = []
     await _in_thread.in_thread(lambda: done.append(threading.current_thread().name))
     assert done == [threading.current_thread().name]
