@@ -171,8 +171,11 @@ class WorkerProcess(Stoppable):
         self._left_none = True
 
     def request_dump(self) -> None:
-        """Ask the worker to write the stacks of its threads to stderr; it needs no GIL for that."""
-        if self.status is None and self.is_ours:
+        """Ask the worker to write the stacks of its threads to stderr; it needs no GIL for that.
+
+        Not a wrapper that has started it, nor one that has hardly begun: they would die of the question.
+        """
+        if self.can_dump():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, DUMP_SIGNAL)
 

@@ -87,6 +87,13 @@ async def test_a_process_that_somebody_else_reaped_does_not_hold_the_ladder_up()
         assert await climb_watched(child) == ExitStatus()
 
 
+async def test_a_program_that_would_die_of_the_question_is_not_asked_for_a_dump() -> None:
+    """A wrapper of a worker, say, or an interpreter that has hardly begun."""
+    with anyio.fail_after(10), shell(POLITE) as child:
+        await child.line()
+        assert await climb_watched(child, dump=True) == ExitStatus(exit_code=5)
+
+
 async def test_a_dump_is_asked_for_before_sigterm() -> None:
     script = "trap 'echo dump' QUIT; trap 'echo term; exit 0' TERM; echo ready;"
     with anyio.fail_after(10), shell(script + "while :; do sleep 0.01; done") as child:
