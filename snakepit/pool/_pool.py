@@ -357,11 +357,14 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
     async def _encode(self, tool: str, params: Mapping[str, Any] | None) -> Arguments:
         return await self._core.codec.write(as_params(tool, params), self._core.places)
 
-    def _check_caller(self) -> None:
+    def _check_process(self) -> None:
         if self._fork_generation != fork_generation():
             raise RuntimeError(
                 "this pool belongs to the process that opened it; a forked child must open its own"
             )
+
+    def _check_caller(self) -> None:
+        self._check_process()
         if not self._loop.is_here():
             raise RuntimeError(
                 "a pool belongs to the event loop that opened it; from another thread use "

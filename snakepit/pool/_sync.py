@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import (
     AsyncIterator,
@@ -39,7 +40,6 @@ from snakepit.pool._sync_typed import SyncTypedCalls
 from snakepit.pool._sync_views import SyncBoundPool
 from snakepit.pool._sync_wait import Errand, Updates
 from snakepit.pool._tools import ToolSpec
-from snakepit.process import fork_generation
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -246,6 +246,7 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         return self._pool.buffer(nbytes)
 
     def _check_open(self) -> None:
+        self._pool._check_process()
         if self._closed:
             raise PoolClosedError("this pool was closed when its block was left")
 
@@ -323,15 +324,16 @@ def open_pool_sync(
         try:
             yield pool
         finally:
-            del _blocks[pool]
             pool._closed = True
+            if pool in _blocks:
+                del _blocks[pool]
+            else:
+                block.pop_all()  # a forked child, which leaves nothing
 
 
 def _leave_at_exit() -> None:
     """Leave what never was: the interpreter would wait for the threads of the loops for ever."""
     for pool, block in list(_blocks.items()):
-        if pool._pool._fork_generation != fork_generation():
-            continue
         try:
             for executor in list(pool._pool._desk.executors):
                 executor.shutdown()  # no program ends before the futures of its executors
@@ -340,5 +342,13 @@ def _leave_at_exit() -> None:
             block.close()
 
 
+def _forget_in_child() -> None:
+    """The thread of the loop stays with the parent: whoever waited for it would wait for ever."""
+    for pool in _blocks:
+        pool._portal._event_loop_thread_id = None  # so that it knows that it does not run
+    _blocks.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 # As `concurrent.futures` does it. `atexit` comes too late, after the threads have been joined.
 threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]

@@ -372,6 +372,41 @@ def test_a_forked_child_cannot_use_the_pool_and_does_not_harm_it(
     assert printed[3:] == ["parent: True", "gone: True"]
 
 
+FORKING_WITHOUT_ASYNC = """
+import os, sys, snakepit
+
+if __name__ == "__main__":
+    with snakepit.open_pool_sync("adapters:Tools", size=1, backend="{loop}") as pool:
+        pid = pool.execute("pid")
+        child = os.fork()
+        if child == 0:
+            for use in (lambda: pool.execute("pid"), pool.stats, pool.as_executor):
+                try:
+                    use()
+                except RuntimeError as error:
+                    print("child:", error, flush=True)
+            sys.exit(7)  # out of the block
+        print("its code:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print("parent:", pool.execute("pid") == pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("loop", ["trio", "asyncio"])
+def test_a_forked_child_of_blocking_code_cannot_use_the_pool_and_leaves_its_block(
+    loop: str, tmp_path: Path
+) -> None:
+    """The thread that it would wait for is its parent's."""
+    script = FORKING_WITHOUT_ASYNC.format(loop=loop)
+    result = run_script(tmp_path, script, PYTHONWARNINGS="ignore")
+    assert result.returncode == 0, result.stderr
+    printed = result.stdout.splitlines()
+    told = (
+        "child: this pool belongs to the process that opened it; a forked child must open its own"
+    )
+    assert printed == [told] * 3 + ["its code: 7", "parent: True"]
+    assert result.stderr == ""
+
+
 def test_asyncio_run_that_returns_while_a_task_holds_a_pool_ends_its_workers() -> None:
     """`asyncio.run` cancels every task that is left, the pool's own as well; it takes no longer
     than an orderly end."""
