@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Final
 
 from attrs import frozen
@@ -45,7 +46,7 @@ def cleanup() -> Cleanup:
             alive[host] = mark.host_is_alive()
         return not alive[host]
 
-    ended, left = end_marked(is_orphan, ORPHAN_GRACE_S)
+    ended, left = end_marked(is_orphan, ORPHAN_GRACE_S, user=os.getuid())
     if ended:
         _log.warning("ended %d orphans of dead hosts: %s", len(ended), _listed(ended))
     if left:

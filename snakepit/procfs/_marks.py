@@ -108,15 +108,18 @@ def own_mark() -> Mark | None:
     return mark if mark is not None and mark.is_from_here() else None
 
 
-def find_marked(wanted: Callable[[Mark], bool]) -> Iterator[tuple[Process, Mark]]:
-    """The living processes of this user whose mark is wanted.
+def find_marked(
+    wanted: Callable[[Mark], bool], *, user: int | None = None
+) -> Iterator[tuple[Process, Mark]]:
+    """The living processes whose mark is wanted, of this user alone where one is named.
 
-    Reads the environment of every process: some ten microseconds for each. Raises OSError where
-    nothing can be read, as without a descriptor.
+    Those of other users can be read by root, whose workers may have become somebody else. Reads the
+    environment of every process: some ten microseconds for each. Raises OSError where nothing can be
+    read, as without a descriptor.
     """
     if not is_usable():
         return
-    user, here = os.getuid(), where_we_are()
+    here = where_we_are()
     key = b"\0" + VARIABLE.encode() + b"="
     for process in all_processes():
         if process.is_dead or process.pid == os.getpid():
@@ -125,7 +128,7 @@ def find_marked(wanted: Callable[[Mark], bool]) -> Iterator[tuple[Process, Mark]
             folder = f"/proc/{process.pid}"
             environment = b"\0" + read_file(f"{folder}/environ")
             at = environment.find(key)
-            if at < 0 or os.stat(folder).st_uid != user:
+            if at < 0 or (user is not None and os.stat(folder).st_uid != user):
                 continue
         except OSError:
             continue
@@ -137,7 +140,9 @@ def find_marked(wanted: Callable[[Mark], bool]) -> Iterator[tuple[Process, Mark]
             yield process, mark
 
 
-def end_marked(wanted: Callable[[Mark], bool], grace_s: float) -> tuple[list[int], list[int]]:
+def end_marked(
+    wanted: Callable[[Mark], bool], grace_s: float, *, user: int | None = None
+) -> tuple[list[int], list[int]]:
     """End the processes with such marks and all below them: SIGTERM, the grace, SIGKILL.
 
     Looks again until there are none. Returns the pids of those that have ended, and of those that
@@ -147,7 +152,7 @@ def end_marked(wanted: Callable[[Mark], bool], grace_s: float) -> tuple[list[int
     left: list[int] = []
     for _ in range(ROUNDS_MAX):
         found = []
-        for process, _ in find_marked(wanted):
+        for process, _ in find_marked(wanted, user=user):
             if not grace_s:
                 send_to(process, signal.SIGSTOP)  # before it can start another one
             if not _keep(process, left):

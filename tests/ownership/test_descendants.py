@@ -314,3 +314,17 @@ def test_one_that_forks_and_ends_all_the_time_is_found_by_its_mark() -> None:
         process.wait()
         assert kill_marked(frozenset({instance})) == []
         assert has_ended(process.stdout)
+
+
+def test_a_mark_is_enough_where_a_worker_has_become_another_user() -> None:
+    """As root's may; whoever else runs this shows no more than that its own are found."""
+    mark = new_mark()
+    assert mark is not None
+    user = 65534 if os.geteuid() == 0 else None
+    env = {"PATH": os.environ["PATH"], VARIABLE: str(mark)}
+    with subprocess.Popen(["sleep", "1000"], env=env, user=user, cwd="/") as process:
+        try:
+            assert kill_marked(frozenset({mark.instance})) == []
+            assert process.wait(5) == -signal.SIGKILL
+        finally:
+            process.kill()
