@@ -39,7 +39,7 @@ class Codec:
 
     async def write(self, params: dict[str, Any], places: Places | None) -> Arguments:
         """Arguments that took more than `work_max`. Raises as `encode_arguments`."""
-        arguments = await self._in_thread(partial(encode_arguments, params, places))
+        arguments = await self.in_thread(partial(encode_arguments, params, places))
         await anyio.lowlevel.checkpoint_if_cancelled()
         return arguments
 
@@ -51,14 +51,19 @@ class Codec:
             return decode_value(body, buffers, work_max=self.work_max)  # noqa: ASYNC910 - as above
         except TakesLongError:
             pass
-        return await self._in_thread(partial(decode_value, body, buffers, to_bytes=private_bytes))
+        return await self.read_long(body, buffers)
+
+    async def read_long(self, body: Raw, buffers: Buffers) -> Any:
+        """A value of which is known that it takes long; whoever gets it may not write it."""
+        return await self.in_thread(partial(decode_value, body, buffers, to_bytes=private_bytes))
 
     async def _own_value_of(self, body: Raw, buffers: Buffers) -> Any:
         decode = partial(decode_value, body, buffers, copy=private_copy, to_bytes=private_bytes)
         if sum(len(b) for b in buffers if type(b) is not bytearray) > COPY_BYTES_MAX:
-            return await self._in_thread(decode)
+            return await self.in_thread(decode)
         await anyio.lowlevel.checkpoint()
         return decode()
 
-    async def _in_thread(self, job: partial[T]) -> T:
+    async def in_thread(self, job: partial[T]) -> T:
+        """Do what takes long. Cancelled, it goes on, and so does the wait for it."""
         return await anyio.to_thread.run_sync(job, limiter=self._limiter)

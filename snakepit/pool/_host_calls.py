@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -33,6 +33,7 @@ from snakepit.protocol import (
     HostFailure,
     HostReply,
     Places,
+    TakesLongError,
     decode_value,
     describe,
     encode_value,
@@ -40,11 +41,15 @@ from snakepit.protocol import (
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
+    from snakepit.pool._codec import Codec
     from snakepit.pool._core import PoolCore
     from snakepit.pool._host_tools import HostTool
     from snakepit.pool._worker import Worker
 
 HOST_CALLS_MAX: Final = 1000  # of one call at a time
+_UNREAD: Final = object()
+
+T = TypeVar("T")
 
 
 class Request:
@@ -58,9 +63,14 @@ class Request:
         self.attendant: Attendant | None = None  # its task, if it has one
         self._kind = "serialization"  # of failure, if one comes now
 
-    def find(self, core: PoolCore, call: PendingCall) -> Callable[[], Any]:
-        """The function that is asked for, with its arguments; raises what is wrong with these."""
-        params = decode_value(self.message.body, self.message.buffers)
+    def find(self, core: PoolCore, call: PendingCall, params: Any = _UNREAD) -> Callable[[], Any]:
+        """The function that is asked for, with its arguments; raises what is wrong with these.
+
+        And TakesLongError if `read` has to read them first.
+        """
+        if params is _UNREAD:
+            work_max = core.codec.work_max
+            params = decode_value(self.message.body, self.message.buffers, work_max=work_max)
         self._kind = "not_found"
         tool = _find(core, call, self.message.tool)
         self._kind = "params"
@@ -68,10 +78,14 @@ class Request:
         self._kind = "tool"
         return partial(tool.function, **params)
 
-    def reply(self, value: object, places: Places | None) -> HostReply:
-        """The answer. Raises SerializationError."""
+    async def read(self, codec: Codec) -> Any:
+        """Its arguments, if they take long."""
+        return await codec.read_long(self.message.body, self.message.buffers)
+
+    def reply(self, value: object, places: Places | None, work_max: int | None) -> HostReply:
+        """The answer. Raises SerializationError, and TakesLongError."""
         self._kind = "serialization"
-        return HostReply(self.message.id, *encode_value(value, places=places))
+        return HostReply(self.message.id, *encode_value(value, places=places, work_max=work_max))
 
     def failure(self, error: Exception) -> HostFailure:
         """The answer that it has failed."""
@@ -128,18 +142,28 @@ class HostCalls:
             elif self._call.attendants is not None:
                 self._start(request)
             else:
-                self._serve_here(request)
+                try:
+                    self._serve_here(request)
+                except TakesLongError:
+                    await self._read_and_serve_here(request)
                 if asked and self._call.attendants is None:
                     await anyio.lowlevel.checkpoint()
 
-    def _serve_here(self, request: Request) -> None:
+    def _serve_here(self, request: Request, params: Any = _UNREAD) -> None:
+        """Raises TakesLongError if the arguments have to be read before."""
         reply: HostReply | HostFailure
         try:
-            value = self._run_here(request)
+            value = self._run_here(request, params)
             if inspect.isawaitable(value):
                 self._start(request, value)
                 return
-            reply = request.reply(value, self._core.places)
+            try:
+                reply = request.reply(value, self._core.places, self._core.codec.work_max)
+            except TakesLongError:
+                self._start(request, _given(value))
+                return
+        except TakesLongError:
+            raise
         except Exception as error:
             reply = request.failure(error)
         except BaseException:
@@ -147,9 +171,23 @@ class HostCalls:
             raise
         self._answer(request, reply)
 
-    def _run_here(self, request: Request) -> Any:
+    async def _read_and_serve_here(self, request: Request) -> None:  # noqa: ASYNC910 - the thread is one
+        try:
+            params = await request.read(self._core.codec)
+        except Exception as error:
+            self._answer(request, request.failure(error))
+        except BaseException:
+            self._under_way.pop(request.key, None)
+            raise
+        else:
+            if self._is_wanted(request):
+                self._serve_here(request, params)
+            else:
+                self._under_way.pop(request.key, None)
+
+    def _run_here(self, request: Request, params: object) -> Any:
         call = self._call
-        function = request.find(self._core, call)
+        function = request.find(self._core, call, params)
         here = Link(self._core, call, request.title)
         deadline = call.expires_at
         try:
@@ -175,16 +213,32 @@ class HostCalls:
         reply: HostReply | HostFailure
         try:
             if value is None:
-                value = request.find(self._core, self._call)()
+                value = (await self._find(request))()
             if inspect.isawaitable(value):
                 value = await value
-            reply = request.reply(value, self._core.places)
+            reply = await self._reply(request, value)
         except Exception as error:
             reply = request.failure(error)
         except BaseException:
             self._under_way.pop(request.key, None)
             raise
         self._answer(request, reply)
+
+    async def _find(self, request: Request) -> Callable[[], Any]:  # noqa: ASYNC910 - only for a thread
+        try:
+            return request.find(self._core, self._call)  # noqa: ASYNC910 - as above
+        except TakesLongError:
+            pass
+        params = await request.read(self._core.codec)
+        return request.find(self._core, self._call, params)
+
+    async def _reply(self, request: Request, value: object) -> HostReply:  # noqa: ASYNC910 - as above
+        core = self._core
+        try:
+            return request.reply(value, core.places, core.codec.work_max)  # noqa: ASYNC910 - as above
+        except TakesLongError:
+            pass
+        return await core.codec.in_thread(partial(request.reply, value, core.places, None))
 
     def _answer(self, request: Request, reply: HostReply | HostFailure) -> None:
         under_way = self._under_way.pop(request.key, None) is not None
@@ -213,6 +267,10 @@ def cancel_host_call(worker: Worker, message: HostCancel) -> None:
     call = worker.seat.calls.get(message.call)
     if call is not None and call.host_calls is not None:
         call.host_calls.cancel(worker, message)
+
+
+async def _given(value: T) -> T:  # noqa: ASYNC910 - there is nothing to wait for
+    return value  # noqa: ASYNC910 - as above
 
 
 @disable_ki_protection

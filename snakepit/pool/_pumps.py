@@ -18,7 +18,14 @@ import anyio
 from snakepit.errors import ProtocolError, SerializationError
 from snakepit.pool._attending import Attendant, start_for
 from snakepit.pool._inputs import AsyncInput
-from snakepit.protocol import InputCredit, InputEnd, InputItem, InputStop, encode_value
+from snakepit.protocol import (
+    InputCredit,
+    InputEnd,
+    InputItem,
+    InputStop,
+    TakesLongError,
+    encode_value,
+)
 
 if TYPE_CHECKING:
     from snakepit._loops import Signal
@@ -85,18 +92,22 @@ class Pump:
                 if call.worker is not None:
                     call.worker.tell(InputEnd(call.id, self._number))
                 break
-            message = self._message(core, call, item)
+            message = await self._message(core, call, item)
             self._pulled_count += 1
             if call.worker is not None:
                 await call.worker.feed(message)
 
-    def _message(self, core: PoolCore, call: PendingCall, item: object) -> InputItem:
+    async def _message(self, core: PoolCore, call: PendingCall, item: object) -> InputItem:  # noqa: ASYNC910 - only for a thread
         try:
-            body, buffers = encode_value(item, places=core.places)
+            try:
+                body, buffers = encode_value(item, places=core.places, work_max=core.codec.work_max)
+            except TakesLongError:
+                encode = partial(encode_value, item, places=core.places)
+                body, buffers = await core.codec.in_thread(encode)
         except SerializationError as error:
             where = f"item {self._pulled_count} of argument {self.name!r}"
             raise SerializationError(f"{where}: {error.message}", error.where) from error
-        return InputItem(call.id, self._number, body, buffers)
+        return InputItem(call.id, self._number, body, buffers)  # noqa: ASYNC910 - as above
 
 
 def pumps_of(params: Mapping[str, Any], inputs: Sequence[AsyncIterable[Any]]) -> list[Pump]:

@@ -10,7 +10,6 @@ The socket is that of `_socket`: `socket` adds nothing that is used here, and ea
 from __future__ import annotations
 
 import _socket as socket
-import array
 import os
 import struct
 from typing import Final, TypeAlias
@@ -18,6 +17,7 @@ from typing import Final, TypeAlias
 from snakepit.errors import ProtocolError
 
 RECORD: Final = struct.Struct("<QQQ")  # kind, and two numbers
+_FD: Final = struct.Struct("i")
 FDS_MAX: Final = 4  # room for more than ever comes, so that too many are seen
 CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -39,9 +39,9 @@ class FdSocket:
 
     def send(self, kind: int, first: int = 0, second: int = 0, fd: int = -1) -> bool:
         """Send a record; False if that cannot be done now, or never."""
-        control: list[tuple[int, int, array.array[int]]] = []
+        control: list[tuple[int, int, bytes]] = []
         if fd >= 0:
-            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))]
         try:
             sent = self._socket.sendmsg([RECORD.pack(kind, first, second)], control)
         except OSError:
@@ -53,7 +53,7 @@ class FdSocket:
 
         Raises ProtocolError.
         """
-        room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        room = socket.CMSG_SPACE(FDS_MAX * _FD.size)
         try:
             data, control, flags, _ = self._socket.recvmsg(RECORD.size, room, CLOEXEC)
         except (BlockingIOError, ConnectionResetError):
@@ -62,10 +62,11 @@ class FdSocket:
             raise ProtocolError(f"no descriptor can be received: {error}") from error
         if not data:
             return None
-        fds = array.array("i")
+        fds: list[int] = []
         for level, kind, content in control:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+                whole = content[: len(content) - len(content) % _FD.size]
+                fds += [fd for (fd,) in _FD.iter_unpack(whole)]
         try:
             return self._checked(data, flags, fds)
         except ProtocolError:
@@ -73,7 +74,7 @@ class FdSocket:
                 os.close(fd)
             raise
 
-    def _checked(self, data: bytes, flags: int, fds: array.array[int]) -> Record:
+    def _checked(self, data: bytes, flags: int, fds: list[int]) -> Record:
         if flags & socket.MSG_CTRUNC:
             raise ProtocolError(
                 "a descriptor was lost on its way: this process may open no more of them "

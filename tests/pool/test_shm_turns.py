@@ -19,6 +19,7 @@ from shm_adapters import MIB, Sharer, memory
 
 from snakepit import Pool, ZeroCopy
 from snakepit.pool import _codec
+from snakepit.protocol import _arrow
 from snakepit.shm import Block
 
 LARGE: dict[str, Callable[[], Any]] = {
@@ -82,12 +83,12 @@ TAKES_NO_TIME: dict[str, Callable[[], Any]] = {
 
 
 class Where:
-    """Calls a function of the codec, and notes which thread it ended well in."""
+    """Calls a function of the codec's, and notes which thread it ended well in."""
 
-    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._function = getattr(_codec, name)
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch, module: Any = _codec) -> None:
+        self._function = getattr(module, name)
         self.threads: list[int] = []
-        monkeypatch.setattr(_codec, name, self)
+        monkeypatch.setattr(module, name, self)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         value = self._function(*arguments, **options)
@@ -166,3 +167,51 @@ async def test_in_virtual_time_no_thread_is_asked(monkeypatch: pytest.MonkeyPatc
     async with tools_pool(Sharer, transport="memory") as pool:
         assert await pool.execute("echo", {"value": bytes(5 * MIB)}) == bytes(5 * MIB)
     assert where.take() == [True]
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> Where:
+    """Of pandas frames by this process."""
+    return Where("_export_pandas", monkeypatch, _arrow)
+
+
+@one_loop_each
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_host_calls_are_read_and_answered_there_as_well(
+    kind: str, conversions: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Where("decode_value", monkeypatch)
+    large, frame = bytes(5 * MIB), pandas.DataFrame({"n": np.ones(MIB)})
+    ran_in: list[int] = []
+
+    def swap(value: Any) -> Any:
+        assert value == large
+        ran_in.append(threading.get_ident())
+        return frame
+
+    async def wait_and_swap(value: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return swap(value)
+
+    async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=256)) as pool:
+        pool.add_host_tool(swap if kind == "sync" else wait_and_swap, name="same")
+        assert frame.equals(await pool.execute("through_the_host", {"value": large}))
+    assert ran_in == [threading.get_ident()]  # the function itself has its place on the loop
+    assert reads.take() == [False, False]  # what it was called with, and the frame that came back
+    assert conversions.take() == [False]
+
+
+@one_loop_each
+async def test_items_of_an_input_are_converted_there(conversions: Where) -> None:
+    frame = pandas.DataFrame({"n": np.ones(MIB)})
+
+    async def frames() -> Any:
+        yield pandas.DataFrame({"n": [1]})
+        yield frame
+
+    async with (
+        tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=256)) as pool,
+        pool.stream("each", {"values": frames()}) as items,
+    ):
+        assert [frame.equals(item) async for item in items] == [False, True]
+    assert conversions.take() == [True, False]
