@@ -47,8 +47,9 @@ class Codec:
         """The value. What came is still there if this is cancelled. Raises as `decode_value`."""
         if self.own:
             return await self._own_value_of(body, buffers)
+        most = None if sum(map(len, buffers)) <= COPY_BYTES_MAX else self.work_max
         try:
-            return decode_value(body, buffers, work_max=self.work_max)  # noqa: ASYNC910 - as above
+            return decode_value(body, buffers, work_max=most)  # noqa: ASYNC910 - as above
         except TakesLongError:
             pass
         return await self.read_long(body, buffers)

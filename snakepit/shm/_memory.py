@@ -21,6 +21,7 @@ _MADVICE: Final = [
     getattr(mmap, name) for name in ("MADV_HUGEPAGE", "MADV_DONTDUMP") if hasattr(mmap, name)
 ]
 
+MEMORY_MAX: Final = "/sys/fs/cgroup/memory.max"
 COPIED_IN_PLACE_MAX: Final = 2**20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -149,7 +150,7 @@ def memory_limit() -> int:
     """Bytes that this process may use: the machine's, cut down to its cgroup's limit."""
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max") as file:
+        with contextlib.suppress(OSError, ValueError), open(MEMORY_MAX) as file:
             limit = min(limit, int(file.read()))  # "max": there is none
     return limit
 

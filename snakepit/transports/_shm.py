@@ -373,8 +373,11 @@ class ShmTransport(Transport):
         self.heap: Heap = Heap(budget)
         self._threshold, self._worker_budget = threshold, worker_budget
 
-    def open_link(self) -> ShmLink:
-        return ShmLink(self.heap, threshold=self._threshold, worker_budget=self._worker_budget)
+    def open_link(self) -> StdioLink:
+        try:
+            return ShmLink(self.heap, threshold=self._threshold, worker_budget=self._worker_budget)
+        except OSError:
+            return StdioLink()  # which needs one descriptor less; it may be the last one
 
     def close(self) -> None:
         """Give the memory back; idempotent. What is still looked at stays."""

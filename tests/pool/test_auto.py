@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from _backends import one_loop_each
 from pool_kit import PATIENT, ROOT, tools_pool
@@ -16,6 +17,7 @@ from shm_adapters import MIB, Sharer, memory
 from snakepit import Pool, ZeroCopy, open_pool
 from snakepit.pool import _settings
 from snakepit.shm import _opening, can_share
+from snakepit.transports import _shm
 from snakepit.worker._wire import GRPC_VARIABLE, SHM_VARIABLE
 
 pytestmark = one_loop_each
@@ -99,6 +101,25 @@ async def test_a_worker_in_another_language_gets_everything_through_the_pipes() 
         assert await pool.execute("echo", {"value": value}) == value
         shared = memory(pool)
         assert (shared.references, shared.used_bytes, shared.idle_bytes) == (0, 0, 0)
+
+
+async def test_a_worker_for_which_no_descriptor_is_left_gets_everything_through_the_pipes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object, **__: object) -> Any:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(_shm, "ShmLink", refused)
+    async with tools_pool(Sharer) as pool:
+        assert ways(pool) == ("shm", ["stdio"])
+        array = pool.empty((MIB, 4), "f4")  # shared memory all the same, with the next worker
+        array[:] = 1
+        assert await pool.execute("total", {"array": array[:, ::2]}) == 2 * MIB
+        table = pyarrow.table({"n": array.reshape(-1)})
+        back = await pool.execute("echo", {"value": [table, array.T[::2]]})
+        assert back[0] == table
+        assert (back[1] == 1).all()
+        assert memory(pool).references == 0
 
 
 def test_what_a_worker_was_offered_is_not_offered_to_its_own_workers(
