@@ -16,7 +16,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from msgspec import Raw
 
-from snakepit.protocol import Buffers, Places, TakesLongError, decode_value, encode_arguments
+from snakepit.protocol import Buffers, Copy, Places, TakesLongError, decode_value, encode_arguments
 from snakepit.shm import private_bytes, private_copy
 
 COPY_BYTES_MAX: Final = 4 * 2**20  # copied on the loop; more is copied in a thread
@@ -45,25 +45,18 @@ class Codec:
 
     async def value_of(self, body: Raw, buffers: Buffers) -> Any:  # noqa: ASYNC910 - only for a thread
         """The value. What came is still there if this is cancelled. Raises as `decode_value`."""
-        if self.own:
-            return await self._own_value_of(body, buffers)
-        most = None if sum(map(len, buffers)) <= COPY_BYTES_MAX else self.work_max
+        copy = private_copy if self.own else None
+        work_max = None if sum(map(len, buffers)) <= COPY_BYTES_MAX else self.work_max
         try:
-            return decode_value(body, buffers, work_max=most)  # noqa: ASYNC910 - as above
+            return decode_value(body, buffers, copy=copy, work_max=work_max)  # noqa: ASYNC910 - as above
         except TakesLongError:
             pass
-        return await self.read_long(body, buffers)
+        return await self.read_long(body, buffers, copy)
 
-    async def read_long(self, body: Raw, buffers: Buffers) -> Any:
-        """A value of which is known that it takes long; whoever gets it may not write it."""
-        return await self.in_thread(partial(decode_value, body, buffers, to_bytes=private_bytes))
-
-    async def _own_value_of(self, body: Raw, buffers: Buffers) -> Any:
-        decode = partial(decode_value, body, buffers, copy=private_copy, to_bytes=private_bytes)
-        if sum(len(b) for b in buffers if type(b) is not bytearray) > COPY_BYTES_MAX:
-            return await self.in_thread(decode)
-        await anyio.lowlevel.checkpoint()
-        return decode()
+    async def read_long(self, body: Raw, buffers: Buffers, copy: Copy | None = None) -> Any:
+        """A value of which is known that it takes long."""
+        decode = partial(decode_value, body, buffers, copy=copy, to_bytes=private_bytes)
+        return await self.in_thread(decode)
 
     async def in_thread(self, job: partial[T]) -> T:
         """Do what takes long. Cancelled, it goes on, and so does the wait for it."""

@@ -66,6 +66,7 @@ from ._values import decode as decode_value
 from ._values import encode as encode_value
 from ._values import encode_arguments as encode_arguments
 from ._values import encode_params as encode_params
+from ._writable import Copy as Copy
 
 __all__ = [
     "BUFFER_BYTES_MIN",
@@ -80,6 +81,7 @@ __all__ = [
     "Buffers",
     "Call",
     "Cancel",
+    "Copy",
     "Credit",
     "Drop",
     "End",

@@ -152,7 +152,10 @@ def _read_strided(reader: Reader, numpy: ModuleType, dtype: Any, fields: list[An
         malformed("an array of impossible shape or strides")
     # NumPy itself refuses what would reach out of the buffer.
     array = numpy.ndarray(shape, dtype, content, strides[0], tuple(strides[1:]))
-    return array.copy() if reader.writes else array
+    if not reader.writes:
+        return array
+    reader.charge(array.nbytes)
+    return array.copy()
 
 
 def _write_scalar(numpy: ModuleType, value: Any) -> Any:

@@ -135,7 +135,7 @@ def decode(
     if open_input is not None:
         reader = _inputs.InputReader(buffers, open_input)
     elif copy is not None:
-        reader = _writable.WritableReader(buffers, copy)
+        reader = _writable.WritableReader(buffers, copy, work_max)
     else:
         reader = Reader(buffers, work_max) if buffers else _BARE
     if to_bytes is not None and reader is not _BARE:

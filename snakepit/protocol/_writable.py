@@ -21,12 +21,13 @@ class WritableReader(Reader):
 
     writes = True
 
-    def __init__(self, buffers: Sequence[Any], copy: Copy) -> None:
-        super().__init__(buffers)
+    def __init__(self, buffers: Sequence[Any], copy: Copy, bytes_left: int | None) -> None:
+        super().__init__(buffers, bytes_left)
         self._copy = copy
 
     def view(self, value: Any) -> Any:
         data = self.data(value)  # which checks it
         if type(value) is int and type(buffer := self.buffers[value]) is bytearray:
             return memoryview(buffer)
+        self.charge(len(data))
         return memoryview(self._copy(data))

@@ -215,3 +215,20 @@ async def test_items_of_an_input_are_converted_there(conversions: Where) -> None
     ):
         assert [frame.equals(item) async for item in items] == [False, True]
     assert conversions.take() == [True, False]
+
+
+@one_loop_each
+@pytest.mark.parametrize("transport", ["shm", "stdio"])
+async def test_what_is_copied_to_be_the_caller_s_own_is_copied_there(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came through pipes is the caller's already, but for bytes."""
+    reads = Where("decode_value", monkeypatch)
+    own = ZeroCopy(budget_mb=256, copy_results=True)
+    async with tools_pool(Sharer, transport=transport, zero_copy=own) as pool:
+        await pool.execute("echo", {"value": bytes(5 * MIB)})
+        assert reads.take() == [False]
+        await pool.execute("echo", {"value": np.ones(MIB)})
+        assert reads.take() == [transport == "stdio"]
+        await pool.execute("echo", {"value": np.ones(MIB // 4)})
+        assert reads.take() == [True]
