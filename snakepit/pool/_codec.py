@@ -55,7 +55,7 @@ class Codec:
 
     async def read_long(self, body: Raw, buffers: Buffers, copy: Copy | None = None) -> Any:
         """A value of which is known that it takes long."""
-        decode = partial(decode_value, body, buffers, copy=copy, to_bytes=private_bytes)
+        decode = partial(decode_value, body, buffers, copy=copy, make=private_bytes)
         return await self.in_thread(decode)
 
     async def in_thread(self, job: partial[T]) -> T:

@@ -179,21 +179,25 @@ class Writer:
         return len(self.buffers) - 1
 
 
+def _make(kind: type, content: Any) -> Any:
+    return kind(content)
+
+
 class Reader:
     """Turns one body and its buffers back into a value. `writes`: into one that can be written.
 
-    `to_bytes`: makes bytes of a buffer. `bytes_left`: how many may still be copied, or looked at one by
+    `make`: makes bytes, or a bytearray, of a buffer. `bytes_left`: how many may still be copied, or looked at one by
     one, before it is given up; None: any number.
     """
 
-    __slots__ = ("_decode", "buffers", "bytes_left", "to_bytes")
+    __slots__ = ("_decode", "buffers", "bytes_left", "make")
 
     writes = False
 
     def __init__(self, buffers: Sequence[Any], bytes_left: int | None = None) -> None:
         self.buffers = buffers
         self.bytes_left = bytes_left
-        self.to_bytes: Callable[[Any], bytes] = bytes
+        self.make: Make = _make
         self._decode = msgspec.msgpack.Decoder(ext_hook=self._hook).decode
 
     def charge(self, nbytes: int) -> None:
@@ -237,6 +241,7 @@ class Reader:
         return read(self, data)
 
 
+Make: TypeAlias = Callable[[type, Any], Any]
 WriteValue: TypeAlias = Callable[[Writer, Any], Any]
 ReadValue: TypeAlias = Callable[[Reader, memoryview], Any]
 

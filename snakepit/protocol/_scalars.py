@@ -59,13 +59,15 @@ def write_bytearray(writer: Writer, value: bytearray) -> Any:
 def read_bytes(reader: Reader, data: memoryview) -> bytes:
     content = reader.data(reader.read(data))
     reader.charge(len(content))
-    return reader.to_bytes(content)
+    made: bytes = reader.make(bytes, content)
+    return made
 
 
 def read_bytearray(reader: Reader, data: memoryview) -> bytearray:
     content = reader.data(reader.read(data))
     reader.charge(len(content))
-    return bytearray(content)
+    made: bytearray = reader.make(bytearray, content)
+    return made
 
 
 def write_str(writer: Writer, value: str) -> Any:

@@ -31,6 +31,7 @@ from . import _ext as ext
 from ._ext import (
     READERS,
     WRITERS,
+    Make,
     Reader,
     TakesLongError,
     UnsendableError,
@@ -120,14 +121,14 @@ def decode(
     open_input: Callable[[int], Any] | None = None,
     *,
     copy: Copy | None = None,
-    to_bytes: Callable[[Any], bytes] | None = None,
+    make: Make | None = None,
     work_max: int | None = None,
 ) -> Any:
     """The value that `encode` was given. Arrays and memoryviews are read-only views of the buffers.
 
     `open_input` gives what stands for the input of a number; without it there may be none. With
     `copy` they can be written: buffers that are no bytearrays of the receiver's own are copied by it.
-    `to_bytes` copies those that are bytes. Raises TakesLongError if more than `work_max` bytes of buffers
+    `make` makes bytes and bytearrays of theirs. Raises TakesLongError if more than `work_max` bytes of buffers
     would have to be copied or looked at one by one, ProtocolError for what is no value, SerializationError for a value that this
     interpreter cannot hold (a class or library that cannot be imported here).
     """
@@ -138,8 +139,8 @@ def decode(
         reader = _writable.WritableReader(buffers, copy, work_max)
     else:
         reader = Reader(buffers, work_max) if buffers else _BARE
-    if to_bytes is not None and reader is not _BARE:
-        reader.to_bytes = to_bytes
+    if make is not None and reader is not _BARE:
+        reader.make = make
     try:
         return reader.read(body)
     except (SnakepitError, TakesLongError):

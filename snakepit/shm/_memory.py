@@ -12,7 +12,7 @@ import ctypes
 import mmap
 import os
 import sys
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from snakepit.protocol import Buffer
 
@@ -23,6 +23,8 @@ _MADVICE: Final = [
 
 MEMORY_MAX: Final = "/sys/fs/cgroup/memory.max"
 COPIED_IN_PLACE_MAX: Final = 2**20
+
+B = TypeVar("B", bytes, bytearray)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _mmap = _libc.mmap
@@ -51,9 +53,13 @@ _get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_in
 _release_buffer = ctypes.pythonapi.PyBuffer_Release
 _release_buffer.argtypes = [ctypes.POINTER(_PyBuffer)]
 _release_buffer.restype = None
-_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
-_new_bytes.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
-_new_bytes.restype = ctypes.py_object
+_new: Final[dict[type, Any]] = {
+    bytes: ctypes.pythonapi.PyBytes_FromStringAndSize,
+    bytearray: ctypes.pythonapi.PyByteArray_FromStringAndSize,
+}
+for _function in _new.values():
+    _function.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+    _function.restype = ctypes.py_object
 _untrack = ctypes.pythonapi.PyObject_GC_UnTrack
 _untrack.argtypes = [ctypes.py_object]
 _untrack.restype = None
@@ -128,12 +134,12 @@ def private_copy(source: Buffer) -> Any:
     return target
 
 
-def private_bytes(source: Buffer) -> bytes:
-    """The bytes of a contiguous buffer; other threads run meanwhile, where they are many."""
+def private_bytes(kind: type[B], source: Buffer) -> B:
+    """The bytes of a contiguous buffer as bytes or a bytearray; other threads run meanwhile, where they are many."""
     size = len(source)
     if size < COPIED_IN_PLACE_MAX:
-        return bytes(source)
-    target: bytes = _new_bytes(None, size)  # of arbitrary content, for whoever made it to fill
+        return kind(source)
+    target: B = _new[kind](None, size)  # of arbitrary content, for whoever made it to fill
     copy_to(address_of(target), source)
     return target
 

@@ -56,7 +56,8 @@ def copies(block: Block) -> dict[str, Callable[[], object]]:
     return {
         "into a block": lambda: block.fill(source),
         "out of one": lambda: private_copy(source),
-        "out of one, as bytes": lambda: private_bytes(source),
+        "out of one, as bytes": lambda: private_bytes(bytes, source),
+        "out of one, as a bytearray": lambda: private_bytes(bytearray, source),
         "of an array that is not contiguous": lambda: block.fill(strided),
         "of a table": lambda: block.fill(stream),
     }
@@ -97,10 +98,15 @@ def test_a_private_copy_can_be_written_and_is_its_own() -> None:
             assert source[0] == 7
 
 
-def test_bytes_of_a_buffer_are_its_bytes() -> None:
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_bytes_of_a_buffer_are_its_bytes(kind: type) -> None:
     for size in (0, 1, 2**20 - 1, 2**20, 2**22 + 1):
         source = np.arange(size, dtype="u4").astype("u1")
-        made = private_bytes(source.data)
-        assert type(made) is bytes
+        made = private_bytes(kind, source.data)
+        assert type(made) is kind
         assert made == source.tobytes()
-        assert hash(made) == hash(source.tobytes())
+        if kind is bytes:
+            assert hash(made) == hash(source.tobytes())
+        else:
+            made.append(7)  # as any other
+            assert made == source.tobytes() + b"\x07"
