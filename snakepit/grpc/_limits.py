@@ -18,7 +18,7 @@ TOKEN_BYTES: Final = 32  # of randomness; it travels as hexadecimal digits
 FRAMES_BYTES_MAX: Final = 2**20  # of data in one `Frames`
 STREAM_WINDOW_BYTES: Final = 2**20
 CONNECTION_WINDOW_BYTES: Final = 64 * 2**20
-FRAME_BYTES_MAX: Final = 2**18  # of HTTP/2: as much as asyncio reads at once
+HTTP2_FRAME_BYTES_MAX: Final = 2**18  # as much as asyncio reads at once
 STREAMS_MAX: Final = 1000  # calls at once on one connection
 KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # found within 25 s
 assert STREAM_WINDOW_BYTES < CONNECTION_WINDOW_BYTES, (

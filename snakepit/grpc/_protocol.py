@@ -18,17 +18,17 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame
 
-from snakepit.grpc._limits import FRAME_BYTES_MAX
+from snakepit.grpc._limits import HTTP2_FRAME_BYTES_MAX
 
 Settings = dict[SettingCodes | int, int]
 
 
 class WideFrameBuffer(FrameBuffer):
-    """The frames that come, of `FRAME_BYTES_MAX` from the beginning, and described by nothing."""
+    """The frames that come, of `HTTP2_FRAME_BYTES_MAX` from the beginning, and described by nothing."""
 
     def _validate_frame_length(self, length: int) -> None:
-        if length > FRAME_BYTES_MAX:
-            raise FrameTooLargeError(f"a frame of {length} bytes, over {FRAME_BYTES_MAX}")
+        if length > HTTP2_FRAME_BYTES_MAX:
+            raise FrameTooLargeError(f"a frame of {length} bytes, over {HTTP2_FRAME_BYTES_MAX}")
 
     def __next__(self) -> Frame:
         frame = super().__next__()
@@ -42,9 +42,9 @@ def _nothing() -> str:
 
 
 class WideProtocol(H2Protocol):
-    """A connection whose peer may send frames of `FRAME_BYTES_MAX`."""
+    """A connection whose peer may send frames of `HTTP2_FRAME_BYTES_MAX`."""
 
-    settings: ClassVar[Settings] = {SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX}
+    settings: ClassVar[Settings] = {SettingCodes.MAX_FRAME_SIZE: HTTP2_FRAME_BYTES_MAX}
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Begin, and tell the peer what it may do."""

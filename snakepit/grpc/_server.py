@@ -22,11 +22,12 @@ from grpclib.server import Handler, Server
 from h2.settings import SettingCodes
 
 from snakepit.grpc._codec import Codec
-from snakepit.grpc._limits import STREAMS_MAX, configuration
+from snakepit.grpc._limits import CONNECT, FRAMES_BYTES_MAX, STREAMS_MAX, configuration
 from snakepit.grpc._protocol import WideProtocol
 from snakepit.grpc._pulse import until_silent
 
 CLOSE_TICK_S: Final = 0.002
+CONNECT_BYTES_MAX: Final = FRAMES_BYTES_MAX + 64  # with what stands before the data
 
 
 class SoundHandler(Handler):
@@ -37,7 +38,8 @@ class SoundHandler(Handler):
     def accept(self, stream: Stream, headers: Any, release_stream: Callable[[], Any]) -> None:
         """Begin a call whose stream is released once, whatever becomes of it."""
         if self.message_bytes_max is not None:
-            bound(stream, self.message_bytes_max)
+            is_connect = dict(headers).get(":path") == CONNECT
+            bound(stream, CONNECT_BYTES_MAX if is_connect else self.message_bytes_max)
         released = False
 
         def release_once() -> None:
@@ -103,7 +105,8 @@ class SoundServer(Server):
 
     `connections`: those that are open. `first_lost` is called when the first of all has ended.
     `pings`: end a connection whose client is silent, and its calls with it. `message_bytes_max`: of
-    what clients may say in one piece; None: there is no maximum.
+    what clients may say in one piece, but for `Connect`, which has a maximum of its own; None: there
+    is no maximum.
     """
 
     def __init__(

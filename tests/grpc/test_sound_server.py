@@ -17,8 +17,8 @@ from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
 
-from snakepit.grpc import Codec, SoundServer, _pulse
-from snakepit.grpc._limits import FRAME_BYTES_MAX
+from snakepit.grpc import CONNECT, FRAMES_BYTES_MAX, Codec, SoundServer, _pulse
+from snakepit.grpc._limits import HTTP2_FRAME_BYTES_MAX
 
 pytestmark = [pytest.mark.anyio]
 
@@ -78,12 +78,12 @@ class Client:
                 self.h2.receive_data(self.transport.written)
                 self.transport.written = b""
 
-    def begin(self, data: bytes) -> int:
+    def begin(self, data: bytes, path: str = METHOD) -> int:
         stream = self.h2.get_next_available_stream_id()
         headers = {
             ":method": "POST",
             ":scheme": "http",
-            ":path": METHOD,
+            ":path": path,
             ":authority": "test",
             "te": "trailers",
             "content-type": "application/grpc",
@@ -143,10 +143,10 @@ async def test_a_large_frame_may_come_right_behind_the_consent_to_it() -> None:
     client = Client(SoundServer([Held()]), exchanged=False)
     client.h2.receive_data(client.transport.written)
     stream = client.begin(b"")
-    assert client.h2.max_outbound_frame_size == FRAME_BYTES_MAX
-    client.h2.send_data(stream, bytes(FRAME_BYTES_MAX))
+    assert client.h2.max_outbound_frame_size == HTTP2_FRAME_BYTES_MAX
+    client.h2.send_data(stream, bytes(HTTP2_FRAME_BYTES_MAX))
     client.server.data_received(client.h2.data_to_send())
-    assert client.server.processor.streams[stream].data_received == FRAME_BYTES_MAX
+    assert client.server.processor.streams[stream].data_received == HTTP2_FRAME_BYTES_MAX
     client.h2.reset_stream(stream)
     client.exchange()
     await until_idle()
@@ -155,10 +155,45 @@ async def test_a_large_frame_may_come_right_behind_the_consent_to_it() -> None:
 @asyncio_only
 async def test_a_frame_over_the_maximum_ends_the_connection() -> None:
     client = Client(SoundServer([Held()]))
-    size = FRAME_BYTES_MAX + 1
+    size = HTTP2_FRAME_BYTES_MAX + 1
     head = size.to_bytes(3, "big") + b"\0\0" + (1).to_bytes(4, "big")
     client.server.data_received(head + bytes(size))
     assert client.transport.is_closing()
+
+
+class Receives:
+    """Two methods that wait for a message."""
+
+    async def call(self, stream: Any) -> None:
+        await stream.recv_message()
+
+    def __mapping__(self) -> dict[str, Handler]:
+        handler = Handler(self.call, Cardinality.UNARY_UNARY, bytes, bytes)
+        return {METHOD: handler, CONNECT: handler}
+
+
+@asyncio_only
+@pytest.mark.parametrize(
+    ("path", "size", "is_refused"),
+    [
+        (METHOD, 10, False),
+        (METHOD, 11, True),
+        (CONNECT, FRAMES_BYTES_MAX + 5, False),
+        (CONNECT, FRAMES_BYTES_MAX * 2, True),
+    ],
+)
+async def test_a_message_over_the_maximum_is_refused_when_it_begins(
+    path: str, size: int, is_refused: bool
+) -> None:
+    """That of `Connect` is its own, and none of a tool's request."""
+    client = Client(SoundServer([Receives()], message_bytes_max=10))
+    stream = client.begin(b"\0" + size.to_bytes(4, "big"), path)
+    client.exchange()
+    await until_idle()
+    assert (client.server.handler.running == []) is is_refused
+    client.h2.reset_stream(stream)
+    client.exchange()
+    await until_idle()
 
 
 @asyncio_only
