@@ -38,6 +38,7 @@ class Wire:
         self._unpacker: Unpacker[ToWorker] = Unpacker(decode_to_worker)
         self._packer = Packer()
         self._lock = allocate_lock()
+        self._door = allocate_lock()  # held by the one who is the next to have the lock
 
     def receive(self) -> list[ToWorker] | None:
         """Wait for bytes; return the messages they complete, None at the end of the stream."""
@@ -61,15 +62,27 @@ class Wire:
             _end_forked_child()
         frame = self._packer.pack(message)
         if frame is not None:
-            with self._lock:
+            if not self._lock.acquire(False):
+                self._wait_for_lock()
+            try:
                 self._write(frame)
+            finally:
+                self._lock.release()
             return
-        # The lock is let go between the parts, so that a reply never waits for a large value.
+        # Between the parts it is the turn of those who wait: a reply never waits for a large value.
         for head, data in self._packer.pack_parts(message):
-            with self._lock:
+            self._wait_for_lock()
+            try:
                 self._write(head)
                 if data is not None:
                     self._write(data)
+            finally:
+                self._lock.release()
+
+    def _wait_for_lock(self) -> None:
+        """Take the lock in one's turn: a lock alone goes as a rule to the one who has just had it."""
+        with self._door:
+            self._lock.acquire()
 
     def send_taken(self, take: Callable[[], ToHost | None], *, wait: bool) -> bool:
         """Write the small message that `take` gives when it is its turn, and nothing if it gives None.
@@ -78,8 +91,10 @@ class Wire:
         """
         if self.is_closed:
             _end_forked_child()
-        if not self._lock.acquire(blocking=wait):
-            return False
+        if not self._lock.acquire(False):
+            if not wait:
+                return False
+            self._wait_for_lock()
         try:
             message = take()
             if message is not None:
