@@ -5,7 +5,7 @@ times as slowly, and the other tests run the same lines of it. An interrupt that
 leaves its lock taken for good, so that the worker hangs: tests that interrupt at any moment are marked
 `unmeasured`. The tests themselves, which know Ctrl+C, are measured without that lock, and only where
 they may tell something new: not where they are marked, or are simulations, which run the same lines again
-and again and would take twice as long; nor on asyncio, where they run what they run on trio.
+and again and would take twice as long; nor on asyncio, where they run what they run on trio, if they do.
 """
 
 import os
@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 
 import coverage
 import pytest
+from _backends import asyncio_only
 from coverage.collector import Collector
 
 _switches = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROC")}
@@ -60,6 +61,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def is_measured(item: pytest.Item) -> bool:
     """Whether coverage sees what the test does in its own process."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    on_asyncio = params.get("anyio_backend") == "asyncio"
+    on_asyncio = params.get("anyio_backend") == "asyncio" and not _is_of_asyncio(item)
     marked = item.get_closest_marker("unmeasured") is not None
     return not (on_asyncio or marked or item.path.parent.name == "simulation")
+
+
+def _is_of_asyncio(item: pytest.Item) -> bool:
+    """Does it run on no other loop, as what lives on asyncio alone?"""
+    only = asyncio_only.mark.args
+    return any(mark.args == only for mark in item.iter_markers("parametrize"))

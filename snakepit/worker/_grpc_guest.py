@@ -100,6 +100,7 @@ class PoolGuest:
         self.has_left = False
         self.is_over = asyncio.Event()  # it has left, and none of its calls runs any more
         self._host, self._before = host, before
+        self._is_welcome = False
         self._calls: dict[int, GuestsCall] = {}  # by the pool's numbers
         self._sessions: set[str] = set()
         self._asked: set[int] = set()  # host calls that the pool has to answer
@@ -193,6 +194,7 @@ class PoolGuest:
         if self._host.failure is not None:
             self._say_last(self._host.failure)
         elif self._host.is_serving:
+            self._is_welcome = True
             self._say(Ready(self._host.tools))
         else:
             self._say_last(Goodbye())
@@ -215,7 +217,8 @@ class PoolGuest:
 
     def host_ends(self) -> None:
         """The worker takes no more calls; what the pool has sent meanwhile is still run."""
-        self._say(Goodbye())
+        if self._is_welcome:  # else it is told in place of Ready
+            self._say(Goodbye())
 
     def returned(self, numbers: tuple[int, ...]) -> None:
         """Give calls back that have not begun."""
