@@ -16,22 +16,23 @@ from pool_kit import PATIENCE_S, PATIENT, lines, until
 from snakepit import Pool, QueueTimeoutError, WorkerDiedError, open_pool
 from snakepit.pool import _scheduler, _seat
 
-CALLS = 200
+CALLS = 100
+HOST = "127.0.0.1"
 TAKEN_MAX = 2**16
 
 
 class Wire:
     """Stands between a pool and a worker. Once `cut`, the first connection is none for the pool alone."""
 
-    def __init__(self, worker: str) -> None:
-        self._worker = worker
+    def __init__(self, port: int) -> None:
+        self._port = port
         self.cut = anyio.Event()
         self._connections = 0
 
     async def connect(self, pool: anyio.abc.SocketStream) -> None:
         self._connections += 1
         is_first = self._connections == 1
-        async with pool, await anyio.connect_unix(self._worker) as worker:
+        async with pool, await anyio.connect_tcp(HOST, self._port) as worker:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._pass, pool, worker)
                 tasks.start_soon(self._pass, worker, pool)
@@ -57,7 +58,7 @@ async def test_what_was_sent_ahead_is_not_sent_again(
     # Here every call is taken for a short one, behind which others may be sent, and stay there.
     monkeypatch.setattr(_seat, "PREFETCH_AVERAGE_MAX_S", PATIENCE_S)
     monkeypatch.setattr(_scheduler, "OVERDUE_S", PATIENCE_S)
-    log, at = tmp_path / "log", str(tmp_path / "wire")
+    log = tmp_path / "log"
     failed: list[str] = []
 
     async def note(text: str) -> None:
@@ -67,14 +68,15 @@ async def test_what_was_sent_ahead_is_not_sent_again(
             assert error.started
             failed.append(text)
 
-    with worker("--listen", f"unix:{tmp_path / 'socket'}"), anyio.fail_after(PATIENCE_S):
-        wire = Wire(str(tmp_path / "socket"))
+    with worker("--listen", "tcp:127.0.0.1:0") as where, anyio.fail_after(PATIENCE_S):
+        wire = Wire(int(where.rpartition(":")[2]))
         async with (
-            await anyio.create_unix_listener(at) as listener,
+            await anyio.create_tcp_listener(local_host=HOST) as listener,
             anyio.create_task_group() as wires,
         ):
             wires.start_soon(listener.serve, wire.connect)
-            async with open_pool(connect=[f"unix:{at}"]) as pool:
+            at = f"tcp:{HOST}:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+            async with open_pool(connect=[at]) as pool:
                 async with anyio.create_task_group() as tasks:
                     for number in range(CALLS):
                         tasks.start_soon(note, str(number))
