@@ -54,6 +54,8 @@ from ._messages import ToWorker as ToWorker
 from ._messages import decode_to_host as decode_to_host
 from ._messages import decode_to_worker as decode_to_worker
 from ._messages import encode_message as encode_message
+from ._outbox import OnSent as OnSent
+from ._outbox import Outbox as Outbox
 from ._parts import CARRIERS as CARRIERS
 from ._parts import TRANSFERS_OPEN_MAX as TRANSFERS_OPEN_MAX
 from ._parts import Frame as Frame
@@ -103,6 +105,8 @@ __all__ = [
     "Item",
     "Loose",
     "Message",
+    "OnSent",
+    "Outbox",
     "Packer",
     "Part",
     "Place",

@@ -15,9 +15,8 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.errors import ProtocolError
-from snakepit.protocol import Buffer, ToHost, ToWorker, Unpacker, decode_to_host
+from snakepit.protocol import Buffer, OnSent, Outbox, ToHost, ToWorker, Unpacker, decode_to_host
 from snakepit.transports._base import Channel
-from snakepit.transports._outbox import OnSent, Outbox
 
 READ_BYTES_MAX: Final = 2**16
 READS_MAX: Final = 8  # in a row, before others may run

@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from snakepit.process import close_fds, fork_generation, guard_fds
-from snakepit.protocol import Buffer, Drop, Loose, ToWorker, decode_to_host
+from snakepit.protocol import Buffer, Drop, Loose, OnSent, ToWorker, decode_to_host
 from snakepit.shm import (
     IDLE_TRIM_S,
     Block,
@@ -39,7 +39,6 @@ from snakepit.shm import (
 )
 from snakepit.transports._base import Channel, Transport
 from snakepit.transports._byte_channel import ByteChannel, ByteStream
-from snakepit.transports._outbox import OnSent
 from snakepit.transports._stdio import PipeStream, StdioLink
 from snakepit.worker._wire import SHM_VARIABLE
 

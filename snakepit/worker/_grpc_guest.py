@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections import deque
 from typing import Final
 
 from grpclib import GRPCError
@@ -35,7 +34,7 @@ from snakepit.protocol import (
     HostReply,
     InputEnd,
     InputItem,
-    Packer,
+    Outbox,
     Ready,
     Recall,
     Returned,
@@ -104,8 +103,7 @@ class PoolGuest:
         self._calls: dict[int, GuestsCall] = {}  # by the pool's numbers
         self._sessions: set[str] = set()
         self._asked: set[int] = set()  # host calls that the pool has to answer
-        self._packer = Packer()
-        self._pile: deque[ToHost] = deque()
+        self._outbox = Outbox()
         self._more, self._said_all = asyncio.Event(), False
         self._sending: asyncio.Future[None] | None = None
 
@@ -255,7 +253,7 @@ class PoolGuest:
 
     def _say(self, message: ToHost) -> None:
         if not (self._said_all or self.has_left):
-            self._pile.append(message)
+            self._outbox.put(message)
             self._more.set()
 
     def _say_last(self, *messages: ToHost) -> None:
@@ -265,27 +263,19 @@ class PoolGuest:
         self._more.set()
 
     async def _tell(self, stream: ConnectCall) -> None:
-        """Carry all that there is with each message. One value after the other."""
+        """Carry as much as goes with each message; small ones go between the parts of large ones."""
         await stream.send_initial_metadata()
-        while self._pile or not self._said_all:
-            await self._more.wait()
-            self._more.clear()
-            frames, size = list[bytes](), 0
-            while self._pile:
-                message = self._pile.popleft()
-                frame = self._packer.pack(message)
-                if frame is not None and size + len(frame) <= FRAMES_BYTES_MAX:
-                    frames.append(frame)
-                    size += len(frame)
-                    continue
-                if frames:
-                    await stream.send_message(b"".join(frames))
-                frames, size = ([], 0) if frame is None else ([frame], len(frame))
-                if frame is None:
-                    for head, data in self._packer.pack_parts(message):
-                        await stream.send_message(head if data is None else b"".join((head, data)))
-            if frames:
-                await stream.send_message(b"".join(frames))
+        while self._outbox or not self._said_all:
+            if not self._outbox:
+                await self._more.wait()
+                self._more.clear()
+                continue
+            pieces, room = list[bytes | memoryview](), FRAMES_BYTES_MAX
+            while room and (data := self._outbox.next_bytes()) is not None:
+                pieces.append(data[:room])
+                room -= len(pieces[-1])
+                self._outbox.wrote(len(pieces[-1]))
+            await stream.send_message(b"".join(pieces))
 
 
 def _nobody_answers(number: int) -> HostFailure:

@@ -16,9 +16,9 @@ from examples.transports.socket_transport import SocketStream
 from snakepit.errors import ProtocolError
 from snakepit.process import guard_fds
 from snakepit.protocol import Unpacker, decode_to_host, encode_message
+from snakepit.protocol._outbox import Large, Outbox
 from snakepit.testing import BytePeer, OpenBytePair, running
 from snakepit.transports import ByteChannel, ByteStream
-from snakepit.transports._outbox import Large, Outbox
 from snakepit.transports._stdio import PipeStream
 
 Streams = tuple[ByteStream, ByteStream]

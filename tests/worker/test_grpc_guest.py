@@ -209,6 +209,18 @@ async def test_large_values_go_in_parts_on_both_ways() -> None:
         assert bytes(result.buffers[0]) == value
 
 
+async def test_a_large_result_holds_up_no_other_call() -> None:
+    async with hosted() as (worker, service, _):
+        pool = await welcomed(service)
+        body = Raw(b"\x80")
+        await pool.says(Call(1, "echo", body), Call(2, "echo", body))
+        large, small = await worker.hears()
+        assert isinstance(large, Call)
+        assert isinstance(small, Call)
+        await worker.says(Result(large.id, body, (bytes(3 * 2**20),)), Result(small.id, body))
+        assert [(type(told), told.id) for told in await pool.hears()] == [(Result, 2), (Result, 1)]
+
+
 async def test_calls_are_given_back_to_the_pool_that_asked_for_them() -> None:
     async with hosted() as (worker, service, _):
         pool = await welcomed(service)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from snakepit.protocol import Frame, Packer, forget, transfer_of
+from ._parts import Frame, Packer, forget, transfer_of
 
 WRITE_BYTES_MAX: Final = 2**16
 

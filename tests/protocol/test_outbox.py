@@ -21,12 +21,12 @@ from snakepit.protocol import (
     Call,
     Cancel,
     Credit,
+    Outbox,
     Recall,
     Unpacker,
     decode_to_worker,
     encode_value,
 )
-from snakepit.transports._outbox import Outbox
 
 LARGE = PART_BYTES_MAX + 1
 
