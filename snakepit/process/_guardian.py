@@ -22,7 +22,7 @@ import anyio
 import snakepit
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
 from snakepit.process._marking import run_id
-from snakepit.procfs import done_with, is_usable, read_process, watching
+from snakepit.procfs import VARIABLE, done_with, is_usable, read_process, watching
 
 RESTART_PAUSE_S = 0.2  # so that one that always dies does not cost a CPU
 # As a package of its own: with -S there is no snakepit to be found, and its face would cost more
@@ -134,6 +134,9 @@ class Guardian:
                     str(host.start),
                     run_id(),
                 ],
+                # Where this host is a worker itself, its mark is not for the guardian: whoever ends what
+                # bears it must not end what has yet to end the workers of this one.
+                env={key: value for key, value in os.environ.items() if key != VARIABLE},
                 stdin=read_fd,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

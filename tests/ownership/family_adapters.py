@@ -17,6 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 from threading import Thread
 
+import snakepit
 from snakepit import Adapter, tool
 from snakepit.worker import _host_watch
 
@@ -171,3 +172,27 @@ class SlowFamily(SyncFamily):
     def initialize(self) -> None:
         super().initialize()
         time.sleep(FOREVER_S)
+
+
+class Nested(Adapter):
+    """A worker that is a host itself."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def initialize(self) -> None:
+        stop = snakepit.Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
+        options = {"size": 1, "adapter_args": (self.folder,), "stop": stop, "sweep": False}
+        self.block = snakepit.open_pool_sync(SyncFamily, **options)
+        self.pool = self.block.__enter__()
+
+    def cleanup(self) -> None:
+        self.block.__exit__(None, None, None)
+
+    @tool
+    def hold_gil_below_and_die(self) -> None:
+        Thread(target=self.pool.execute, args=("hold_gil",), daemon=True).start()
+        while not list(Path(self.folder).glob("busy-*")):
+            time.sleep(0.003)
+        time.sleep(0.1)  # from its sign into what it is stuck in
+        os._exit(7)

@@ -16,7 +16,7 @@ import anyio
 import pytest
 from _backends import one_loop_each
 from _leaks import is_alive
-from family_adapters import KINDS, Family, SyncFamily
+from family_adapters import KINDS, Family, Nested, SyncFamily
 from ownership_kit import ROOT, env_for_hosts, pid_of, wait_gone
 
 from snakepit import Pool, Stop, WorkerDiedError, open_pool
@@ -117,6 +117,16 @@ async def test_a_worker_that_dies_leaves_nothing_that_bears_its_mark(tmp_path: P
                 await pool.execute("start_and_die", {"kinds": MARKED})
             for kind in MARKED:
                 assert not any(map(is_alive, pids(tmp_path, kind))), kind
+
+
+@one_loop_each
+async def test_the_workers_of_a_worker_that_dies_are_ended_by_its_guardian(tmp_path: Path) -> None:
+    """Also one that holds the GIL. They bear another mark than their host."""
+    with anyio.fail_after(40):
+        async with open_pool(Nested, size=1, adapter_args=(str(tmp_path),), stop=PATIENT) as pool:
+            with pytest.raises(WorkerDiedError, match="exited with code 7"):
+                await pool.execute("hold_gil_below_and_die")
+    wait_gone([pid_of(path) for path in tmp_path.glob("busy-*")])
 
 
 async def test_the_dead_that_a_worker_adopted_are_reaped_one_by_one(tmp_path: Path) -> None:
