@@ -368,11 +368,11 @@ def an_update_is_shown_twice(patch: Patch) -> None:
 
 @bug("the value is")
 def a_large_value_is_cut(patch: Patch) -> None:
-    def cut(body: Any, buffers: Buffers) -> Any:
+    def cut(body: Any, buffers: Buffers, **_: object) -> Any:
         value = decode_value(body, buffers)
         return (value[0], value[1][:65_000]) if isinstance(value, tuple) else value
 
-    patch.setattr("snakepit.pool._pool.decode_value", cut)
+    patch.setattr("snakepit.pool._codec.decode_value", cut)
 
 
 # -- calls that kill ---------------------------------------------------------------------------------
