@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(snakepit\.)?.*\._\w+.*"),
     (
         r"py:class",
-        r"Job|PendingCall|OnlyAny|Streams|OnCancel|OnProgress|Reporter|PoolCore|Input|Desk|SessionRecord|HostCalls|WritableResults",
+        r"Job|PendingCall|OnlyAny|Streams|OnCancel|OnProgress|Reporter|PoolCore|Input|Desk|SessionRecord|HostCalls|Codec|Arguments",
     ),
     (r"py:class", r"Abstract(Async)?ContextManager"),
 ]
