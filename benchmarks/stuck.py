@@ -28,10 +28,8 @@ from benchmarks._stuck_tools import WAYS, Stuck
 PAGE: Final = Path(__file__).parents[1] / "docs" / "guarantees.md"
 BEGIN: Final = "<!-- what follows is written by `make ladder UPDATE=1` -->"
 END: Final = "<!-- what came before is written by `make ladder UPDATE=1` -->"
-TRANSPORTS: Final = (
-    "stdio",
-    "shm",
-)  # those with a process; the tests of stopping know no other list
+# Those with a process; the tests of stopping know no other list.
+TRANSPORTS: Final = ("stdio", "shm", "grpc")
 LOOPS: Final = ("trio", "asyncio")
 SETTLE_S: Final = 0.03  # from the sign that a tool gives into what it is stuck in
 
@@ -160,7 +158,7 @@ def main() -> int:
         for loop in LOOPS
     ]
     machine = describe_machine()
-    where = f"Transports {' and '.join(TRANSPORTS)}, loops {' and '.join(LOOPS)}"
+    where = f"Transports {', '.join(TRANSPORTS)}; loops {' and '.join(LOOPS)}"
     lines = [f"{where}; {machine['processor']}; {machine['python']}.", "", *table(runs)]
     print("\n".join(lines))
     if update:

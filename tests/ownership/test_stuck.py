@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from _backends import one_loop_each
 
 from benchmarks import stuck
 from benchmarks._stuck_tools import WAYS
@@ -29,6 +30,7 @@ PATIENT = Stop(cancel_grace=30, term_grace=0.2, drain_timeout=5)
 BRISK = Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=5)
 
 
+@one_loop_each
 @pytest.mark.parametrize("transport", stuck.TRANSPORTS)
 async def test_a_call_that_can_be_interrupted_keeps_its_worker(transport: str) -> None:
     """All of them one and the same: its pid, and what it had loaded. What they started is gone."""
@@ -47,7 +49,7 @@ async def test_a_call_that_can_be_interrupted_keeps_its_worker(transport: str) -
 
 @pytest.mark.parametrize(
     ("anyio_backend", "transport"),
-    [("trio", "stdio"), ("asyncio", "shm")],
+    [("trio", "stdio"), ("asyncio", "shm"), ("trio", "grpc")],
     indirect=["anyio_backend"],
 )
 async def test_a_call_that_can_not_be_interrupted_ends_with_its_worker(transport: str) -> None:
