@@ -38,7 +38,7 @@ def table_of(output: str) -> dict[str, list[str]]:
 
 @pytest.mark.timeout(120)
 def test_the_demo_sees_what_it_expects() -> None:
-    result = run_demo()
+    result = run_demo("--large-mb=16")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     table = table_of(result.stdout)

@@ -29,9 +29,9 @@ class Sent:
         self.unlike = 0
 
 
-async def send_in_three_ways(images: NDArray[np.float64]) -> Sent:
+async def send_in_three_ways(images: NDArray[np.float64], size_mb: int = SIZE_MB) -> Sent:
     """Send as many copies of the images as make up the size: from a segment, the heap, through a pipe."""
-    sent = Sent(min(SIZE_MB, free_mb() // SHARE))
+    sent = Sent(min(size_mb, free_mb() // SHARE))
     copies = max(1, -(-sent.megabytes * 2**20 // images.nbytes))
     memory = snakepit.ZeroCopy(budget_mb=3 * sent.megabytes + 64)
     async with snakepit.open_pool(Eye, size=1, zero_copy=memory) as pool:

@@ -158,7 +158,8 @@ async def test_a_cancelled_call_leaves_no_dead_either(
                     tasks.start_soon(pool.execute, "sleep_in_a_shell")
                     await busy(tmp_path)
                     tasks.cancel_scope.cancel()
-                assert await pool.execute("zombies") == []
+                while await pool.execute("zombies"):  # one whose parent has only just died
+                    await anyio.sleep(0.15)
                 for sign in tmp_path.glob("busy-*"):
                     sign.unlink()
 

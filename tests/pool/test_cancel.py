@@ -393,7 +393,7 @@ async def test_a_call_cancelled_while_its_argument_is_on_its_way_costs_nothing(
     tmp_path: Path,
 ) -> None:
     """The worker stands still and reads nothing: the 30 MB are withdrawn at once, and it lives."""
-    async with tools_pool() as pool:
+    async with tools_pool(transport="stdio") as pool:
         [pid] = pids(pool)
         os.kill(pid, signal.SIGSTOP)
         try:

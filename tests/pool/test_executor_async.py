@@ -13,10 +13,12 @@ from typing import Any
 import anyio
 import functions
 import pytest
-from _backends import asyncio_only
+from _backends import asyncio_only, one_loop_each
 from pool_kit import PATIENCE_S, lines, pids, run_script, tools_pool, until
 
 from snakepit import PoolClosedError, PoolSaturatedError, Queue, open_pool
+
+pytestmark = one_loop_each
 
 
 async def outcome(future: Future[Any]) -> Any:

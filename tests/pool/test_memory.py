@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import memory_adapters
 import pytest
-from _backends import asyncio_only, trio_only
+from _backends import asyncio_only, one_loop_each, trio_only
 from memory_adapters import (
     BARRIERS,
     AsyncWork,
@@ -47,6 +47,8 @@ from snakepit import (
     tool,
 )
 from snakepit.testing import MemoryTransport
+
+pytestmark = one_loop_each
 
 BOTH = [AsyncWork, SyncWork]
 AT_ONCE = Startup(batch_size=1000, batch_delay=0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from keeping import Keeping
 from pool_kit import PATIENT, lines, pids, tools_pool, until
 from test_queue import Gate
@@ -30,6 +31,8 @@ from snakepit import (
     WorkerDiedError,
     open_pool,
 )
+
+pytestmark = one_loop_each
 
 FOREVER_S = 3600
 Ask = Callable[[Any], Awaitable[Any]]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from _backends import one_loop_each
 from worker_kit import PATIENCE_S, Worker, cancel_at_the_return, start_message
 
 from snakepit.protocol import (
@@ -27,7 +28,7 @@ GRACE_S = 0.6
 backends = pytest.mark.parametrize(
     "tool_backend", ["asyncio", pytest.param("trio", marks=pytest.mark.unmeasured)]
 )
-pytestmark = backends
+pytestmark = [backends, one_loop_each]
 
 
 @pytest.fixture
