@@ -6,6 +6,7 @@ as long as there are suspects, each call is compared with them when it comes and
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
     from snakepit.pool._worker import Worker
     from snakepit.protocol import Buffers
+
+_log = logging.getLogger("snakepit.pool")
 
 
 class Suspects:
@@ -70,8 +73,19 @@ class Suspects:
         others: Iterable[Worker],
         now: float,
     ) -> None:
-        """A worker is gone that its pool did not end, with these calls unanswered: whose fault is it?"""
-        status, others = worker.status, list(others)
+        """A worker is gone that its pool did not end, with these calls unanswered: whose fault is it?
+
+        Never raises: these calls are still to be settled.
+        """
+        try:
+            self._judge(worker, left, list(others), now)
+        except Exception:
+            _log.exception("why a worker died could not be judged; its calls end all the same")
+
+    def _judge(
+        self, worker: Worker, left: Sequence[PendingCall], others: list[Worker], now: float
+    ) -> None:
+        status = worker.status
         verdict = self._blame.judge(
             now,
             Death(

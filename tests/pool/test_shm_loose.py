@@ -1,0 +1,59 @@
+"""Arguments that do not lie in a row, over shared memory, in calls that go wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from shm_adapters import MIB, Sharer
+
+import snakepit
+from snakepit.pool._suspects import Suspects
+from snakepit.protocol import Loose
+from snakepit.resilience import Fingerprint
+
+
+@pytest.mark.one_loop_each
+async def test_who_dies_of_what_does_not_lie_in_a_row_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pa.table({"n": np.ones(MIB)})
+    strided = np.ones((MIB // 4, 2))[:, 0]
+    async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
+        for value in (table, strided):
+            with pytest.raises(snakepit.WorkerDiedError):
+                await pool.execute("die", {"value": value})
+            # Now a call of this shape is compared with the one that killed.
+            assert await pool.execute("echo", {"value": 1}) == 1
+        with pytest.raises(snakepit.WorkerDiedError):
+            await pool.execute("die", {"value": strided.copy().repeat(2)[::2]})
+        assert len(pool._core.suspects.known) == 2
+        # Nor does anybody wait where the judge himself fails.
+        monkeypatch.setattr(Suspects, "_judge", lambda *_: 1 / 0)
+        with pytest.raises(snakepit.WorkerDiedError):
+            await pool.execute("die", {"value": strided})
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "why a worker died could not be judged; its calls end all the same"
+    ]
+
+
+def test_what_does_not_lie_in_a_row_is_known_again_by_its_content() -> None:
+    def digest(size: int, byte: int) -> bytes:
+        def write(target: memoryview) -> None:
+            target[:] = bytes([byte]) * size
+
+        return Fingerprint("tool", (b"body", Loose(size, write))).digest
+
+    assert digest(MIB, 1) == digest(MIB, 1) != digest(MIB, 2)
+    assert digest(5 * MIB, 1) == digest(5 * MIB, 2)  # too much to be written for this
+    assert digest(5 * MIB, 1) != digest(5 * MIB + 1, 1)
+
+
+def test_what_cannot_be_written_is_known_by_its_size() -> None:
+    def fail(target: memoryview) -> None:
+        raise MemoryError
+
+    assert (
+        Fingerprint("tool", (Loose(8, fail),)).digest
+        == Fingerprint("tool", (Loose(8, fail),)).digest
+    )
