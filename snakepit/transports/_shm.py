@@ -111,9 +111,10 @@ class ShmChannel(ByteChannel):
         self._put(message, None)
         return True
 
-    def flush_nowait(self) -> None:
-        super().flush_nowait()
+    def _flush(self) -> bool:
+        done = super()._flush()
         self._tidy()
+        return done
 
     def _put(self, message: ToWorker, on_sent: OnSent) -> None:
         ready = self._bind_now(message)
@@ -152,7 +153,10 @@ class ShmChannel(ByteChannel):
             block = self._endpoint.heap.take_warm(key[1])
             if block is None:
                 return None
-            self._endpoint.fill(block, buffer)
+            try:
+                self._endpoint.fill(block, buffer)
+            except Exception:
+                return None  # it fails again where that harms this link alone
             blocks[key] = block
         return self._bind(message, blocks)
 
@@ -212,12 +216,20 @@ class ShmChannel(ByteChannel):
     async def _serve(self, waiting: Waiting) -> None:
         # In a frame of its own: what has been sent is not kept while nothing waits.
         message = waiting.message
-        blocks = await self._copy(message)
-        if not self._waiting or self._waiting[0] is not waiting:
-            return  # it was withdrawn
+        try:
+            blocks = await self._copy(message)
+            if not self._waiting or self._waiting[0] is not waiting:
+                return  # it was withdrawn
+            may_refer = is_carrier(message) and self._endpoint.is_up
+            ready = self._bind(message, blocks) if may_refer else message
+            super()._put(ready, waiting.on_sent)
+        except Exception:  # no memory, or whatever the library raises that the value is of
+            if not self._waiting or self._waiting[0] is not waiting:
+                return  # as above
+            _log.exception("a value could not be copied for a worker, which is given up")
+            self._lose_peer()
+            return
         self._waiting.popleft()
-        may_refer = is_carrier(message) and self._endpoint.is_up
-        super()._put(self._bind(message, blocks) if may_refer else message, waiting.on_sent)
         self.flush_nowait()
 
     async def _copy(self, message: ToWorker) -> dict[Key, Block | Gift]:

@@ -85,6 +85,10 @@ class Sharer(Adapter):
         yield from values
 
     @tool
+    def lengths(self, values: Iterator[Any]) -> int:
+        return sum(map(len, values))
+
+    @tool
     def repeat(self, value: Any, times: int) -> Iterator[Any]:
         for _ in range(times):
             yield value

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from shm_adapters import MIB, Sharer
+from _backends import one_loop_each
+from pool_kit import until
+from shm_adapters import MIB, Sharer, memory
 
 import snakepit
 from snakepit.pool._suspects import Suspects
@@ -13,7 +18,7 @@ from snakepit.protocol import Loose
 from snakepit.resilience import Fingerprint
 
 
-@pytest.mark.one_loop_each
+@one_loop_each
 async def test_who_dies_of_what_does_not_lie_in_a_row_keeps_nobody_waiting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -35,6 +40,36 @@ async def test_who_dies_of_what_does_not_lie_in_a_row_keeps_nobody_waiting(
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [
         "why a worker died could not be judged; its calls end all the same"
     ]
+
+
+@pytest.mark.parametrize("size", [MIB // 8, MIB])  # copied where the call is made, and in a thread
+@one_loop_each
+async def test_what_cannot_be_written_costs_its_own_call_and_worker(
+    size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
+        assert await pool.execute("total", {"array": pool.empty(2 * MIB)[:0]}) == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Loose, "write_to", fail)
+            with pytest.raises(snakepit.WorkerDiedError):
+                await pool.execute("echo", {"value": np.ones((size, 2))[:, 0]})
+        assert await pool.execute("echo", {"value": 1}) == 1
+    assert "a value could not be copied for a worker, which is given up" in caplog.messages
+
+
+@one_loop_each
+async def test_items_of_an_input_are_given_back_once_they_were_taken() -> None:
+    async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
+
+        async def items() -> AsyncIterator[Any]:
+            for _ in range(8):
+                yield pool.buffer(2 * MIB)
+
+        assert await pool.execute("lengths", {"values": items()}) == 8 * 2 * MIB
+        await until(lambda: memory(pool).used_bytes == 0)
 
 
 def test_what_does_not_lie_in_a_row_is_known_again_by_its_content() -> None:
