@@ -29,11 +29,14 @@ class Loose:
         self._write(target)
 
     def in_a_row(self) -> memoryview:
-        """The bytes, in memory of this process alone; made once."""
+        """The bytes, in memory of this process alone; made once. Raises MemoryError."""
         if self._row is None:
             import mmap
 
-            memory = mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            try:
+                memory = mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            except OSError as error:
+                raise MemoryError(f"no memory for {self._size} bytes: {error}") from error
             row = memoryview(memory)
             self._write(row)
             self._row = row.toreadonly()

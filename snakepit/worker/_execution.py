@@ -172,10 +172,16 @@ class Execution:
     def send_item(self, job: Job, value: object) -> None:
         """Write one item of a stream. Raises SerializationError."""
         body, buffers = encode_value(value, places=self._wire.places)
-        self.send(Item(job.id, body, buffers))
+        try:
+            self.send(Item(job.id, body, buffers))
+        except Exception as error:
+            raise SerializationError(f"an item could not be sent: {error}") from error
 
     def send(self, message: ToHost) -> None:
-        """Write to the host; a host that is gone is the I/O thread's business."""
+        """Write to the host; a host that is gone is the I/O thread's business.
+
+        Raises, before the first byte, what keeps a value from being written, as MemoryError.
+        """
         try:
             self._wire.send(message)
         except OSError:
@@ -247,7 +253,10 @@ class Execution:
             job.inputs = None
         if job.report is not job.reported:
             self._reporter.send_last(job)
-        self.send(outcome)
+        try:
+            self.send(outcome)
+        except Exception as error:
+            self.send(Failure(job.id, "serialization", describe(error)))
 
 
 _WRONG_CALL = {

@@ -174,6 +174,9 @@ class HostCalls:
             self._wire.send(HostCall(waiting.id, job.id, tool, body, buffers))
         except OSError:
             pass  # the host is gone, which is the I/O thread's business: it ends the call
+        except BaseException:  # it could not be written
+            self._waiting.pop(waiting.id, None)
+            raise
         return waiting
 
     def _give_up(self, waiting: Waiting) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import resource
 import signal
@@ -18,7 +20,7 @@ import numpy as np
 import snakepit
 from snakepit import Adapter, tool
 from snakepit.protocol import NIL, Drop, Result
-from snakepit.shm import FdSocket
+from snakepit.shm import FdSocket, _endpoint
 from snakepit.shm._fd_socket import RECORD, SHOW
 from snakepit.shm._memory import address_of
 from snakepit.shm._segments import create
@@ -83,6 +85,29 @@ class Sharer(Adapter):
     @tool
     def each(self, values: Iterator[Any]) -> Iterator[Any]:
         yield from values
+
+    @tool
+    def no_more_memory(self) -> None:
+        """For what this worker sends."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+        endpoint().heap.take = _endpoint.make_gift = lambda *_: None
+        mmap.mmap = refuse  # type: ignore[assignment]
+
+    @tool
+    def strided(self) -> Any:
+        return np.ones((MIB, 2))[:, 0]
+
+    @tool
+    def strided_items(self) -> Iterator[Any]:
+        yield 1
+        yield self.strided()
+
+    @tool
+    def strided_for_the_host(self) -> Any:
+        return snakepit.context().call_host("same", {"value": self.strided()})
 
     @tool
     def lengths(self, values: Iterator[Any]) -> int:

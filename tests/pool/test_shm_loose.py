@@ -61,6 +61,20 @@ async def test_what_cannot_be_written_costs_its_own_call_and_worker(
 
 
 @one_loop_each
+async def test_a_worker_without_memory_for_what_it_sends_says_so() -> None:
+    async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
+        await pool.execute("no_more_memory")
+        with pytest.raises(snakepit.SerializationError, match="no memory for 8388608 bytes"):
+            await pool.execute("strided")
+        with pytest.raises(snakepit.SerializationError, match="no memory for 8388608 bytes"):
+            async with pool.stream("strided_items") as items:
+                assert [item async for item in items] == [1]
+        with pytest.raises(MemoryError, match="no memory for 8388608 bytes"):
+            await pool.execute("strided_for_the_host")
+        assert await pool.execute("echo", {"value": 1}) == 1
+
+
+@one_loop_each
 async def test_items_of_an_input_are_given_back_once_they_were_taken() -> None:
     async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
 
