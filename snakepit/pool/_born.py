@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from snakepit.shm._born import new_array, new_buffer
@@ -32,7 +33,10 @@ class SharedMemory:
 
         Source: docs/zero-copy.md.
         """
-        return new_array(self._heap(), shape, dtype)
+        heap = self._heap()
+        array = new_array(heap, shape, dtype)
+        self._tell_of(heap)
+        return array
 
     def buffer(self, nbytes: int) -> memoryview:
         """A writable memoryview of so many bytes with arbitrary content; as `empty`, without NumPy.
@@ -41,7 +45,16 @@ class SharedMemory:
 
         Source: docs/zero-copy.md.
         """
-        return new_buffer(self._heap(), nbytes)
+        heap = self._heap()
+        buffer = new_buffer(heap, nbytes)
+        self._tell_of(heap)
+        return buffer
+
+    def _tell_of(self, heap: Heap | None) -> None:
+        """Have workers told of the segments that made room for it, which they need not map any more."""
+        if heap is not None and heap.has_news:
+            with suppress(RuntimeError):  # the loop has ended, and so have they
+                self._core.loop.call_soon(heap.speak)
 
     def _heap(self) -> Heap | None:
         transport = self._core.settings.shm

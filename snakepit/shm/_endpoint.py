@@ -171,6 +171,11 @@ class Endpoint:
                 if self._shown.pop(segment.number, None) is not None:
                     self._to_tell.append(segment.number)
 
+    @property
+    def has_news(self) -> bool:
+        """Are there segments that are gone, of which the peer was not told?"""
+        return bool(self._to_tell)
+
     def speak(self) -> None:
         """Tell the peer of segments that are gone."""
         numbers: list[int] = []

@@ -130,6 +130,11 @@ class Heap:
             with self.lock:
                 self._reclaim()
 
+    @property
+    def has_news(self) -> bool:
+        """Has `speak` something to tell?"""
+        return os.getpid() == self._pid and any(one.has_news for one in list(self.endpoints))
+
     def speak(self) -> None:
         """Tell peers of the segments that are gone; where messages to them may be sent."""
         for endpoint in list(self.endpoints):

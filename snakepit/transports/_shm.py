@@ -145,6 +145,7 @@ class ShmChannel(ByteChannel):
             return None
         if not is_carrier(message) or not self._endpoint.is_up:
             return message
+        self._endpoint.speak()  # `empty` may have made room for what the message carries
         strangers = self._endpoint.strangers(message)
         if sum(map(_cost, strangers.values())) > COPY_BYTES_MAX:
             return None

@@ -87,6 +87,10 @@ class Sharer(Adapter):
         yield from values
 
     @tool
+    def segments_known(self) -> int:
+        return len(endpoint()._theirs)
+
+    @tool
     def no_more_memory(self) -> None:
         """For what this worker sends."""
 

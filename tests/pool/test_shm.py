@@ -69,6 +69,28 @@ async def test_what_is_born_in_shared_memory_is_never_copied() -> None:
         assert memory(pool).references == 3
 
 
+@one_loop_each
+@pytest.mark.parametrize("told_by", ["the loop", "the next call"])
+async def test_workers_are_told_of_what_made_room(
+    told_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shm_pool(size=1, zero_copy=ZeroCopy(budget_mb=16)) as pool:
+        first = pool.buffer(5 * MIB)
+        await pool.execute("keep", {"value": first})
+        await pool.execute("forget")
+        del first
+        await until(lambda: memory(pool).used_bytes == 0)
+        if told_by == "the next call":
+            monkeypatch.setattr(pool._core.loop, "call_soon", lambda _: None)
+        second = pool.buffer(6 * MIB)
+        assert pool._core.settings.shm.heap.has_news
+        if told_by == "the next call":
+            await pool.execute("keep", {"value": second})
+        await until(lambda: not pool._core.settings.shm.heap.has_news)
+        await pool.execute("keep", {"value": second})
+        assert await pool.execute("segments_known") == 1
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 async def test_async_tools_share_memory_as_well(backend: str) -> None:
     async with shm_pool(AsyncSharer, tool_backend=backend) as pool:
