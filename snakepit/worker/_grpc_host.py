@@ -94,6 +94,7 @@ class OwnHost:
         self._packer = Packer()
         self._numbers = count(1)
         self._calls: dict[int, asyncio.Queue[Outcome | None]] = {}
+        self._leaving: set[asyncio.Future[None]] = set()  # calls that clients have left
         self._guests_calls: dict[int, Comes] = {}
         self._recalls: deque[Guest] = deque()  # who waits for an answer
         self._sessions: dict[str, float] = {}  # when each was last used, the oldest first
@@ -195,7 +196,8 @@ class OwnHost:
     ) -> AsyncGenerator[asyncio.Queue[Outcome | None]]:
         """A call, and what comes for it; None if the worker is gone.
 
-        When the block is left before its outcome has come, the tool is cancelled, and has ended.
+        When the block is left before its outcome has come, the tool is cancelled, and has ended;
+        who is cancelled once more meanwhile does not wait for that.
         """
         await self.ready.wait()
         if not self.is_serving:
@@ -219,12 +221,25 @@ class OwnHost:
             yield comes
         finally:
             if number in self._calls:
-                if sending is not None:
-                    with suppress(OSError):
-                        await sending
-                self.write(Cancel(number))
-                while number in self._calls:
-                    await comes.get()
+                # A deadline and the client's reset cancel twice: what has begun goes on all the same.
+                leaving = asyncio.ensure_future(self._leave(number, comes, sending))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+                await asyncio.shield(leaving)
+
+    async def _leave(
+        self,
+        number: int,
+        comes: asyncio.Queue[Outcome | None],
+        sending: asyncio.Future[None] | None,
+    ) -> None:
+        """Cancel a call, once all of it has been sent, and wait for its outcome."""
+        if sending is not None:
+            with suppress(OSError):
+                await sending
+        self.write(Cancel(number))
+        while number in self._calls:
+            await comes.get()
 
     def credit(self, number: int) -> None:
         """The client has taken an item."""
