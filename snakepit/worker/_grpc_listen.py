@@ -9,6 +9,7 @@ import argparse
 import os
 import socket
 import ssl
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -61,6 +62,9 @@ class Listening:
         mask = os.umask(0o177)  # this user's alone, from the first moment
         try:
             made.bind(path)
+        except OSError:
+            made.close()
+            raise
         finally:
             os.umask(mask)
         self._paths.append(path)
@@ -152,7 +156,8 @@ def _forget_dead_socket(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
+        except ConnectionRefusedError:  # for an ordinary file, too
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                os.unlink(path)
         except OSError:
             pass  # nothing is there, or bind will say what it is
