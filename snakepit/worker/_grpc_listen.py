@@ -31,7 +31,7 @@ class Listening:
         self.token: str | None = None
         self.tls = _tls(arguments)
         self.listeners: list[socket.socket] = []
-        self._paths: list[str] = []
+        self._files: dict[str, tuple[int, int]] = {}  # by path: device and inode of our socket
         if arguments.token_file is not None:
             self.token = Path(arguments.token_file).read_text(encoding="ascii").strip()
             if not self.token:
@@ -45,10 +45,11 @@ class Listening:
         return None if listener.family == socket.AF_UNIX else self.tls
 
     def remove(self) -> None:
-        """Remove the files of Unix sockets."""
-        for path in self._paths:
+        """Remove the files of Unix sockets, but for those whose place another one has taken."""
+        for path, file in self._files.items():
             with suppress(OSError):
-                os.unlink(path)
+                if _file_at(path) == file:
+                    os.unlink(path)
 
     def _listen(self, address: Address) -> socket.socket:
         made = self._bind(address.path) if address.path else self._open_port(address)
@@ -62,12 +63,12 @@ class Listening:
         mask = os.umask(0o177)  # this user's alone, from the first moment
         try:
             made.bind(path)
+            self._files[path] = _file_at(path)
         except OSError:
             made.close()
             raise
         finally:
             os.umask(mask)
-        self._paths.append(path)
         return made
 
     def _open_port(self, address: Address) -> socket.socket:
@@ -149,6 +150,11 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
             raise ValueError(f"--tls-client-ca {client_ca}: {error}") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _file_at(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def _forget_dead_socket(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,24 @@ def test_a_file_that_is_no_socket_is_not_replaced(
     assert "in use" in capsys.readouterr().err
     assert path.is_symlink() == is_link
     assert notes.read_text(encoding="ascii") == "all of it"
+
+
+def test_a_socket_that_has_taken_its_place_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    ours = listening(path)
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(path))
+        ours.remove()
+        assert path.exists()
+    (listener,) = ours.listeners
+    listener.close()
+
+
+def test_its_own_socket_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    ours = listening(path)
+    ours.remove()
+    assert not path.exists()
+    (listener,) = ours.listeners
+    listener.close()
