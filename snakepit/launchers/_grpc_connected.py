@@ -83,5 +83,6 @@ class ConnectLauncher(Launcher):
     @contextmanager
     def launch(self, worker_id: str, slot: int) -> Generator[Launched]:  # noqa: ARG002 - it has a name
         address = self.connect.addresses[slot - 1]
-        with dial(self.connect, address, self.pool) as channel:
+        # Each slot takes the place of its own lost connection, not that of another one of the pool's.
+        with dial(self.connect, address, f"{self.pool}-{slot}") as channel:
             yield ConnectedWorker(channel, str(address))

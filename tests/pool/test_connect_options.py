@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 from _backends import one_loop_each
 
 from snakepit import ConfigError, Connect, open_pool
+from snakepit._address import Address
+from snakepit.launchers import _grpc_connected
+from snakepit.launchers._grpc_connected import ConnectLauncher
 
 FAR = "tcp:worker.example:50051"
 
@@ -64,3 +68,21 @@ def test_files_that_make_no_sense_are_refused(files: dict[str, Any], says: str) 
 def test_addresses_are_read_as_they_are_written() -> None:
     texts = ("unix:/a b:c", "tcp:localhost:1", "tcp:[::1]:2", "tcp:127.0.0.1:65535")
     assert tuple(map(str, Connect(texts).addresses)) == texts
+
+
+def test_each_place_is_known_to_its_worker_by_a_name_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that it takes the place of its own lost connection, and not that of its neighbour."""
+    names = []
+
+    def dial(_connect: Connect, _address: Address, pool: str) -> AbstractContextManager[object]:
+        names.append(pool)
+        return nullcontext(object())
+
+    monkeypatch.setattr(_grpc_connected, "dial", dial)
+    launcher = ConnectLauncher(Connect(["unix:/run/worker", "unix:/proc/self/root/run/worker"]))
+    for slot in (1, 2, 1):
+        with launcher.launch("w", slot):
+            pass
+    assert names[0] == names[2] != names[1]
