@@ -203,13 +203,13 @@ class OwnHost:
         if not self.is_serving:
             raise WorkerGoneError
         number = next(self._numbers)
-        comes: asyncio.Queue[Outcome | None] = asyncio.Queue()
-        self._calls[number] = comes
-        self._use_session(session)
         window = WINDOW if streams else 0
         message = Call(number, tool, params, (), timeout_s, window, session or None)
         sending: asyncio.Future[None] | None = None
-        frame = self._packer.pack(message)
+        frame = self._packer.pack(message)  # may raise: nothing is known of the call yet
+        comes: asyncio.Queue[Outcome | None] = asyncio.Queue()
+        self._calls[number] = comes
+        self._use_session(session)
         if frame is not None:
             self._writer.write(frame)
         else:

@@ -34,6 +34,7 @@ from snakepit.worker._grpc_host import OwnHost, WorkerGoneError
 from snakepit.worker._grpc_messages import PackedReply, Request
 
 SERVICE: Final = "snakepit.v1.Worker"
+NAME_BYTES_MAX: Final = 1024  # of a tool, of a session
 MESSAGE_CHARACTERS_MAX: Final = 1000  # what goes in headers has to be short
 TRACEBACK_CHARACTERS_MAX: Final = 2000
 INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
@@ -78,6 +79,10 @@ class WorkerService:
         request = await call.recv_message()
         if request is None:
             raise GRPCError(Status.INVALID_ARGUMENT, "there is no request")
+        for what, name in (("tool", request.tool), ("session", request.session)):
+            if len(name.encode()) > NAME_BYTES_MAX:
+                reason = f"the name of the {what} is over {NAME_BYTES_MAX} bytes"
+                raise GRPCError(Status.INVALID_ARGUMENT, reason)
         as_json = request.params is None or request.params.msgpack is None
         timeout_s = call.deadline.time_remaining() if call.deadline is not None else None
         try:

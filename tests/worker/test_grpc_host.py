@@ -9,7 +9,8 @@ from _backends import asyncio_only
 from msgspec import Raw
 from test_grpc_guest import hosted, settle
 
-from snakepit.protocol import PART_BYTES_MAX, Call, Cancel, Settled
+from snakepit.errors import ProtocolError
+from snakepit.protocol import FRAME_BYTES_MAX, PART_BYTES_MAX, Call, Cancel, Settled
 
 pytestmark = asyncio_only
 
@@ -41,3 +42,14 @@ async def test_a_large_call_that_is_cancelled_twice_is_sent_to_its_end_and_cance
         await worker.says(Settled(call.id))
         assert not host._calls
         assert not host._leaving
+
+
+async def test_of_a_call_that_cannot_be_packed_nothing_is_kept() -> None:
+    async with hosted() as (worker, _, host):
+        name = "x" * FRAME_BYTES_MAX
+        with pytest.raises(ProtocolError, match="over the maximum"):
+            async with host.call(name, Raw(b"\x80"), session=name, timeout_s=None, streams=False):
+                raise AssertionError("it cannot be sent")
+        assert not host._calls
+        assert not host._sessions
+        assert await worker.hears() == []
