@@ -35,8 +35,12 @@ from snakepit.worker._grpc_messages import PackedReply, Request
 
 SERVICE: Final = "snakepit.v1.Worker"
 NAME_BYTES_MAX: Final = 1024  # of a tool, of a session
-MESSAGE_CHARACTERS_MAX: Final = 1000  # what goes in headers has to be short
-TRACEBACK_CHARACTERS_MAX: Final = 2000
+# What goes in headers has to be short: clients take 8 KiB of them. In the status message a byte may
+# take three there, in the detail 4/3.
+STATUS_BYTES_MAX: Final = 1024
+MESSAGE_BYTES_MAX: Final = 1024
+TYPE_BYTES_MAX: Final = 256
+TRACEBACK_BYTES_MAX: Final = 1700
 INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
 
 Reply: TypeAlias = ExecuteReply | PackedReply
@@ -112,7 +116,7 @@ class WorkerService:
                 kind=message.kind,
                 type=raised.type,
                 message=raised.message,
-                traceback=raised.traceback[-TRACEBACK_CHARACTERS_MAX:],
+                traceback=raised.traceback,
             )
             await _fail(call, STATUS_OF.get(message.kind, Status.UNKNOWN), detail)
         elif message is None or isinstance(message, Settled):
@@ -158,13 +162,22 @@ def _reply(message: Result | Item, *, as_json: bool) -> Reply:
 
 async def _fail(call: ExecuteCall, status: Status, detail: ErrorDetail) -> None:
     """End the call with this status; the whole of the detail is in the trailing metadata."""
-    detail.message = detail.message[:MESSAGE_CHARACTERS_MAX]
+    detail.message = _clip(detail.message, MESSAGE_BYTES_MAX)
+    detail.type = _clip(detail.type, TYPE_BYTES_MAX)
+    detail.traceback = detail.traceback.encode("utf-8", "replace")[-TRACEBACK_BYTES_MAX:].decode(
+        "utf-8", "ignore"
+    )
     name = detail.type.removeprefix("builtins.")
     await call.send_trailing_metadata(
         status=status,
-        status_message=f"{name}: {detail.message}",
+        status_message=_clip(f"{name}: {detail.message}", STATUS_BYTES_MAX),
         metadata={"snakepit-error-bin": bytes(detail)},
     )
+
+
+def _clip(text: str, bytes_max: int) -> str:
+    """The beginning of the text, of whole characters, in so many bytes of UTF-8."""
+    return text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")
 
 
 class HealthService:
@@ -184,7 +197,8 @@ class HealthService:
     async def _check(self, call: HealthCall) -> None:
         request = await call.recv_message()
         if request is not None and request.service not in ("", SERVICE):
-            raise GRPCError(Status.NOT_FOUND, f"there is no service {request.service!r} here")
+            reason = _clip(f"there is no service {request.service!r} here", STATUS_BYTES_MAX)
+            raise GRPCError(Status.NOT_FOUND, reason)
         await call.send_message(HealthCheckResponse(status=self._status()))
 
     async def _watch(self, call: HealthCall) -> None:

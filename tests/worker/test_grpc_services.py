@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from base64 import b64encode
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from _backends import asyncio_only
@@ -10,10 +13,12 @@ from grpclib import GRPCError
 from grpclib.const import Status
 from test_grpc_guest import hosted
 
-from snakepit.grpc._generated.snakepit.v1 import ExecuteRequest
+from snakepit.grpc._generated.snakepit.v1 import ErrorDetail, ExecuteRequest
+from snakepit.protocol import Call, ErrorData, Failure
 from snakepit.worker._grpc_services import NAME_BYTES_MAX, WorkerService
 
 pytestmark = asyncio_only
+HEADERS_BYTES_MAX = 8 * 1024 - 256  # what grpcio takes, less the names and the other headers
 
 
 class ClientsCall:
@@ -44,3 +49,25 @@ async def test_a_name_that_is_too_long_is_refused(field: str) -> None:
             await WorkerService(host)._execute(call)
         assert raised.value.status is Status.INVALID_ARGUMENT
         assert await worker.hears() == []
+
+
+async def test_what_a_tool_raises_fits_in_the_headers_that_clients_take() -> None:
+    """All of it is cut between characters, each of which takes several bytes."""
+    async with hosted() as (worker, _, host):
+        call: Any = ClientsCall(ExecuteRequest(tool="fail"))
+        running = asyncio.ensure_future(WorkerService(host)._execute(call))
+        (sent,) = await worker.hears()
+        assert isinstance(sent, Call)
+        error = ErrorData("汉" * 340, "é汉" * 5000, traceback="汉" * 20_000 + "the end")
+        await worker.says(Failure(sent.id, "tool", error))
+        await running
+        assert call.trailers["status"] is Status.UNKNOWN
+        status_message = call.trailers["status_message"]
+        packed = call.trailers["metadata"]["snakepit-error-bin"]
+        assert len(quote(status_message)) + len(b64encode(packed)) <= HEADERS_BYTES_MAX
+        detail = ErrorDetail.parse(packed)
+        assert error.type.startswith(detail.type)
+        assert error.message.startswith(detail.message)
+        assert error.traceback.endswith(detail.traceback)
+        assert detail.traceback.endswith("the end")
+        assert f"{error.type}: {error.message}".startswith(status_message.split(":")[0])
