@@ -59,23 +59,31 @@ def frames_from(message: bytes) -> bytes:
 
 def fields_of(message: Bytes) -> Iterator[tuple[int, Bytes]]:
     """Number and data of each field of any message that is length-delimited. Raises ProtocolError."""
-    position = 0
-    while position < len(message):
+    for tag, part in parts_of(message):
+        if tag & 7 == _LENGTH_DELIMITED:
+            yield tag >> 3, part
+
+
+def parts_of(message: Bytes) -> Iterator[tuple[int, Any]]:
+    """Tag and content of each field of any message: an int of a varint, else its bytes. Raises ProtocolError."""
+    position, length = 0, len(message)
+    while position < length:
         tag, position = _varint(message, position)
         kind = tag & 7
+        if kind == 0:
+            value, position = _varint(message, position)
+            yield tag, value
+            continue
         if kind == _LENGTH_DELIMITED:
             size, position = _varint(message, position)
-            end = position + size
-            if end <= len(message):
-                yield tag >> 3, message[position:end]
-        elif kind == 0:
-            _, end = _varint(message, position)
         elif kind in (1, 5):
-            end = position + (8 if kind == 1 else 4)
+            size = 8 if kind == 1 else 4
         else:
             raise ProtocolError(f"not a message of protobuf's: a field of wire type {kind}")
-        if end > len(message):
+        end = position + size
+        if end > length:
             raise ProtocolError("not a message of protobuf's: it is cut short")
+        yield tag, message[position:end]
         position = end
 
 

@@ -1,57 +1,52 @@
-"""Execute's messages by hand where they are large: generated code copies each value five times."""
+"""Execute's messages by hand: generated code copies each value five times, and is slow to read JSON."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from msgspec import Raw
+from attrs import frozen
+from grpclib import GRPCError
+from grpclib.const import Status
 
 from snakepit.errors import ProtocolError
 from snakepit.grpc import fields_of, head_of
-from snakepit.grpc._generated.snakepit.v1 import ExecuteRequest, Value
+from snakepit.protocol import Buffer
 
-LARGE_BYTES: Final = 2**16
 TOOL, PARAMS, SESSION = 1, 2, 3  # fields of ExecuteRequest
 VALUE = 1  # of ExecuteReply
-MSGPACK = 2  # of Value
+JSON, MSGPACK = 1, 2  # of Value
 
 
+@frozen
 class Request:
-    """What the server takes for the class of the request."""
+    """An `ExecuteRequest`, whose params are a part of its bytes; with neither there are none."""
 
-    @staticmethod
-    def parse(data: bytes) -> ExecuteRequest:
-        """The request; large params in msgpack are a part of these bytes."""
-        if len(data) >= LARGE_BYTES:
-            try:
-                found = _parse_large(memoryview(data))
-            except (ProtocolError, UnicodeDecodeError):
-                found = None  # the generated code says what is wrong
-            if found is not None:
-                return found
-        return ExecuteRequest.parse(data)
+    tool: str
+    session: str
+    json: memoryview | None
+    msgpack: memoryview | None
 
-
-def _parse_large(data: memoryview) -> ExecuteRequest | None:
-    """The request, if it has each field once at most, and params in msgpack."""
-    fields = list(fields_of(data))
-    found = dict(fields)
-    params = list(fields_of(found.get(PARAMS, memoryview(b""))))
-    if len(found) < len(fields) or [number for number, _ in params] != [MSGPACK]:
-        return None
-    return ExecuteRequest(
-        tool=str(found.get(TOOL, b""), "utf-8"),
-        params=Value(msgpack=params[0][1]),  # type: ignore[arg-type]
-        session=str(found.get(SESSION, b""), "utf-8"),
-    )
+    @classmethod
+    def parse(cls, data: bytes) -> Request:
+        """The request. Raises GRPCError."""
+        texts, params = {TOOL: "", SESSION: ""}, dict[int, memoryview]()
+        try:
+            for number, part in fields_of(memoryview(data)):
+                if number in texts:
+                    texts[number] = str(part, "utf-8")
+                elif number == PARAMS:
+                    for kind, value in fields_of(part):
+                        if kind in (JSON, MSGPACK):
+                            params = {kind: value}  # the last one is the one that is meant
+        except (ProtocolError, UnicodeDecodeError) as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"the request: {error}") from error
+        return cls(texts[TOOL], texts[SESSION], params.get(JSON), params.get(MSGPACK))
 
 
 class PackedReply:
-    """An `ExecuteReply` with this value in msgpack."""
+    """An `ExecuteReply` with this value, which is encoded as `kind` says."""
 
-    def __init__(self, body: Raw) -> None:
-        self._body = memoryview(body)
+    def __init__(self, kind: int, body: Buffer) -> None:
+        self._kind, self._body = kind, memoryview(body)
 
     def __bytes__(self) -> bytes:
-        value = head_of(MSGPACK, len(self._body))
+        value = head_of(self._kind, len(self._body))
         return b"".join((head_of(VALUE, len(value) + len(self._body)), value, self._body))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Final, TypeAlias
 
@@ -11,7 +12,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.server import Stream
 from msgspec import Raw
 
-from snakepit.errors import SerializationError
+from snakepit.errors import ProtocolError, SerializationError
 from snakepit.grpc._generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -22,18 +23,17 @@ from snakepit.grpc._generated.grpc.health.v1 import (
 from snakepit.grpc._generated.snakepit.v1 import (
     ErrorDetail,
     ExecuteReply,
-    ExecuteRequest,
     ListToolsReply,
     ListToolsRequest,
     Tool,
-    Value,
 )
-from snakepit.grpc._json import from_json, to_json
+from snakepit.grpc._json import read_json, write_json
 from snakepit.protocol import Failure, Item, Result, Settled, decode_value, encode_value
 from snakepit.worker._grpc_host import OwnHost, WorkerGoneError
-from snakepit.worker._grpc_messages import PackedReply, Request
+from snakepit.worker._grpc_messages import JSON, MSGPACK, PackedReply, Request
 
 SERVICE: Final = "snakepit.v1.Worker"
+NO_PARAMS: Final = Raw(b"\x80")
 NAME_BYTES_MAX: Final = 1024  # of a tool, of a session
 # What goes in headers has to be short: clients take 8 KiB of them. In the status message a byte may
 # take three there, in the detail 4/3.
@@ -41,10 +41,10 @@ STATUS_BYTES_MAX: Final = 1024
 MESSAGE_BYTES_MAX: Final = 1024
 TYPE_BYTES_MAX: Final = 256
 TRACEBACK_BYTES_MAX: Final = 1700
+LARGE_BYTES: Final = 2**16  # JSON of that size keeps the loop from other calls: it has a thread
 INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
 
-Reply: TypeAlias = ExecuteReply | PackedReply
-ExecuteCall: TypeAlias = Stream[ExecuteRequest, Reply]
+ExecuteCall: TypeAlias = Stream[Request, PackedReply]
 HealthCall: TypeAlias = Stream[HealthCheckRequest, HealthCheckResponse]
 
 STATUS_OF: Final = {
@@ -87,18 +87,18 @@ class WorkerService:
             if len(name.encode()) > NAME_BYTES_MAX:
                 reason = f"the name of the {what} is over {NAME_BYTES_MAX} bytes"
                 raise GRPCError(Status.INVALID_ARGUMENT, reason)
-        as_json = request.params is None or request.params.msgpack is None
+        params = await _params(request)
         timeout_s = call.deadline.time_remaining() if call.deadline is not None else None
         try:
             async with self._host.call(
                 request.tool,
-                _params(request.params),
+                params,
                 session=request.session,
                 timeout_s=timeout_s,
                 streams=streams,
             ) as comes:
                 while isinstance(message := await comes.get(), Item | Result):
-                    await call.send_message(_reply(message, as_json=as_json))
+                    await call.send_message(await _reply(message, as_json=request.msgpack is None))
                     if isinstance(message, Result):
                         return
                     self._host.credit(message.id)
@@ -138,26 +138,41 @@ class WorkerService:
         await call.send_message(ListToolsReply(tools=tools))
 
 
-def _params(params: Value | None) -> Raw:
-    """The params as the wire has them. Whatever is sent there must be msgpack."""
-    if params is not None and params.msgpack is not None:
-        try:
-            return _check(params.msgpack)
-        except msgspec.DecodeError as error:
-            raise GRPCError(Status.INVALID_ARGUMENT, f"params are no msgpack: {error}") from error
-    given = {} if params is None or params.json is None else from_json(params.json)
-    return encode_value(given, buffer_threshold=INLINE)[0]
+async def _params(request: Request) -> Raw:
+    """The params as the wire has them. Whatever is sent there must be msgpack. Raises GRPCError."""
+    kind = "JSON" if request.msgpack is None else "msgpack"
+    try:
+        if request.msgpack is not None:
+            return _check(request.msgpack)
+        if request.json is None:
+            return NO_PARAMS
+        if len(request.json) < LARGE_BYTES:
+            return _from_json(request.json)
+        return await asyncio.to_thread(_from_json, request.json)
+    except (msgspec.DecodeError, ProtocolError, SerializationError, RecursionError) as error:
+        reason = _clip(f"params are no {kind}: {error}", STATUS_BYTES_MAX)
+        raise GRPCError(Status.INVALID_ARGUMENT, reason) from error
 
 
-def _reply(message: Result | Item, *, as_json: bool) -> Reply:
+def _from_json(data: memoryview) -> Raw:
+    return encode_value(read_json(data), buffer_threshold=INLINE)[0]
+
+
+async def _reply(message: Result | Item, *, as_json: bool) -> PackedReply:
     """What the tool has made, in the encoding of the request. Raises SerializationError."""
-    if as_json:
-        return ExecuteReply(value=Value(json=to_json(decode_value(message.body, message.buffers))))
     body = message.body
+    if as_json:
+        if sum(memoryview(part).nbytes for part in (body, *message.buffers)) < LARGE_BYTES:
+            return _in_json(message)
+        return await asyncio.to_thread(_in_json, message)
     if message.buffers:
         value = decode_value(body, message.buffers)
         body = encode_value(value, buffer_threshold=INLINE)[0]
-    return PackedReply(body)
+    return PackedReply(MSGPACK, body)
+
+
+def _in_json(message: Result | Item) -> PackedReply:
+    return PackedReply(JSON, write_json(decode_value(message.body, message.buffers)))
 
 
 async def _fail(call: ExecuteCall, status: Status, detail: ErrorDetail) -> None:

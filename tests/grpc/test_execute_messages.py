@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from grpclib import GRPCError
 from msgspec import Raw
 
 from snakepit.grpc._generated.google.protobuf import Value as Json
 from snakepit.grpc._generated.snakepit.v1 import ExecuteReply, ExecuteRequest, Value
-from snakepit.worker._grpc_messages import LARGE_BYTES, PackedReply, Request
+from snakepit.worker._grpc_messages import MSGPACK, PackedReply, Request
 
+LARGE_BYTES = 2**16
 LARGE = bytes(range(256)) * (LARGE_BYTES // 256)
 UNKNOWN = b"\x2a\x03new\x30\x01"  # fields that a newer client may have added
 
@@ -30,7 +32,17 @@ def test_a_request_is_read_as_the_generated_class_reads_it(
 ) -> None:
     found = Request.parse(bytes(request_) + more)
     assert (found.tool, found.session) == (request_.tool, request_.session)
-    assert found.params == request_.params
+    params = request_.params
+    if params is None:
+        assert (found.json, found.msgpack) == (None, None)
+    elif params.msgpack is not None:
+        assert found.json is None
+        assert found.msgpack is not None
+        assert bytes(found.msgpack) == params.msgpack
+    else:
+        assert found.json is not None
+        assert Json.parse(bytes(found.json)) == params.json
+        assert found.msgpack is None
 
 
 def test_a_request_that_says_a_thing_twice_means_the_last() -> None:
@@ -40,13 +52,18 @@ def test_a_request_that_says_a_thing_twice_means_the_last() -> None:
 
 def test_large_params_are_not_copied() -> None:
     data = bytes(ExecuteRequest(tool="echo", params=Value(msgpack=LARGE)))
-    params = Request.parse(data).params
+    params = Request.parse(data).msgpack
     assert params is not None
-    assert isinstance(params.msgpack, memoryview)
-    assert params.msgpack.obj is data
+    assert params.obj is data
+
+
+def test_what_is_no_request_is_refused() -> None:
+    for data in (b"\x0a\x05ab", b"\x0a\x01\xff", b"\x12\x02\x0a\x05"):
+        with pytest.raises(GRPCError, match="the request"):
+            Request.parse(data)
 
 
 @pytest.mark.parametrize("size", [1, 127, 128, LARGE_BYTES])
 def test_a_reply_is_written_as_the_generated_class_writes_it(size: int) -> None:
     body = LARGE[:size]
-    assert bytes(PackedReply(Raw(body))) == bytes(ExecuteReply(value=Value(msgpack=body)))
+    assert bytes(PackedReply(MSGPACK, Raw(body))) == bytes(ExecuteReply(value=Value(msgpack=body)))

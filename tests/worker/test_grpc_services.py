@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 from urllib.parse import quote
 
@@ -11,11 +13,17 @@ import pytest
 from _backends import asyncio_only
 from grpclib import GRPCError
 from grpclib.const import Status
+from msgspec import Raw
 from test_grpc_guest import hosted
 
-from snakepit.grpc._generated.snakepit.v1 import ErrorDetail, ExecuteRequest
-from snakepit.protocol import Call, ErrorData, Failure
-from snakepit.worker._grpc_services import NAME_BYTES_MAX, WorkerService
+from snakepit.grpc import head_of
+from snakepit.grpc._generated.google.protobuf import Value as Json
+from snakepit.grpc._generated.snakepit.v1 import ErrorDetail, ExecuteReply, ExecuteRequest, Value
+from snakepit.grpc._json import read_json, write_json
+from snakepit.protocol import Call, ErrorData, Failure, Result
+from snakepit.worker import _grpc_services
+from snakepit.worker._grpc_messages import Request
+from snakepit.worker._grpc_services import LARGE_BYTES, NAME_BYTES_MAX, WorkerService
 
 pytestmark = asyncio_only
 HEADERS_BYTES_MAX = 8 * 1024 - 256  # what grpcio takes, less the names and the other headers
@@ -26,13 +34,13 @@ class ClientsCall:
 
     deadline = None
 
-    def __init__(self, request: ExecuteRequest) -> None:
-        self._request = request
+    def __init__(self, request: ExecuteRequest | bytes) -> None:
+        self._data = bytes(request)
         self.sent: list[bytes] = []
         self.trailers: dict[str, Any] = {}
 
-    async def recv_message(self) -> ExecuteRequest:
-        return self._request
+    async def recv_message(self) -> Request:
+        return Request.parse(self._data)
 
     async def send_message(self, message: Any) -> None:
         self.sent.append(bytes(message))
@@ -71,3 +79,79 @@ async def test_what_a_tool_raises_fits_in_the_headers_that_clients_take() -> Non
         assert error.traceback.endswith(detail.traceback)
         assert detail.traceback.endswith("the end")
         assert f"{error.type}: {error.message}".startswith(status_message.split(":")[0])
+
+
+def nested(*fields: int, levels: int) -> bytes:
+    """Messages in these fields, one in the other."""
+    data = b""
+    for _ in range(levels):
+        for field in reversed(fields):
+            data = head_of(field, len(data)) + data
+    return data
+
+
+def params_of(kind: int, data: bytes) -> bytes:
+    value = head_of(kind, len(data)) + data
+    return head_of(2, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        params_of(1, nested(6, 1, levels=5000)),
+        params_of(1, nested(5, 1, 2, levels=5000)),
+        params_of(1, b"\x1a\x01\xff"),
+        params_of(2, b"\x91" * 10_000 + b"\xc0"),
+        params_of(2, b"\x91"),
+    ],
+    ids=["deep array", "deep object", "no text", "deep msgpack", "msgpack cut short"],
+)
+async def test_params_that_cannot_be_read_are_the_clients_mistake(request_: bytes) -> None:
+    async with hosted() as (worker, _, host):
+        call: Any = ClientsCall(request_)
+        with pytest.raises(GRPCError, match="params are no") as raised:
+            await WorkerService(host)._execute(call)
+        assert raised.value.status is Status.INVALID_ARGUMENT
+        assert await worker.hears() == []
+
+
+@pytest.mark.parametrize(("size", "apart"), [(10, False), (LARGE_BYTES, True)], ids=str)
+async def test_large_json_is_read_and_written_apart_from_the_loop(
+    monkeypatch: pytest.MonkeyPatch, size: int, apart: bool
+) -> None:
+    threads = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any) -> Any:
+            threads.append(get_ident())
+            return function(*arguments)
+
+        return note
+
+    monkeypatch.setattr(_grpc_services, "read_json", noted(read_json))
+    monkeypatch.setattr(_grpc_services, "write_json", noted(write_json))
+    async with hosted() as (worker, _, host):
+        params = Value(json=Json(string_value="x" * size))
+        call: Any = ClientsCall(ExecuteRequest(tool="echo", params=params))
+        running = asyncio.ensure_future(WorkerService(host)._execute(call))
+        while not (heard := await worker.hears()):
+            await asyncio.sleep(0.001)
+        (sent,) = heard
+        assert isinstance(sent, Call)
+        await worker.says(Result(sent.id, sent.body))
+        await running
+        assert call.sent == [bytes(ExecuteReply(value=params))]
+        assert [thread != get_ident() for thread in threads] == [apart, apart]
+
+
+async def test_a_result_that_json_has_not_is_told_as_that() -> None:
+    async with hosted() as (worker, _, host):
+        call: Any = ClientsCall(ExecuteRequest(tool="echo"))
+        running = asyncio.ensure_future(WorkerService(host)._execute(call))
+        (sent,) = await worker.hears()
+        assert isinstance(sent, Call)
+        assert sent.body == Raw(b"\x80")
+        await worker.says(Result(sent.id, Raw(b"\x91" * 200 + b"\xc0")))
+        await running
+        assert call.trailers["status"] is Status.INTERNAL
+        assert "nested deeper" in call.trailers["status_message"]
