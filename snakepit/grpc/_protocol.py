@@ -4,6 +4,8 @@
   large value would be thousands of them.
 - h2 allows it from the read after the one with the peer's consent, which the first of the larger
   frames may share.
+- grpclib knows not all events of h2's: one that it does not know, of a frame that anybody may send
+  and nobody has to understand, would end the connection. It means nothing here.
 - h2 describes each frame that comes, in hexadecimal digits, for a log that nobody keeps.
 """
 
@@ -13,6 +15,12 @@ from asyncio import BaseTransport
 from typing import ClassVar
 
 from grpclib.protocol import H2Protocol
+from h2.events import (
+    AlternativeServiceAvailable,
+    Event,
+    InformationalResponseReceived,
+    UnknownFrameReceived,
+)
 from h2.exceptions import FrameTooLargeError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
@@ -20,6 +28,11 @@ from hyperframe.frame import DataFrame, Frame
 
 from snakepit.grpc._limits import HTTP2_FRAME_BYTES_MAX
 
+IGNORED = (
+    UnknownFrameReceived,
+    AlternativeServiceAvailable,
+    InformationalResponseReceived,
+)
 Settings = dict[SettingCodes | int, int]
 
 
@@ -41,6 +54,10 @@ def _nothing() -> str:
     return ""
 
 
+def _ignore(_event: Event) -> None:
+    pass
+
+
 class WideProtocol(H2Protocol):
     """A connection whose peer may send frames of `HTTP2_FRAME_BYTES_MAX`."""
 
@@ -49,6 +66,9 @@ class WideProtocol(H2Protocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Begin, and tell the peer what it may do."""
         super().connection_made(transport)
+        processors = self.processor.processors
+        for event in IGNORED:
+            processors.setdefault(event, _ignore)
         h2 = self.connection._connection
         h2.incoming_buffer = WideFrameBuffer(server=not h2.config.client_side)
         h2.update_settings(self.settings)

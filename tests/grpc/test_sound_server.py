@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,20 @@ async def test_a_large_frame_may_come_right_behind_the_consent_to_it() -> None:
     client.h2.reset_stream(stream)
     client.exchange()
     await until_idle()
+
+
+PRIORITY_UPDATE = bytes((0, 0, 4, 0x10)) + bytes(5) + bytes(4)  # RFC 9218, which h2 does not know
+
+
+@asyncio_only
+@pytest.mark.parametrize("kind", ["grpclib", "sound"])
+async def test_a_frame_of_an_unknown_kind_is_ignored(kind: str) -> None:
+    """As HTTP/2 has it."""
+    server: Server = {"grpclib": Server, "sound": SoundServer}[kind]([Held()])
+    client = Client(server)
+    fault = nullcontext() if kind == "sound" else pytest.raises(NotImplementedError)
+    with fault:  # at which asyncio ends the connection
+        client.server.data_received(PRIORITY_UPDATE)
 
 
 @asyncio_only
