@@ -107,6 +107,7 @@ class GrpcStream(ByteStream):
         self._sent_bytes = 0  # by grpclib's
         self._grpc_is_woken = False
         self._begun = False
+        self._wants_room = False  # by grpclib's
         self._more = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -121,9 +122,8 @@ class GrpcStream(ByteStream):
                 return b""
             raise BlockingIOError
         chunk = self._next_incoming(count_max)
-        was_full = self._unread_bytes >= PILE_BYTES_MAX
         self._taken_bytes += len(chunk)
-        if was_full and self._unread_bytes < PILE_BYTES_MAX:
+        if self._wants_room and self._unread_bytes < PILE_BYTES_MAX:
             self._home.to_grpc(self._room.set)
         return chunk
 
@@ -310,8 +310,12 @@ class GrpcStream(ByteStream):
     async def _until_room(self) -> None:
         while self._unread_bytes >= PILE_BYTES_MAX:
             self._room.clear()
-            if self._unread_bytes >= PILE_BYTES_MAX:
-                await self._room.wait()
+            self._wants_room = True  # then look again: the host takes, then looks at this
+            try:
+                if self._unread_bytes >= PILE_BYTES_MAX:
+                    await self._room.wait()
+            finally:
+                self._wants_room = False
 
     async def _push(self, call: Call) -> None:
         """Carry what the host says, all that there is with each message."""
