@@ -6,11 +6,13 @@ Files are plain PEM. Other machines get in by TLS and a secret alone: a client c
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import socket
 import ssl
 import stat
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -52,8 +54,13 @@ class Listening:
                     os.unlink(path)
 
     def _listen(self, address: Address) -> socket.socket:
-        made = self._bind(address.path) if address.path else self._open_port(address)
-        made.listen(BACKLOG)
+        if address.path:
+            with _alone_at(address.path):
+                made = self._bind(address.path)
+                made.listen(BACKLOG)
+        else:
+            made = self._open_port(address)
+            made.listen(BACKLOG)
         made.setblocking(False)
         return made
 
@@ -150,6 +157,21 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
             raise ValueError(f"--tls-client-ca {client_ca}: {error}") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+@contextmanager
+def _alone_at(path: str) -> Generator[None]:
+    """No other worker looks for a dead socket, or puts its own there, until this one listens.
+
+    The file that is locked stays: removed, it could be locked by one and made anew by another.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(f"{path}.lock", flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _file_at(path: str) -> tuple[int, int]:

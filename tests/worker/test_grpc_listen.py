@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 from pathlib import Path
 
@@ -50,3 +51,26 @@ def test_its_own_socket_is_removed(tmp_path: Path) -> None:
     assert not path.exists()
     (listener,) = ours.listeners
     listener.close()
+
+
+def test_two_workers_that_begin_at_once_do_not_take_each_others_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has bound and does not listen yet: to the other it would look like one that was killed."""
+    path = tmp_path / "socket"
+    held = []
+    bind = Listening._bind
+
+    def bind_and_look(self: Listening, text: str) -> socket.socket:
+        made = bind(self, text)
+        with open(f"{text}.lock", "rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.append(text)
+        return made
+
+    monkeypatch.setattr(Listening, "_bind", bind_and_look)
+    (listener,) = listening(path).listeners
+    with listener, open(f"{path}.lock", "rb") as file:
+        assert held == [str(path)]
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
