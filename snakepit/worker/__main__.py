@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
     wire = _open_serving_wire(argv) if serves_all else open_wire()
     offspring = Offspring()
     offspring.adopt()
+    wire.last_act = offspring.end_all
     atexit.register(offspring.end_all)  # the first to be registered is the last to be called
     _reset_in_forked_children()
     faulthandler.register(signal.SIGQUIT, all_threads=True)  # the host asks for dumps by it

@@ -131,6 +131,11 @@ class OwnHost:
         self.is_ending = True
         self._changed()
 
+    @property
+    def has_calls(self) -> bool:
+        """Has the worker calls whose outcome has not come?"""
+        return bool(self._calls or self._guests_calls)
+
     async def shut_down(self, grace_s: float) -> None:
         """Let the worker clean up and end."""
         await self.send(Shutdown(grace_s))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
-from typing import Final
+from typing import Final, NoReturn
 
 from grpclib import GRPCError
 from grpclib.const import Status
@@ -30,6 +30,8 @@ from snakepit.worker._grpc_wire import FINISH_S
 from snakepit.worker._wire import Wire, complain
 
 DRAIN_S: Final = 6.0
+STOP_S: Final = 6.0  # for calls that were cancelled at the end of that
+STOP_TICK_S: Final = 0.05
 
 
 class ServingFront:
@@ -41,6 +43,7 @@ class ServingFront:
         self._loop = asyncio.new_event_loop()
         self._drain = asyncio.Event()
         self._servers: list[SoundServer] = []
+        self.give_up: Callable[[], object] = lambda: os._exit(1)
 
     def start(self) -> None:
         """Begin to serve, in a thread of its own."""
@@ -92,10 +95,20 @@ class ServingFront:
         await asyncio.gather(*(server.drain(DRAIN_S) for server in self._servers))
         with suppress(OSError):
             await host.shut_down(DRAIN_S)
+        await self._until_calls_end(host, worker)
         await asyncio.gather(worker, return_exceptions=True)
         writer.close()
         for task in (told, draining):
             task.cancel()
+
+    async def _until_calls_end(self, host: OwnHost, worker: asyncio.Task[None]) -> None:
+        """End the process if a tool does not stop: there is nobody else to do it."""
+        end = self._loop.time() + STOP_S
+        while host.has_calls and not worker.done():
+            if self._loop.time() > end:
+                complain("a tool does not stop: the worker ends without cleanup")
+                self.give_up()
+            await asyncio.wait((worker,), timeout=STOP_TICK_S)
 
     async def _tell_when_ready(self, host: OwnHost) -> None:
         await host.ready.wait()
@@ -122,6 +135,17 @@ class ServingWire(Wire):
         super().__init__(os.dup(ours.fileno()), os.dup(ours.fileno()))
         self._ours, self._front, self._clean_up = ours, front, clean_up
         self._drains = False
+        front.give_up = self._give_up
+
+    def _give_up(self) -> NoReturn:
+        """End the process from the thread that serves: the main thread never comes back."""
+        with suppress(Exception):
+            self._clean_up()
+        try:
+            if self.last_act is not None:
+                self.last_act()
+        finally:
+            os._exit(1)
 
     def begin_drain(self) -> bool:
         if self._drains:

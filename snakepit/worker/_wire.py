@@ -32,6 +32,9 @@ class Wire:
     seams: frozenset[CodeType] = frozenset()
     places: Places | None = None
     has_own_host = False  # in this process; then Ctrl+C of the terminal is for it
+    last_act: Callable[[], object] | None = (
+        None  # of whoever ends this process from outside its main thread
+    )
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd

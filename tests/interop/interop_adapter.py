@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +79,18 @@ class Interop(Adapter):
         except Exception as error:
             return type(error).__name__
         return "answered"
+
+
+class Stubborn(Adapter):
+    @tool
+    def never_stop(self, path: str) -> None:
+        """Tell that it runs; the file stays open as long as anything of it does."""
+        with Path(path).open("w", encoding="utf-8") as file:
+            subprocess.Popen(["sleep", "30"], pass_fds=[file.fileno()])
+            file.write("it runs\n")
+            file.flush()
+            while True:
+                try:
+                    time.sleep(0.01)
+                except BaseException:
+                    pass

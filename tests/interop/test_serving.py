@@ -15,7 +15,7 @@ import pytest
 from _backends import asyncio_only
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from test_interop import ADD_MORE, served
 
 from snakepit.grpc import Codec
@@ -150,6 +150,47 @@ def test_an_address_that_makes_no_sense_is_refused(arguments: list[str], complai
     run = start("--adapter", "interop_adapter:Interop", *arguments)
     assert run.returncode == 2
     assert complaint in run.stderr
+
+
+QUICK = """
+import sys
+from snakepit.worker import __main__, _grpc_serving
+_grpc_serving.DRAIN_S = _grpc_serving.STOP_S = 0.1
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+
+@asyncio_only
+async def test_a_tool_that_does_not_stop_does_not_keep_the_worker(tmp_path: Path) -> None:
+    """What it has started is ended with it."""
+    path, log = str(tmp_path / "socket"), tmp_path / "log"
+    os.mkfifo(log)
+    argv = [sys.executable, "-c", QUICK, "--adapter", "interop_adapter:Stubborn"]
+    with subprocess.Popen(
+        [*argv, "--listen", f"unix:{path}"],
+        env=os.environ | ADD_MORE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert "serves" in process.stderr.readline()
+            async with Channel(path=path, codec=Codec()) as channel:
+                call = channel.request(EXECUTE, UNARY, ExecuteRequest, ExecuteReply)
+                with pytest.raises((GRPCError, StreamTerminatedError)):
+                    async with call:
+                        await call.send_message(request("never_stop", path=str(log)), end=True)
+                        told = await anyio.to_thread.run_sync(log.open)
+                        assert await anyio.to_thread.run_sync(told.readline) == "it runs\n"
+                        process.send_signal(signal.SIGTERM)
+                        await call.recv_message()
+            assert await anyio.to_thread.run_sync(process.wait, 20) == 1
+            assert "a tool does not stop" in process.stderr.read()
+            assert not Path(path).exists()
+            with told:
+                assert await anyio.to_thread.run_sync(told.read) == ""  # nobody has it open
+        finally:
+            process.kill()
 
 
 def test_an_adapter_that_cannot_be_loaded_ends_it(tmp_path: Path) -> None:
