@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from typing import NamedTuple
+
 from grpclib import GRPCError
 from grpclib.const import Status
 
@@ -15,8 +16,7 @@ VALUE = 1  # of ExecuteReply
 JSON, MSGPACK = 1, 2  # of Value
 
 
-@frozen
-class Request:
+class Request(NamedTuple):
     """An `ExecuteRequest`, whose params are a part of its bytes; with neither there are none."""
 
     tool: str
