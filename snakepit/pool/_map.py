@@ -28,7 +28,6 @@ from snakepit.protocol import TakesLongError, decode_value
 if TYPE_CHECKING:
     from snakepit._loops import Signal
     from snakepit.pool._call import PendingCall
-    from snakepit.pool._codec import Arguments
     from snakepit.pool._core import PoolCore
 
     Entry: TypeAlias = PendingCall | Exception  # the latter for what never became a call
@@ -43,19 +42,19 @@ ON_ERROR: Final = ("cancel", "return")
 async def open_map(
     core: PoolCore,
     start: Callable[..., PendingCall],
-    encode: Callable[[Any], Awaitable[Arguments]],
+    start_long: Callable[[Any], Awaitable[PendingCall]],
     params: object,
     *,
     limit: int | None,
     ordered: bool,
     on_error: str,
 ) -> AsyncGenerator[Results]:
-    """The block of `pool.map`. `start` makes one call of one item, which `encode` may have to encode for it."""
+    """The block of `pool.map`. `start` makes the call of an item, or `start_long` where that takes a thread."""
     _check_options(limit, ordered, on_error)
     results = Results(
         core,
         start,
-        encode,
+        start_long,
         open_input(params),
         limit=HELD_PER_WORKER * core.settings.size if limit is None else limit,
         ordered=ordered,
@@ -82,7 +81,7 @@ class Results(AsyncIterator[Any]):
         self,
         core: PoolCore,
         start: Callable[..., PendingCall],
-        encode: Callable[[Any], Awaitable[Arguments]],
+        start_long: Callable[[Any], Awaitable[PendingCall]],
         source: Input,
         *,
         limit: int,
@@ -90,7 +89,7 @@ class Results(AsyncIterator[Any]):
         returns_errors: bool,
         length: int | None,
     ) -> None:
-        self._core, self._start, self._encode, self._source = core, start, encode, source
+        self._core, self._start, self._start_long, self._source = core, start, start_long, source
         self._limit, self._ordered, self._returns_errors = limit, ordered, returns_errors
         self._length = length
         self._reading = anyio.ResourceGuard("reading")
@@ -270,7 +269,7 @@ class Results(AsyncIterator[Any]):
             try:
                 call = self._start(item)
             except TakesLongError:
-                call = self._start(item, await self._encode(item))
+                call = await self._start_long(item)
         except Exception as error:
             self._close_inputs(item)
             self._line.append(error)

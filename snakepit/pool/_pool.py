@@ -25,6 +25,7 @@ from snakepit.pool._settings import check_timeout
 from snakepit.pool._stats import stats_of
 from snakepit.pool._stream import Stream, check_window, open_stream
 from snakepit.pool._tools import ToolSpec, as_params, find_tool
+from snakepit.pool._turns import Turns
 from snakepit.pool._typed import TypedCalls
 from snakepit.pool._views import BoundPool
 from snakepit.process import fork_generation
@@ -41,6 +42,7 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         self._core = core
         self._desk = desk
         self._loop = core.loop
+        self._turns = Turns()
         self._fork_generation = fork_generation()
 
     def __repr__(self) -> str:
@@ -114,14 +116,13 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
                     attended=attended,
                 )
             except TakesLongError:
-                call = self._submit(
+                call = await self._submit_long(
                     tool,
                     params,
                     session=session,
                     timeout=timeout,
                     idempotent=idempotent,
                     attended=attended,
-                    encoded=await self._encode(tool, params),
                 )
             if on_progress is not None:
                 await listen(self._core, call, on_progress)
@@ -168,9 +169,8 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
             try:
                 call = self._submit(tool, params, session=session, timeout=timeout, window=window)
             except TakesLongError:
-                encoded = await self._encode(tool, params)
-                call = self._submit(
-                    tool, params, session=session, timeout=timeout, window=window, encoded=encoded
+                call = await self._submit_long(
+                    tool, params, session=session, timeout=timeout, window=window
                 )
             async with open_stream(self._core, call) as stream:
                 yield stream
@@ -286,18 +286,10 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         self._check_caller()
         self._check_call(tool, timeout=timeout, streaming=False)
 
-        def start(item: Any, encoded: Arguments | None = None) -> PendingCall:
-            return self._submit(
-                tool,
-                item,
-                session=session,
-                timeout=timeout,
-                idempotent=idempotent,
-                encoded=encoded,
-            )
-
-        encode = partial(self._encode, tool)
-        async with open_map(self._core, start, encode, params, **options) as results:
+        call: dict[str, Any] = {"session": session, "timeout": timeout, "idempotent": idempotent}
+        start = partial(self._submit, tool, **call)
+        start_long = partial(self._submit_long, tool, **call)
+        async with open_map(self._core, start, start_long, params, **options) as results:
             yield results
 
     async def _execute(self, tool: str, params: Mapping[str, Any]) -> Any:
@@ -335,7 +327,10 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
         attended: bool = False,
         encoded: Arguments | None = None,
     ) -> PendingCall:
-        """Encode the arguments and hand the call in. Raises TakesLongError if `_encode` has to do the former."""
+        """Encode the arguments and hand the call in. Raises TakesLongError if `_submit_long` has to do it."""
+        place = None if session is None else session_named(self, session)
+        if place is not None and encoded is None and self._turns.is_taken(place):
+            raise TakesLongError
         info = self._check_call(tool, timeout=timeout, streaming=window > 0)
         given = as_params(tool, params)
         body, buffers, inputs = encoded or encode_arguments(
@@ -350,12 +345,23 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
             idempotent=idempotent,
             window=window,
             attended=attended,
-            session=None if session is None else session_named(self, session),
+            session=place,
             pumps=pumps_of(given, inputs) if inputs else (),
         )
 
-    async def _encode(self, tool: str, params: Mapping[str, Any] | None) -> Arguments:
-        return await self._core.codec.write(as_params(tool, params), self._core.places)
+    async def _submit_long(
+        self,
+        tool: str,
+        params: Mapping[str, Any] | None,
+        *,
+        session: str | Session | None = None,
+        **options: Any,
+    ) -> PendingCall:
+        """Encode the arguments in a thread, and hand the call in behind earlier ones of its session."""
+        async with self._turns.of(None if session is None else session_named(self, session)):
+            given = as_params(tool, params)
+            encoded = await self._core.codec.write(given, self._core.places)
+            return self._submit(tool, params, session=session, encoded=encoded, **options)
 
     def _check_process(self) -> None:
         if self._fork_generation != fork_generation():

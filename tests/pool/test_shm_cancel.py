@@ -10,6 +10,7 @@ import anyio
 import numpy as np
 import pandas
 import pytest
+from _backends import one_loop_each
 from pool_kit import pids, tools_pool, until
 from shm_adapters import MIB, Sharer, memory
 
@@ -99,3 +100,37 @@ async def test_a_call_cancelled_while_it_waits_for_room(monkeypatch: pytest.Monk
         assert await pool.execute("total", {"array": np.ones(MIB)}) == MIB
         assert memory(pool).donations == 0
         assert pids(pool) == before
+
+
+@one_loop_each
+async def test_calls_of_a_session_wait_while_an_earlier_one_is_converted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = pandas.DataFrame({"n": np.ones(MIB)})
+    gate = Gate(_codec.encode_arguments)
+    monkeypatch.setattr(_codec, "encode_arguments", gate)
+    async with tools_pool(Sharer, size=1, transport="shm") as pool, pool.session() as session:
+        async with anyio.create_task_group() as tasks:
+
+            async def keep(value: Any) -> None:
+                await session.execute("keep", {"value": value})
+
+            tasks.start_soon(keep, large)
+            await until(gate.begun.is_set)
+            scope = anyio.CancelScope()
+
+            async def keep_until_cancelled() -> None:
+                with scope:
+                    await keep([1.0])
+
+            tasks.start_soon(keep_until_cancelled)
+            tasks.start_soon(keep, large)
+            (line,) = pool._turns._lines.values()
+            await until(lambda: len(line) == 3)
+            tasks.start_soon(keep, [2.0])
+            assert await pool.execute("echo", {"value": 3}) == 3  # which is of no session
+            scope.cancel()
+            gate.may_go.set()
+        assert scope.cancelled_caught
+        assert await session.execute("kept_total") == 2
+        assert not pool._turns._lines
