@@ -56,6 +56,7 @@ from ._messages import decode_to_worker as decode_to_worker
 from ._messages import encode_message as encode_message
 from ._outbox import OnSent as OnSent
 from ._outbox import Outbox as Outbox
+from ._outbox import call_of as call_of
 from ._parts import CARRIERS as CARRIERS
 from ._parts import TRANSFERS_OPEN_MAX as TRANSFERS_OPEN_MAX
 from ._parts import Frame as Frame
@@ -125,6 +126,7 @@ __all__ = [
     "ToolInfo",
     "Unpacker",
     "args_of",
+    "call_of",
     "decode_to_host",
     "decode_to_worker",
     "decode_value",

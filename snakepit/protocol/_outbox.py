@@ -10,13 +10,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from ._messages import HostFailure, HostReply
 from ._parts import Frame, Packer, forget, transfer_of
 
 WRITE_BYTES_MAX: Final = 2**16
-
+_ANSWERS: Final = (HostReply, HostFailure)
 
 OnSent = Callable[[], None] | None
 Small = tuple[Any, bytes, OnSent]  # a message, its frame
+
+
+def call_of(message: Any) -> int | None:
+    """The number of the call among whose messages it keeps its place.
+
+    What answers a host call has another number, which the worker gave it, and keeps no place.
+    """
+    return None if type(message) in _ANSWERS else getattr(message, "id", None)
 
 
 class Large:
@@ -119,10 +128,8 @@ class Outbox:
 
     def _is_behind(self, message: Any) -> bool:
         """Must it keep its place behind a large message of the same call?"""
-        number = getattr(message, "id", None)
-        return number is not None and any(
-            getattr(large.message, "id", None) == number for large in self._large
-        )
+        call = call_of(message)
+        return call is not None and any(call_of(large.message) == call for large in self._large)
 
     def _begin_small(self) -> None:
         """Begin as many small messages as go well into one write."""

@@ -255,7 +255,7 @@ class Endpoint:
 
     def received_all_of(self, references: list[Any]) -> None:
         """A message has come, with these."""
-        if any(number < 0 for number, *_ in references):
+        if not self._counts_echoes and any(number < 0 for number, *_ in references):
             self.echoes.received += 1
         if self._given:
             for number, *_ in references:

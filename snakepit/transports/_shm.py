@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from snakepit.process import close_fds, fork_generation, guard_fds
-from snakepit.protocol import Buffer, Drop, Loose, OnSent, ToWorker, decode_to_host
+from snakepit.protocol import Buffer, Drop, Loose, OnSent, ToWorker, call_of, decode_to_host
 from snakepit.shm import (
     IDLE_TRIM_S,
     Block,
@@ -169,10 +169,8 @@ class ShmChannel(ByteChannel):
 
     def _is_behind(self, message: ToWorker) -> bool:
         """Must it keep its place behind a message of the same call?"""
-        number = getattr(message, "id", None)
-        return number is not None and any(
-            getattr(waiting.message, "id", None) == number for waiting in self._waiting
-        )
+        call = call_of(message)
+        return call is not None and any(call_of(one.message) == call for one in self._waiting)
 
     def _wait(self, message: ToWorker, on_sent: OnSent) -> None:
         self._waiting.append(Waiting(message, on_sent))
@@ -226,10 +224,10 @@ class ShmChannel(ByteChannel):
             super()._put(ready, waiting.on_sent)
         except Exception:  # no memory, or whatever the library raises that the value is of
             if not self._waiting or self._waiting[0] is not waiting:
-                return  # as above
+                return  # noqa: ASYNC910 - withdrawn; _copy begins with one
             _log.exception("a value could not be copied for a worker, which is given up")
             self._lose_peer()
-            return
+            return  # noqa: ASYNC910 - as above
         self._waiting.popleft()
         self.flush_nowait()
 

@@ -21,6 +21,7 @@ from snakepit.protocol import (
     Call,
     Cancel,
     Credit,
+    HostReply,
     Outbox,
     Recall,
     Unpacker,
@@ -247,6 +248,21 @@ def test_messages_without_a_call_overtake_large_ones() -> None:
     outbox.put(large(1))
     outbox.put(Recall((1,)))
     assert [type(message) for message in unpacked(drain(outbox))] == [Recall, Call]
+
+
+def test_the_answer_to_a_host_call_has_the_number_of_no_call() -> None:
+    """Its number is the worker's, and says nothing of the call that the host knows by the same."""
+    outbox = Outbox()
+    outbox.put(HostReply(1, body(LARGE)))
+    outbox.put(Cancel(1))
+    outbox.put(large(2))
+    outbox.put(HostReply(2))
+    assert [type(message) for message in unpacked(drain(outbox))] == [
+        Cancel,
+        HostReply,
+        HostReply,
+        Call,
+    ]
 
 
 def test_a_message_withdrawn_half_way_leaves_nothing_behind_on_the_other_side() -> None:

@@ -163,6 +163,19 @@ def test_a_result_goes_back_to_its_worker_and_the_worker_sees_its_own_memory() -
         assert used(worker) == 0
 
 
+def test_after_millions_of_echoes_of_the_host_s_a_worker_still_gets_its_memory_back() -> None:
+    """The host does not count what it returns: so its worker must not count what comes."""
+    with link() as (host, worker):
+        worker.echoes.received = 2**23 - 1  # as if so many had been counted
+        for _ in range(3):
+            (result,) = passed(worker, host, bytes(MIB))
+            (back,) = passed(host, worker, result)
+            del result, back
+            host.heap.reclaim()
+        assert leases(worker) == 0
+        assert used(worker) == 0
+
+
 def test_a_result_goes_to_another_worker_without_a_copy() -> None:
     heap = Heap(BUDGET)
     with link(heap) as (host_a, worker_a), link(heap) as (host_b, worker_b):
