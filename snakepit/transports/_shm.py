@@ -218,13 +218,13 @@ class ShmChannel(ByteChannel):
         try:
             blocks = await self._copy(message)
             if not self._waiting or self._waiting[0] is not waiting:
-                return  # it was withdrawn
+                return  # noqa: ASYNC910 - withdrawn; _copy begins with one
             may_refer = is_carrier(message) and self._endpoint.is_up
             ready = self._bind(message, blocks) if may_refer else message
             super()._put(ready, waiting.on_sent)
         except Exception:  # no memory, or whatever the library raises that the value is of
             if not self._waiting or self._waiting[0] is not waiting:
-                return  # noqa: ASYNC910 - withdrawn; _copy begins with one
+                return  # noqa: ASYNC910 - as above
             _log.exception("a value could not be copied for a worker, which is given up")
             self._lose_peer()
             return  # noqa: ASYNC910 - as above
