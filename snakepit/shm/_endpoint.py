@@ -358,8 +358,7 @@ class Endpoint:
             self._given.clear()
             self._shown.clear()
         for segment in theirs:
-            # Of one that is in use some may be lent to others, who may send it back.
-            self.heap.leave(segment, tell=not segment.holds)
+            self.heap.orphan(segment)
         self._fds.close()
 
     def close_in_child(self) -> None:

@@ -51,6 +51,7 @@ class Heap:
         self._known: list[tuple[int, int]] = []  # addresses and numbers, in order
         self._by_number: dict[int, Segment] = {}
         self._freed: deque[Where] = deque()
+        self._orphans: list[Segment] = []  # in use, though the peer that made them is gone
         self._numbers = 0
         self._collected_at = 0.0
         self._closed = False
@@ -174,6 +175,9 @@ class Heap:
             if number in self._own:
                 self.arena.give_back(number, offset, now)
                 self.freed_blocks += 1
+        if self._orphans:
+            self._tell([segment for segment in self._orphans if not segment.holds])
+            self._orphans = [segment for segment in self._orphans if segment.holds]
 
     def _block(self, segment: Segment, offset: int, nbytes: int) -> Block:
         return Block(segment, offset, nbytes, self._freed)
@@ -211,12 +215,18 @@ class Heap:
         with self.lock:
             return self._enter(fd, mapping)
 
-    def leave(self, segment: Segment, *, tell: bool = True) -> None:
+    def leave(self, segment: Segment) -> None:
         """Know it no more; whom it was shown need not either, as `speak` will tell."""
         with self.lock:
             self._leave(segment)
-        if tell:
-            self._tell([segment])
+        self._tell([segment])
+
+    def orphan(self, segment: Segment) -> None:
+        """Know it no more, as its peer is gone. Others need not either, once nobody looks at it."""
+        with self.lock:
+            self._leave(segment)
+            self._orphans.append(segment)
+            self._reclaim()
 
     def _enter(self, fd: int, mapping: Mapping) -> Segment:
         self._numbers += 1

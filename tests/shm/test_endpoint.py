@@ -194,6 +194,27 @@ def test_a_result_goes_to_another_worker_without_a_copy() -> None:
     assert back == data
 
 
+def test_what_a_dead_worker_made_and_another_saw_is_given_up_when_nobody_looks_at_it() -> None:
+    heap = Heap(BUDGET)
+    with link(heap) as (host_a, worker_a), link(heap) as (host_b, worker_b):
+        (result,) = passed(worker_a, host_a, bytes(MIB))
+        (forwarded,) = passed(host_b, worker_b, result)
+        told: list[Any] = []
+        host_b.tell = told.append
+        (number,) = host_b._shown
+        host_a.close()
+        del result
+        heap.trim()
+        heap.speak()
+        assert not told  # the other worker still looks at it
+        del forwarded
+        heap.trim()
+        heap.speak()
+        assert told == [Drop((number,))]
+        assert not host_b._shown
+    heap.close()
+
+
 def test_views_of_what_a_dead_worker_made_stay_and_its_leases_end() -> None:
     with link() as (host, worker):
         (result,) = passed(worker, host, b"\7" * MIB)
