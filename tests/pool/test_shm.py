@@ -83,10 +83,12 @@ async def test_workers_are_told_of_what_made_room(
         if told_by == "the next call":
             monkeypatch.setattr(pool._core.loop, "call_soon", lambda _: None)
         second = pool.buffer(6 * MIB)
-        assert pool._core.settings.shm.heap.has_news
+        assert pool._core.settings.shm is not None
+        heap = pool._core.settings.shm.heap
+        assert heap.has_news
         if told_by == "the next call":
             await pool.execute("keep", {"value": second})
-        await until(lambda: not pool._core.settings.shm.heap.has_news)
+        await until(lambda: not heap.has_news)
         await pool.execute("keep", {"value": second})
         assert await pool.execute("segments_known") == 1
 
