@@ -49,8 +49,11 @@ def write_memoryview(writer: Writer, value: memoryview) -> Any:
                 "an empty memoryview of several dimensions cannot travel; send the array itself"
             )
         data: bytes | memoryview = b""
+    elif value.c_contiguous:
+        data = value.cast("B")
     else:
-        data = value.cast("B") if value.c_contiguous else value.tobytes()
+        writer.charge(value.nbytes)
+        data = value.tobytes()
     return Ext(ext.MEMORYVIEW, encode_plain([value.format, value.shape, writer.data(data)]))
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from msgspec.msgpack import Ext
 
 from snakepit.errors import ProtocolError, SerializationError
-from snakepit.protocol import BUFFER_BYTES_MIN, decode_value, encode_value
+from snakepit.protocol import BUFFER_BYTES_MIN, TakesLongError, decode_value, encode_value
 from snakepit.protocol import _ext as ext
 
 
@@ -387,3 +387,12 @@ def test_a_receiver_that_lacks_the_library_says_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SerializationError, match=f"install {lacking} on the receiving side"):
         decode_value(body, buffers)
+
+
+def test_a_memoryview_that_is_not_contiguous_is_copied_in_a_thread_where_it_is_large() -> None:
+    view = memoryview(bytearray(range(8)))
+    assert travel(view[::2]) == view[::2]
+    encode_value(view, work_max=3)  # which is not copied
+    encode_value(view[::2], work_max=4)
+    with pytest.raises(TakesLongError):
+        encode_value(view[::2], work_max=3)
