@@ -186,8 +186,8 @@ class ZeroCopy:
     `enabled`: False: all values go through the pipes. `threshold`: bytes from which on the data of an
     array, a buffer or a table is shared; what is smaller is copied. `budget_mb`: how much shared memory
     the pool may have, in MiB; half of it for arguments, half for the results of all workers; None: a
-    quarter of the memory that this process may use, at most 4096. What finds no room goes through
-    the pipes. `copy_results`: arrays and memoryviews in results and in the items of streams can be
+    quarter of the memory that this process may use, at most 4096. What finds no room is
+    given away, as docs/zero-copy.md says, or goes through the pipes. `copy_results`: arrays and memoryviews in results and in the items of streams can be
     written, on every transport: they are the caller's own, and cost one copy where they came in shared memory.
     """
 

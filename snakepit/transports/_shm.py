@@ -279,7 +279,8 @@ class ShmChannel(ByteChannel):
             heap.has_warned = True
             _log.warning(
                 "no room for %d bytes in the shared memory of %d: a worker has looked at an "
-                "argument for %.0f s; values go through the pipes meanwhile (see ZeroCopy.budget_mb)",
+                "argument for %.0f s; values are given away meanwhile, or go through the pipes, which "
+                "is slower (see ZeroCopy.budget_mb)",
                 size,
                 heap.arena.budget,
                 age,
