@@ -74,6 +74,12 @@ class Endpoint:
         return bool(self._theirs)
 
     @property
+    def lent_bytes(self) -> int:
+        """How much the peer may look at."""
+        with self.heap.lock:
+            return self.leases.nbytes
+
+    @property
     def is_up(self) -> bool:
         """Does the peer understand references? A foreign worker never says so."""
         if not self._greeted:
@@ -138,11 +144,12 @@ class Endpoint:
 
     def take_back(self, loans: list[Lease | Gift]) -> None:
         """The message that they went with is not sent after all; `speak` should follow."""
-        for loan in loans:
-            if isinstance(loan, Gift):
-                self._to_tell.append(loan.number)
-            else:
-                self.leases.cancel(loan)
+        with self.heap.lock:
+            for loan in loans:
+                if isinstance(loan, Gift):
+                    self._to_tell.append(loan.number)
+                else:
+                    self.leases.cancel(loan)
 
     def place(self, message: Any) -> Any:
         """`bind`, with all that has to be copied first; on a thread that may take its time."""

@@ -121,7 +121,8 @@ class Heap:
     @property
     def oldest_lease_s(self) -> float | None:
         """How long ago the oldest of them was sent."""
-        granted = [endpoint.leases.oldest_since for endpoint in list(self.endpoints)]
+        with self.lock:
+            granted = [endpoint.leases.oldest_since for endpoint in self.endpoints]
         known = [since for since in granted if since is not None]
         return time.monotonic() - min(known) if known else None
 

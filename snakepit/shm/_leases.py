@@ -51,7 +51,10 @@ class Lease:
 
 
 class Leases:
-    """What this side has lent one peer. `ledger`: the slots, as the peer writes them."""
+    """What this side has lent one peer. `ledger`: the slots, as the peer writes them.
+
+    Threads use it with the heap's lock.
+    """
 
     def __init__(self, ledger: memoryview, echoes: Echoes) -> None:
         self._ledger, self._echoes = ledger, echoes

@@ -88,7 +88,7 @@ class ShmChannel(ByteChannel):
 
     @property
     def lent_bytes(self) -> int:
-        return self._endpoint.leases.nbytes
+        return self._endpoint.lent_bytes
 
     def send_nowait(self, message: ToWorker) -> bool:
         if not is_carrier(message) and not self._waiting:

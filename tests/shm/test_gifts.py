@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_endpoint import MIB, leases, link, passed, received, used
+from link_kit import MIB, leases, link, passed, received, used
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol import NIL, Call, Drop, encode_value
