@@ -10,6 +10,7 @@ from snakepit.process._hold import shielded as shielded
 from snakepit.process._ladder import climb as climb
 from snakepit.process._marking import new_mark as new_mark
 from snakepit.process._memory import resident_mb as resident_mb
+from snakepit.process._memory_limit import memory_limit as memory_limit
 from snakepit.process._stderr import StderrCollector as StderrCollector
 from snakepit.process._stoppable import ExitStatus as ExitStatus
 from snakepit.process._stoppable import Stoppable as Stoppable

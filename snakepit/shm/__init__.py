@@ -14,7 +14,6 @@ from snakepit.shm._heap import Heap as Heap
 from snakepit.shm._holds import Block as Block
 from snakepit.shm._leases import Lease as Lease
 from snakepit.shm._memory import huge_pages as huge_pages
-from snakepit.shm._memory import memory_limit as memory_limit
 from snakepit.shm._memory import private_bytes as private_bytes
 from snakepit.shm._memory import private_copy as private_copy
 from snakepit.shm._opening import can_share as can_share
@@ -39,7 +38,6 @@ __all__ = [
     "huge_pages",
     "is_carrier",
     "make_gift",
-    "memory_limit",
     "open_for_host",
     "open_for_worker",
     "private_bytes",

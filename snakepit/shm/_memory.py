@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import mmap
 import os
-import sys
 from typing import Any, Final, TypeVar
 
 from snakepit.protocol import Buffer
@@ -21,7 +20,6 @@ _MADVICE: Final = [
     getattr(mmap, name) for name in ("MADV_HUGEPAGE", "MADV_DONTDUMP") if hasattr(mmap, name)
 ]
 
-MEMORY_MAX: Final = "/sys/fs/cgroup/memory.max"
 COPIED_IN_PLACE_MAX: Final = 2**20
 
 B = TypeVar("B", bytes, bytearray)
@@ -150,15 +148,6 @@ def view_of(address: int, size: int, keep: object, *, writable: bool = False) ->
     root.keep = keep
     view = memoryview(root).cast("B")
     return view if writable else view.toreadonly()
-
-
-def memory_limit() -> int:
-    """Bytes that this process may use: the machine's, cut down to its cgroup's limit."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError), open(MEMORY_MAX) as file:
-            limit = min(limit, int(file.read()))  # "max": there is none
-    return limit
 
 
 def huge_pages() -> str | None:

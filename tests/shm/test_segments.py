@@ -10,12 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from snakepit.errors import ProtocolError
-from snakepit.shm import Heap, _memory, _segments, memory_limit
+from snakepit.shm import Heap, _segments
 from snakepit.shm._memory import address_of, copy_to, view_of
 from snakepit.shm._segments import SEALS, create, open_shown
 
@@ -189,17 +188,3 @@ def test_without_memfd_posix_memory_does_and_leaves_no_name(
         mmap.mmap(fd, SIZE)
     os.close(fd)
     assert set(os.listdir("/dev/shm")) == before
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"), [("1073741824\n", 2**30), ("max\n", None), (None, None)]
-)
-def test_the_memory_of_a_container_is_what_its_group_may_use(
-    text: str | None, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "memory.max"
-    if text is not None:
-        file.write_text(text)
-    monkeypatch.setattr(_memory, "MEMORY_MAX", str(file))
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert memory_limit() == (limit or machine)
