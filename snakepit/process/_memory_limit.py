@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-OWN_GROUPS = Path("/proc/self/cgroup")
-ROOT = Path("/sys/fs/cgroup")
+from snakepit.process._cgroups import memory_groups
 
 
 def memory_limit() -> int:
@@ -22,18 +21,6 @@ def memory_limit() -> int:
 
 
 def _limit_files() -> Iterator[Path]:
-    try:
-        lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, where = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            root, name = ROOT / "memory", "memory.limit_in_bytes"
-        elif controllers == "":
-            root, name = ROOT, "memory.max"
-        else:
-            continue
-        # In a cgroup namespace the path is relative to what is mounted: then the root has our limit.
-        group = root / where.lstrip("/")
+    for version, root, group in memory_groups():
+        name = "memory.limit_in_bytes" if version == 1 else "memory.max"
         yield from (one / name for one in (group, *group.parents) if one.is_relative_to(root))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-ROOT = Path("/sys/fs/cgroup")
+from snakepit.process._cgroups import memory_groups
 
 
 def oom_kills() -> int | None:
@@ -27,20 +27,9 @@ def parse_oom_kills(path: Path) -> int | None:
 
 @cache
 def _counter_file() -> Path | None:
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _, controllers, where = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            folder, name = ROOT / "memory", "memory.oom_control"
-        elif controllers == "":
-            folder, name = ROOT, "memory.events"
-        else:
-            continue
-        # In a cgroup namespace the path is relative to what is mounted.
-        for path in (folder / where.lstrip("/") / name, folder / name):
+    for version, root, group in memory_groups():
+        name = "memory.oom_control" if version == 1 else "memory.events"
+        for path in (group / name, root / name):
             if parse_oom_kills(path) is not None:
                 return path
     return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.process import _memory_limit, memory_limit
+from snakepit.process import _cgroups, memory_limit
 
 GIB = 2**30
 SMALL, LARGE = GIB // 8, GIB // 4
@@ -37,13 +37,13 @@ def test_the_memory_of_a_process_is_what_its_groups_let_it_have(
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(_memory_limit, "OWN_GROUPS", own)
-    monkeypatch.setattr(_memory_limit, "ROOT", root)
+    monkeypatch.setattr(_cgroups, "OWN_GROUPS", own)
+    monkeypatch.setattr(_cgroups, "ROOT", root)
     assert memory_limit() == limit
 
 
 def test_without_groups_it_is_the_machine_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_memory_limit, "OWN_GROUPS", tmp_path / "none")
+    monkeypatch.setattr(_cgroups, "OWN_GROUPS", tmp_path / "none")
     assert memory_limit() == MACHINE
