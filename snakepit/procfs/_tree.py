@@ -94,12 +94,16 @@ def kill_tree(root: Process | Handle) -> list[int]:
 
 
 def end_trees(roots: Iterable[Process | Handle], grace_s: float) -> list[int]:
-    """SIGTERM these and all below them, SIGKILL after the grace; return the survivors. Blocks."""
+    """SIGTERM these and all below them, SIGKILL after the grace; return the survivors. Blocks.
+
+    With no grace nobody is asked: SIGSTOP in SIGTERM's place.
+    """
+    first = signal.SIGTERM if grace_s else signal.SIGSTOP
     each = {(root.pid, root.start): root for root in roots}
     for root in list(each.values()):
         for process in descendants_of(root.pid):
             each.setdefault((process.pid, process.start), process)
-    told = [process for process in each.values() if send_to(process, signal.SIGTERM)]
+    told = [process for process in each.values() if send_to(process, first)]
     left = [process.pid for process in each.values() if process not in told]
     for alive in wait_dead(told, grace_s):
         left += kill_tree(alive)

@@ -339,3 +339,19 @@ def test_a_mark_is_enough_where_a_worker_has_become_another_user() -> None:
             assert process.wait(5) == -signal.SIGKILL
         finally:
             process.kill()
+
+
+def test_who_is_killed_by_its_mark_is_not_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has not noticed yet that it is stopped would run its handler of SIGTERM."""
+    sent: list[int] = []
+
+    def noted(process: Process | _table.Handle, number: int) -> bool:
+        sent.append(number)
+        return send_to(process, number)
+
+    send_to = _table.send_to
+    monkeypatch.setattr(_tree, "send_to", noted)
+    with restless(1, stays=True) as (process, instance):
+        assert kill_marked(frozenset({instance})) == []
+        assert has_ended(process.stdout)
+    assert set(sent) == {signal.SIGSTOP, signal.SIGKILL}
