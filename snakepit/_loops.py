@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -55,6 +56,7 @@ class Loop(ABC):
     now: Callable[[], float]
     new_signal: Callable[[], Signal]
     current_task: Callable[[], object]
+    checkpoint: Callable[[], Awaitable[object]]
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
 
     @abstractmethod
@@ -87,6 +89,7 @@ class TrioLoop(Loop):
 
     new_signal = staticmethod(trio.Event)
     current_task = staticmethod(trio.lowlevel.current_task)
+    checkpoint = staticmethod(trio.lowlevel.checkpoint)
     checkpoint_if_cancelled = staticmethod(trio.lowlevel.checkpoint_if_cancelled)
 
     def __init__(self) -> None:
@@ -125,6 +128,7 @@ class AsyncioLoop(Loop):
 
     new_signal = staticmethod(asyncio.Event)
     current_task = staticmethod(asyncio.current_task)
+    checkpoint = staticmethod(partial(asyncio.sleep, 0))
     checkpoint_if_cancelled = staticmethod(anyio.lowlevel.checkpoint_if_cancelled)
 
     def __init__(self) -> None:

@@ -8,7 +8,8 @@ ahead, a call that is being cancelled, the worker's end), or when nobody has cal
 A caller that reads hears nothing but the worker. So it reads only while its call cannot be settled
 in another way than by a word of the worker's, or by the end of the link: it is the first of its
 worker's calls, and written in full, so that nobody can withdraw it. It keeps on reading while it
-answers the host calls of its tool: nobody else may read in between.
+answers the host calls of its tool: nobody else may read in between. Where answers come quickly it
+looks for its own for a moment before it sleeps (`_busy_wait.py`), and lets others run before.
 """
 
 from __future__ import annotations
@@ -86,11 +87,15 @@ class Reading:
         """
         self._caller_reads = True
         quiet = False
-        worker = call.worker
+        worker, channel = call.worker, self._channel
+        busy_wait = channel.busy_wait
         try:
             while True:
-                messages = await self._channel.receive()
-                self._stopped = not self._take(messages)
+                messages: list[ToHost] = []
+                if busy_wait is not None and busy_wait.is_due():
+                    await self._loop.checkpoint()  # the worker is at it meanwhile
+                    messages = channel.receive_busily()
+                self._stopped = not self._take(messages or await channel.receive())
                 if call.host_calls is None or call.worker is not worker or self._stopped:
                     break
                 await call.host_calls.answer()

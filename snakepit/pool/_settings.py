@@ -19,8 +19,8 @@ from snakepit.errors import ConfigError, SerializationError
 from snakepit.launchers import InProcessLauncher, Launcher, SpawnLauncher
 from snakepit.options import Connect, CrashBarrier, Queue, Sessions, Startup, Stop, ZeroCopy
 from snakepit.pool._connecting import as_connect, connect_launcher
-from snakepit.pool._cpus import usable_cpus
 from snakepit.process import memory_limit
+from snakepit.procfs import usable_cpus
 from snakepit.protocol import Buffers, Places, encode_value
 from snakepit.shm import can_share
 from snakepit.transports import MemoryTransport, ShmTransport, StdioTransport, Transport

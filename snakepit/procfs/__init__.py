@@ -4,6 +4,7 @@ Shared by host, workers and guardian, so it needs nothing but a few modules of t
 not even `typing`, which takes as long to import as the rest of the guardian.
 """
 
+from snakepit.procfs._cpus import usable_cpus as usable_cpus
 from snakepit.procfs._guardian import done_with as done_with
 from snakepit.procfs._guardian import watching as watching
 from snakepit.procfs._marks import VARIABLE as VARIABLE

@@ -13,11 +13,18 @@ from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+from snakepit._busy_wait import BusyWait
 from snakepit.protocol import ToHost, ToWorker
 
 
 class Channel(ABC):
-    """Duplex messages with one worker. Closed with the block it was opened in."""
+    """Duplex messages with one worker. Closed with the block it was opened in.
+
+    `busy_wait`: of a link whose answers may come sooner than a task goes to sleep and wakes up
+    again. Ask it before `receive_busily`.
+    """
+
+    busy_wait: BusyWait | None = None
 
     @abstractmethod
     def send_nowait(self, message: ToWorker) -> bool:
@@ -69,6 +76,10 @@ class Channel(ABC):
         order. anyio.BrokenResourceError: it was cut off inside a message. ProtocolError: what came
         is no message. anyio.BusyResourceError: two receivers. anyio.ClosedResourceError.
         """
+
+    def receive_busily(self) -> list[ToHost]:
+        """As `receive`, but blocking, as long as `busy_wait` has it; [] if nothing has come by then."""
+        return []
 
     @abstractmethod
     async def run(self) -> None:

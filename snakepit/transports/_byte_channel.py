@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
+from snakepit._busy_wait import BusyWait
 from snakepit.errors import ProtocolError
 from snakepit.protocol import Buffer, OnSent, Outbox, ToHost, ToWorker, Unpacker, decode_to_host
 from snakepit.transports._base import Channel
@@ -69,6 +70,7 @@ class ByteChannel(Channel):
         self._unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
         self._outbox = Outbox()
         self._poked = anyio.Event()
+        self.busy_wait: BusyWait = BusyWait()
         self._receiving = False
         self._peer_gone = self._closed = False
 
@@ -161,6 +163,11 @@ class ByteChannel(Channel):
                     return messages  # noqa: ASYNC910 - until_readable is one
         finally:
             self._receiving = False
+
+    def receive_busily(self) -> list[ToHost]:
+        if self._receiving or self._closed or self._peer_gone or self._unpacker.broken:
+            return []  # `receive` will tell
+        return self.busy_wait.look(self._read_available)
 
     async def _last_words(self) -> None:
         """Wait for what a worker that hears no more has still to say.

@@ -127,6 +127,7 @@ class ServingFront:
 class ServingWire(Wire):
     """A wire whose host is in this process."""
 
+    is_direct = False
     has_own_host = True
 
     def __init__(

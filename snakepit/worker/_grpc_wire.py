@@ -24,6 +24,8 @@ FINISH_S = 1.0
 class GrpcWire(Wire):
     """A wire to the thread that serves gRPC."""
 
+    is_direct = False
+
     def __init__(self, ours: socket.socket, front: Front) -> None:
         super().__init__(os.dup(ours.fileno()), os.dup(ours.fileno()))
         self._ours, self._front = ours, front

@@ -21,6 +21,7 @@ from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from snakepit._busy_wait import BusyWait
 from snakepit.errors import ProtocolError
 from snakepit.protocol import ToWorker
 from snakepit.worker._wire import Wire, complain
@@ -55,6 +56,9 @@ class Reader:
         self.reap: Callable[[], object] = lambda: None  # what nobody else will
         self.calls: SimpleQueue[Job | None] = SimpleQueue()  # for the main thread; None: stop
         self._wire = wire
+        self._busy_wait = BusyWait()
+        self._poll = select.poll()
+        self._poll.register(wire.fileno(), select.POLLIN)
         self._baton = allocate_lock()
         self._end = allocate_lock()
         self._bell: SimpleQueue[None] = SimpleQueue()
@@ -107,6 +111,8 @@ class Reader:
     def _read_if_empty(self, queue: SimpleQueue[Any]) -> None:
         if self._host_gone:  # the I/O thread has just read the end
             return
+        if self._wire.is_direct and self._busy_wait.is_due():
+            self._busy_wait.look(lambda: not queue.empty() or self._poll.poll(0))
         try:
             # From this store on the handler raises; what it queued before it is seen here.
             self._is_blocked = True
@@ -132,15 +138,13 @@ class Reader:
         `alone`: the main thread never reads.
         """
         try:
-            poll = select.poll()
-            poll.register(self._wire.fileno(), select.POLLIN)
             self.service.handle_all(early)
             early.clear()
             while not self._host_gone:
                 if not alone:
                     self._until_needed()
                 if self._baton.acquire(blocking=alone):
-                    self._read(poll, alone=alone)
+                    self._read(alone=alone)
         except BaseException as error:  # whatever it is: nobody hears the host any more
             _explain(error)
         finally:
@@ -170,13 +174,13 @@ class Reader:
             self._bell.get()
         self._resting = False
 
-    def _read(self, poll: select.poll, *, alone: bool) -> None:
+    def _read(self, *, alone: bool) -> None:
         """Read in the main thread's place; the baton is held, and let go of at the end."""
         while True:
             try:
                 if self._host_gone:  # the main thread has just read the end, or what is none
                     return
-                while self.service.nag() and not poll.poll(NAG_INTERVAL_S * 1000):
+                while self.service.nag() and not self._poll.poll(NAG_INTERVAL_S * 1000):
                     pass
                 if not self._receive():
                     self._host_gone = True

@@ -31,6 +31,7 @@ class Wire:
 
     seams: frozenset[CodeType] = frozenset()
     places: Places | None = None
+    is_direct = True  # from the host; not from another thread of this process
     has_own_host = False  # in this process; then Ctrl+C of the terminal is for it
     last_act: Callable[[], object] | None = (
         None  # of whoever ends this process from outside its main thread

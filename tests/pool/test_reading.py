@@ -10,12 +10,15 @@ import pytest
 from _backends import virtual_time
 from msgspec import Raw
 
+from snakepit import _busy_wait
+from snakepit._busy_wait import BusyWait
 from snakepit._loops import this_loop
 from snakepit.errors import ProtocolError
 from snakepit.pool._call import PendingCall
 from snakepit.pool._deadlines import Deadlines
 from snakepit.pool._reading import LINGER_S, Reading
 from snakepit.protocol import Result, ToHost, ToWorker
+from snakepit.testing._probes import Yields
 from snakepit.transports import Channel
 
 pytestmark = virtual_time
@@ -125,6 +128,49 @@ async def test_a_lone_caller_reads_its_answer_and_wakes_nobody() -> None:
             await desk.read_as_caller()
             assert desk.reading.is_free
         assert desk.taken == [0, 1, 2]
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_a_caller_lets_others_run_and_then_looks_for_its_answer(
+    monkeypatch: pytest.MonkeyPatch, in_time: bool
+) -> None:
+    """If it does not see it then it sleeps, as without a look, and does not look the next time."""
+    monkeypatch.setattr(_busy_wait, "usable_cpus", lambda: 2)
+    events: list[str] = []
+
+    def receive_busily() -> list[ToHost]:
+        events.append("looked")
+        if not in_time:
+            desk.answer(1)
+        return busy_wait.look(lambda: [Result(1)] if in_time else [])
+
+    async with open_desk() as desk:
+        await desk.fall_asleep()
+        busy_wait = desk.channel.busy_wait = BusyWait()
+        desk.channel.receive_busily = receive_busily  # type: ignore[method-assign]
+        desk.due.add(1)
+        await Yields(desk.read_as_caller, lambda: events.append("others run"))
+        assert events[:2] == ["others run", "looked"]
+        assert desk.taken == [0, 1]
+        assert desk.reading.is_free
+        assert busy_wait.is_due() is in_time
+
+
+async def test_a_caller_that_is_cancelled_before_it_looks_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_busy_wait, "usable_cpus", lambda: 2)
+    async with open_desk() as desk:
+        await desk.fall_asleep()
+        desk.channel.busy_wait = BusyWait()
+        desk.due.add(1)
+        desk.answer(1)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await desk.read_as_caller()
+        await anyio.wait_all_tasks_blocked()
+        assert scope.cancelled_caught
+        assert desk.taken == [0, 1]  # by the worker's task
 
 
 async def test_a_worker_that_nobody_calls_is_read_by_its_task_after_a_while() -> None:

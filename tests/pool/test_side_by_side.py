@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pool_kit import pids, tools_pool
 
-from snakepit.pool._cpus import usable_cpus
+from snakepit.procfs import usable_cpus
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -15,7 +15,7 @@ import anyio.lowlevel
 from examples.transports.socket_transport import SocketStream
 from snakepit.errors import ProtocolError
 from snakepit.process import guard_fds
-from snakepit.protocol import Unpacker, decode_to_host, encode_message
+from snakepit.protocol import ToHost, Unpacker, decode_to_host, encode_message
 from snakepit.protocol._outbox import Large, Outbox
 from snakepit.testing import BytePeer, OpenBytePair, running
 from snakepit.transports import ByteChannel, ByteStream
@@ -113,6 +113,16 @@ class SendsOneMessageAfterTheOther(ByteChannel):
     def __init__(self, stream: ByteStream) -> None:
         super().__init__(stream)
         self._outbox = OutboxOfOneLine()
+
+
+@found_by("what_is_received_busily_is_received_once")
+class ForgetsThatItWasReceivedBusily(ByteChannel):
+    def receive_busily(self) -> list[ToHost]:
+        self.seen = super().receive_busily()
+        return self.seen
+
+    async def receive(self) -> list[ToHost]:
+        return self.seen or await super().receive()
 
 
 @found_by("receive_returns_all_that_has_come")

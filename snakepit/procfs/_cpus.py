@@ -1,9 +1,10 @@
-"""How many CPUs there are for the workers."""
+"""How many CPUs there are."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from snakepit.procfs._table import read_file
 
 
 def usable_cpus() -> int:
@@ -18,7 +19,7 @@ def usable_cpus() -> int:
 
 def _cgroup_quota() -> float | None:
     try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
-        return None if limit == "max" else int(limit) / int(period)
+        limit, period = read_file("/sys/fs/cgroup/cpu.max").split()[:2]
+        return None if limit == b"max" else int(limit) / int(period)
     except (OSError, ValueError):
         return None
