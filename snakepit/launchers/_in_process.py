@@ -193,6 +193,7 @@ class InProcessWorker(Launched):
         reporter = LoopReporter(wire, interrupt, self._loop)
         host_calls = HostCalls(wire, interrupt, thread.wait_anywhere, thread.feed)
         execution = Execution(wire, interrupt, offer.callable, thread.wait, reporter, host_calls)
+        execution.tells_time = False
         lane = make_lane(
             self._loop.is_trio, execution, interrupt, hooks, thread, offer.callable, wire.drained
         )

@@ -45,7 +45,7 @@ def route(core: PoolCore, worker: Worker, messages: list[ToHost], now: float) ->
     settle = worker.seat.settle
     for message in messages:
         if type(message) is Result:  # by far the most
-            call = settle(message.id, now)
+            call = settle(message.id, now, took_us=message.took_us)
             if call is None:
                 raise _stranger(message.id)
             if not call.settled:  # else its caller did not have to wait for this

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from snakepit.pool._seat import OVERDUE_S, PREFETCH_MAX, HasId, Phase, Seat
+from snakepit.pool._seat import PREFETCH_MAX, HasId, Phase, Seat
 
 C = TypeVar("C", bound=HasId)
 
@@ -251,7 +251,7 @@ class Scheduler(Generic[C]):
             seat = next(iter(self._wanted or self._wanted_room))
             call = self._older(seat)
             idles = seat.phase is _READY
-            if idles or (call.prefetchable and now - seat.head_since < OVERDUE_S):
+            if idles or (call.prefetchable and not seat.is_overdue(now)):
                 line = seat.line if call.pin is seat else self._queue
                 del line[call.id]
                 self._pinned.pop(call.id, None)
@@ -275,7 +275,7 @@ class Scheduler(Generic[C]):
     def overdue(self, now: float) -> list[tuple[Seat[C], tuple[int, ...]]]:
         """Whose prefetched calls to ask back because the running one turned out long."""
         loaded = (*self._loaded, *self._stuck)
-        late = [seat for seat in loaded if now - seat.head_since >= OVERDUE_S]
+        late = [seat for seat in loaded if seat.is_overdue(now)]
         return [(seat, self._recall(seat)) for seat in late]
 
     def _recall(self, seat: Seat[C], *, for_others: bool = False) -> tuple[int, ...]:
@@ -312,11 +312,11 @@ class Scheduler(Generic[C]):
             return next(iter(self._tainted))
         # A call that may take long to decode, or streams, waits for an idle worker.
         if call.prefetchable:
-            if hint is not None and hint in self._room and now - hint.head_since < OVERDUE_S:
+            if hint is not None and hint in self._room and not hint.is_overdue(now):
                 return hint
             while self._room:
                 seat = next(iter(self._room))
-                if now - seat.head_since < OVERDUE_S:
+                if not seat.is_overdue(now):
                     return seat
                 del self._room[seat]  # its call turned out long; filed again when that ends
         return None

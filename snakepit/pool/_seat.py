@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 PREFETCH_MAX: Final = 4
 PREFETCH_AVERAGE_MAX_S: Final = 0.001
 OVERDUE_S: Final = 0.002
+LATENCY_NOTED_MAX_S: Final = 0.05
 _AVERAGE_WEIGHT: Final = 0.2
 _UNKNOWN: Final = float("inf")
 DURATION_NOTED_MAX_S: Final = 3 * PREFETCH_AVERAGE_MAX_S  # one long call is not yet a habit
@@ -56,7 +57,8 @@ class Seat(Generic[C]):
 
     `calls`: sent and not settled, in the order of sending; the first is the one that runs, the
     others are prefetched. `recalled`: those of them that were asked back. `average_s`: the moving
-    average of recent calls' durations. `line`: calls that wait for this worker and no other.
+    average of recent calls' durations, `latency_s` of what the link added to them, as far as workers
+    tell how long a call has taken there. `line`: calls that wait for this worker and no other.
     """
 
     def __init__(self, *, tainted_until: float = 0.0, name: str = "") -> None:
@@ -66,9 +68,11 @@ class Seat(Generic[C]):
         self.recalled: set[int] = set()
         self.head_since: float = 0.0
         self.average_s: float = _UNKNOWN
+        self.latency_s: float = 0.0
         self.finished_count: int = 0
         self.tainted_until: float = tainted_until
         self.line: OrderedDict[int, C] = OrderedDict()
+        self._was_sent_ahead = False  # the first of the calls
         self._alone: int = 0  # calls here that no other may be sent behind
         self.pinned_count: int = 0  # calls here that no other worker may run
         # The scheduler's own notes: where it has filed this seat, and how many calls it counted.
@@ -95,6 +99,10 @@ class Seat(Generic[C]):
             and not self._alone
         )
 
+    def is_overdue(self, now: float) -> bool:
+        """Has the running call turned out long? Calls behind it had better go elsewhere."""
+        return now - self.head_since >= OVERDUE_S + self.latency_s
+
     def lease(self, call: C, now: float) -> None:
         """The call is sent to this worker."""
         phase, calls = self.phase, self.calls
@@ -102,6 +110,7 @@ class Seat(Generic[C]):
         assert call.id not in calls
         if not calls:
             self.head_since = now
+            self._was_sent_ahead = False
             self.phase = _LEASED
         calls[call.id] = call
         if not call.prefetchable:
@@ -109,16 +118,22 @@ class Seat(Generic[C]):
         if call.pin is not None:
             self.pinned_count += 1
 
-    def settle(self, call_id: int, now: float, *, ran: bool = True) -> C | None:
-        """The call is over, or was given back unrun; None if it was not here."""
+    def settle(
+        self, call_id: int, now: float, *, ran: bool = True, took_us: int | None = None
+    ) -> C | None:
+        """The call is over, or was given back unrun; None if it was not here.
+
+        `took_us`: how long it ran, as its worker says.
+        """
         calls = self.calls
         call = calls.get(call_id)
         if call is None:
             return None
         if next(iter(calls)) == call_id:
             if ran:
-                self._note(now - self.head_since)
+                self._note(now - self.head_since, took_us)
             self.head_since = now
+            self._was_sent_ahead = True  # whoever comes next
         del calls[call_id]
         if not call.prefetchable:
             self._alone -= 1
@@ -166,7 +181,14 @@ class Seat(Generic[C]):
         self._alone = self.pinned_count = 0
         return left
 
-    def _note(self, duration_s: float) -> None:
+    def _note(self, duration_s: float, took_us: int | None) -> None:
+        if took_us is not None:
+            took_s = max(0.0, min(took_us / 1e6, duration_s))
+            if not self._was_sent_ahead:  # else the way there went by while others ran
+                latency_s = min(duration_s - took_s, LATENCY_NOTED_MAX_S)
+                known_s = self.latency_s or latency_s
+                self.latency_s = known_s + _AVERAGE_WEIGHT * (latency_s - known_s)
+            duration_s = took_s
         duration_s = min(duration_s, DURATION_NOTED_MAX_S)
         average_s = self.average_s
         if average_s == _UNKNOWN:

@@ -174,11 +174,12 @@ class Ready(Struct, array_like=True, tag=33):
 
 
 class Result(Struct, array_like=True, tag=34):
-    """Worker → host: the call returned."""
+    """Worker → host: the call returned. `took_us`: after so many microseconds in the worker; None: unknown."""
 
     id: int
     body: Raw = NIL
     buffers: Buffers = ()
+    took_us: int | None = None
 
 
 class Failure(Struct, array_like=True, tag=35):

@@ -32,6 +32,7 @@ from snakepit.worker._host_calls import HostCalls
 from snakepit.worker._inputs import AsyncInputIterator, Input, InputIterator, LoopPrimitives
 from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
+from snakepit.worker._offspring import now
 from snakepit.worker._progress import Reporter
 from snakepit.worker._service import Sender
 from snakepit.worker._sessions import SessionStates
@@ -66,6 +67,7 @@ class Execution:
         self.sessions = SessionStates()
         # Ends the processes that a cancelled call has started; None where they are not ours alone.
         self.end_started: Callable[[Job], None] | None = None
+        self.tells_time = True  # how long calls take; not where the host's time is virtual
         self.loop: LoopPrimitives | None = None  # where async tools run
 
     def prepare(self, job: Job) -> tuple[Tool, dict[str, Any]] | None:
@@ -150,7 +152,8 @@ class Execution:
             except BaseException as problem:  # encoding runs properties of the user's
                 self._fail(job, problem, _kind(problem, "serialization"))
             else:
-                self._answer(job, Result(job.id, body, buffers))
+                took_us = int((now() - job.begun) * 1e6) if self.tells_time else None
+                self._answer(job, Result(job.id, body, buffers, took_us))
 
     def settle(self, job: Job, *, ran: bool = True) -> None:
         """Tell the host that its cancel has been followed.

@@ -335,7 +335,9 @@ class Host:
             self.heard += self.unpacker.feed(chunk)
         message = self.heard.pop(0)
         fields = [getattr(message, name) for name in message.__struct_fields__]
-        if isinstance(message, p.Result | p.Item | p.HostCall):
+        if isinstance(message, p.Result):  # these workers do not tell how long it took
+            fields = [message.id, p.decode_value(message.body, message.buffers)]
+        elif isinstance(message, p.Item | p.HostCall):
             fields = [*fields[:-2], p.decode_value(message.body, message.buffers)]
         elif isinstance(message, p.Failure):
             fields = [message.id, message.kind]

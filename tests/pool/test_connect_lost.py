@@ -14,7 +14,7 @@ from connecting import starting, told, worker
 from pool_kit import PATIENCE_S, PATIENT, lines, until
 
 from snakepit import Pool, QueueTimeoutError, WorkerDiedError, open_pool
-from snakepit.pool import _scheduler, _seat
+from snakepit.pool import _seat
 
 CALLS = 100
 HOST = "127.0.0.1"
@@ -57,7 +57,7 @@ async def test_what_was_sent_ahead_is_not_sent_again(
     """The worker goes on with it: it does not know yet. In a worker that died it could not have run."""
     # Here every call is taken for a short one, behind which others may be sent, and stay there.
     monkeypatch.setattr(_seat, "PREFETCH_AVERAGE_MAX_S", PATIENCE_S)
-    monkeypatch.setattr(_scheduler, "OVERDUE_S", PATIENCE_S)
+    monkeypatch.setattr(_seat, "OVERDUE_S", PATIENCE_S)
     log = tmp_path / "log"
     failed: list[str] = []
 

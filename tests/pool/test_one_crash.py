@@ -30,7 +30,7 @@ from snakepit import (
     WorkerStartError,
     open_pool,
 )
-from snakepit.pool import _core, _scheduler
+from snakepit.pool import _core, _seat
 
 PATIENT = CrashBarrier(max_restarts=1000)
 # Each way is tried on each transport once; where all that differs is what the host does, in turns.
@@ -156,7 +156,7 @@ async def test_calls_that_were_sent_ahead_run_elsewhere_and_once(
     transport: str, ways: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In each way to die. They keep their order, and only the one that died is suspect."""
-    for module in (_scheduler, _core):  # a call that runs for long is waited for all the same
+    for module in (_seat, _core):  # a call that runs for long is waited for all the same
         monkeypatch.setattr(module, "OVERDUE_S", 1000.0)
     async with tools_pool(Dying, transport=transport, crash_barrier=PATIENT) as pool:
         for turn, how in enumerate(ways):

@@ -7,7 +7,14 @@ from _scheduler_kit import SHORT_S, FakeCall, calls, ready_seat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S, PREFETCH_MAX, Phase, Seat
+from snakepit.pool._seat import (
+    LATENCY_NOTED_MAX_S,
+    OVERDUE_S,
+    PREFETCH_AVERAGE_MAX_S,
+    PREFETCH_MAX,
+    Phase,
+    Seat,
+)
 
 RANK = {
     Phase.STARTING: 0,
@@ -203,6 +210,43 @@ def test_the_average_counts_from_when_the_call_came_first_not_from_its_sending()
     seat.settle(1, 0.002)
     seat.settle(2, 0.004)
     assert seat.average_s == pytest.approx(0.002)
+
+
+def test_what_its_worker_says_a_call_took_counts_and_the_rest_is_the_link() -> None:
+    """The first call, and those after a pause: behind another one the way there has gone by before."""
+    seat = ready_seat()
+    seat.lease(FakeCall(1), 0.0)
+    seat.lease(FakeCall(2), 0.0)
+    seat.settle(1, 0.010, took_us=400)
+    assert (seat.average_s, seat.latency_s) == pytest.approx((0.0004, 0.0096))
+    seat.settle(2, 0.011, took_us=900)
+    assert (seat.average_s, seat.latency_s) == pytest.approx((0.0005, 0.0096))
+    seat.lease(FakeCall(3), 1.0)
+    seat.settle(3, 1.005, took_us=500)
+    assert (seat.average_s, seat.latency_s) == pytest.approx((0.0005, 0.00858))
+    seat.lease(FakeCall(4), 2.0)
+    assert not seat.is_overdue(2.0 + seat.latency_s + 0.9 * OVERDUE_S)
+    assert seat.is_overdue(2.0 + seat.latency_s + 1.1 * OVERDUE_S)
+
+
+@pytest.mark.parametrize(
+    ("took_us", "took_s", "latency_s"),
+    [(-5, 0.0, 0.002), (10**30, 0.002, 0.0), (0, 0.0, 0.002), (None, 0.002, 0.0)],
+)
+def test_a_worker_that_says_nonsense_is_believed_as_far_as_it_can_be_true(
+    took_us: int | None, took_s: float, latency_s: float
+) -> None:
+    seat = ready_seat()
+    seat.lease(FakeCall(1), 1.0)
+    seat.settle(1, 1.002, took_us=took_us)
+    assert (seat.average_s, seat.latency_s) == pytest.approx((took_s, latency_s))
+
+
+def test_however_slow_the_link_is_a_long_call_is_noticed() -> None:
+    seat = ready_seat()
+    seat.lease(FakeCall(1), 0.0)
+    seat.settle(1, 60.0, took_us=0)
+    assert seat.latency_s == LATENCY_NOTED_MAX_S
 
 
 def test_one_long_call_does_not_end_the_sending_ahead_but_a_few_in_a_row_do() -> None:

@@ -38,7 +38,7 @@ RECORDS: list[type[msgspec.Struct]] = [p.ToolInfo, p.ErrorData]
 TYPES = {
     "str": "str", "int": "int", "bool": "bool", "float": "number", "Raw": "value", "Any": "value",
     "int | float": "number", "int | float | None": "number/nil",
-    "Buffers": "[int]", "str | None": "str/nil", "float | None": "number/nil",
+    "Buffers": "[int]", "str | None": "str/nil", "float | None": "number/nil", "int | None": "int/nil",
     "tuple[int, ...]": "[int]", "tuple[str, ...]": "[str]", "tuple[ToolInfo, ...]": "[ToolInfo]",
     "memoryview | None": "bin/nil", "ErrorData": "ErrorData", "ErrorData | None": "ErrorData/nil",
 }  # fmt: skip

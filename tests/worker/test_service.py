@@ -6,10 +6,14 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from msgspec import Raw
 
-from snakepit.protocol import Call, Cancel
+from snakepit.protocol import Call, Cancel, Result
+from snakepit.worker._execution import Execution
+from snakepit.worker._interrupt import Interrupt
 from snakepit.worker._job import Job
+from snakepit.worker._offspring import now
 from snakepit.worker._service import Service
 
 
@@ -32,3 +36,21 @@ def test_a_cancelled_call_that_has_ended_is_not_kept() -> None:
     lane.running = None
     assert gone() is None
     assert service.nag() is False
+
+
+@pytest.mark.parametrize("tells_time", [True, False])
+def test_a_result_tells_how_long_the_call_has_taken(tells_time: bool) -> None:
+    """Not where time is virtual: then it would be another clock's."""
+    sent: list[Result] = []
+    wire = SimpleNamespace(send=sent.append, places=None)
+    execution = Execution(wire, Interrupt(), {})  # type: ignore[arg-type]
+    execution.tells_time = tells_time
+    job = Job(Call(1, "tool", Raw(b""), ()))
+    job.begun = now() - 0.5
+    execution.finish(job, None, "value")
+    (result,) = sent
+    if tells_time:
+        assert result.took_us is not None
+        assert 500_000 <= result.took_us < 60_000_000
+    else:
+        assert result.took_us is None
