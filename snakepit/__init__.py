@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snakepit._progress_bar import progress as progress
+    from snakepit._trace_context import trace_context as trace_context
     from snakepit.errors import CallQuarantinedError as CallQuarantinedError
     from snakepit.errors import CallTimeoutError as CallTimeoutError
     from snakepit.errors import ConfigError as ConfigError
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "snakepit._progress_bar": ("progress",),
+    "snakepit._trace_context": ("trace_context",),
     "snakepit.errors": (
         "CallQuarantinedError",
         "CallTimeoutError",

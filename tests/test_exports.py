@@ -74,6 +74,7 @@ PUBLIC = [
     "run",
     "run_pool",
     "tool",
+    "trace_context",
 ]
 
 # Public rooms beside the face: for those who write a transport, and who put it to the checks.
@@ -137,6 +138,7 @@ FLOORS = {
     "_busy_wait": 1.5,
     "_loops": 1,
     "_progress_bar": 1,
+    "_trace_context": 1,
     "transports": 3,
     "launchers": 4,
     "resilience": 4,
@@ -146,7 +148,7 @@ FLOORS = {
     "__init__": 7,
     "__main__": 7,
 }
-WORKER_ROOMS = {"_busy_wait", "errors", "procfs", "protocol", "shm", "worker"}
+WORKER_ROOMS = {"_busy_wait", "_trace_context", "errors", "procfs", "protocol", "shm", "worker"}
 # Third parties that the worker's side may name. The lazy ones serve where they are installed, and
 # are imported where a value needs them.
 WORKER_CORE = {"msgspec"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Raw
 
+from snakepit._trace_context import Trace, current_trace
 from snakepit.process import shielded
 from snakepit.protocol import Buffers, Call, Item
 
@@ -115,6 +116,7 @@ class PendingCall:
         )
         self.body: Raw = body
         self.buffers: Buffers = buffers
+        self.trace: Trace = current_trace()  # of the code that makes the call
         self.alarms: tuple[Alarm, ...] = ()
         self._new_signal = new_signal
         if pumps:
@@ -138,6 +140,7 @@ class PendingCall:
             self.window,
             session,
             self.input_window,
+            self.trace,
         )
         return self.sent
 

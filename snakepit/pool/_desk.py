@@ -20,6 +20,7 @@ import anyio.lowlevel
 from msgspec import Raw
 from trio.lowlevel import enable_ki_protection
 
+from snakepit._trace_context import Trace, be_part_of, current_trace
 from snakepit.errors import SnakepitError
 from snakepit.pool._call import PendingCall
 from snakepit.pool._functions import read_outcome
@@ -49,6 +50,7 @@ class Errand:
         self.desk: Desk = desk
         self.body: Raw = body
         self.buffers: Buffers = buffers
+        self.trace: Trace = current_trace()  # of whoever wants the future
         self.future: PoolFuture = PoolFuture(self)
 
     def begins(self) -> bool:
@@ -268,6 +270,7 @@ class Desk:
             errand.conclude()
             return
         core = self.core
+        be_part_of(errand.trace)
         try:
             core.refuse_if_shut()
             errand.call = core.submit(

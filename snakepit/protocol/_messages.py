@@ -67,7 +67,7 @@ class Call(Struct, array_like=True, tag=2):
     """Host → worker: run a tool. `window` 0 asks for one value, more for a stream of items.
 
     `session`: the id of the session that the call belongs to. `input_window` above 0: some of the
-    arguments are inputs, of each of which so many items may be unread.
+    arguments are inputs, of each of which so many items may be unread. `trace`: see `_trace_context.py`.
     """
 
     id: int
@@ -78,6 +78,7 @@ class Call(Struct, array_like=True, tag=2):
     window: int = 0
     session: str | None = None
     input_window: int = 0
+    trace: tuple[str, ...] = ()
 
 
 class Cancel(Struct, array_like=True, tag=3):

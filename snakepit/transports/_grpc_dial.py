@@ -78,7 +78,8 @@ class DialledStream(GrpcStream):
     def __init__(self, home: Home, address: Address, pool: str) -> None:
         super().__init__(home, None, "")
         self._address = address
-        self._metadata = {POOL_KEY: pool}
+        del self._metadata[TOKEN_KEY]  # it is in a file, if there is one
+        self._metadata[POOL_KEY] = pool
         self._connection: DialledConnection | None = None
         self.credentials = Credentials()
 

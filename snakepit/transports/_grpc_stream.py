@@ -23,6 +23,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
 from snakepit._loops import Signal, this_loop
+from snakepit._trace_context import current_trace, headers_of
 from snakepit.errors import ProtocolError
 from snakepit.grpc import (
     CONNECT,
@@ -86,7 +87,9 @@ class GrpcStream(ByteStream):
 
     def __init__(self, home: Home, connected: socket.socket | None, token: str) -> None:
         self._home = home
-        self._socket, self._metadata = connected, {TOKEN_KEY: token}
+        self._socket = connected
+        # Its task is the pool's: this is the trace of whoever has opened that.
+        self._metadata = {TOKEN_KEY: token, **headers_of(current_trace())}
         self.failure: Exception | None = None  # what the call has failed with
         self._generation = fork_generation()
         self._loop = this_loop()

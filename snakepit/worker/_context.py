@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from snakepit._trace_context import headers_of
 from snakepit.errors import ToolCancelled
 
 if TYPE_CHECKING:
@@ -60,6 +61,16 @@ class CallContext:
         if self._state is None:
             self._state = {}
         return self._state
+
+    @property
+    def trace_context(self) -> dict[str, str]:
+        """Which trace the call is part of: `traceparent`, and `tracestate` where there is one, as W3C has them.
+
+        Empty where the caller named none. OpenTelemetry takes it as it is:
+
+            with tracer.start_as_current_span("predict", context=extract(context().trace_context)):
+        """
+        return headers_of(self._job.message.trace)
 
     @property
     def cancelled(self) -> bool:

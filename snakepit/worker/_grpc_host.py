@@ -197,7 +197,14 @@ class OwnHost:
 
     @asynccontextmanager
     async def call(
-        self, tool: str, params: Raw, *, session: str, timeout_s: float | None, streams: bool
+        self,
+        tool: str,
+        params: Raw,
+        *,
+        session: str,
+        timeout_s: float | None,
+        streams: bool,
+        trace: tuple[str, ...] = (),
     ) -> AsyncGenerator[asyncio.Queue[Outcome | None]]:
         """A call, and what comes for it; None if the worker is gone.
 
@@ -209,7 +216,7 @@ class OwnHost:
             raise WorkerGoneError
         number = next(self._numbers)
         window = WINDOW if streams else 0
-        message = Call(number, tool, params, (), timeout_s, window, session or None)
+        message = Call(number, tool, params, (), timeout_s, window, session or None, 0, trace)
         sending: asyncio.Future[None] | None = None
         frame = self._packer.pack(message)  # may raise: nothing is known of the call yet
         comes: asyncio.Queue[Outcome | None] = asyncio.Queue()

@@ -12,6 +12,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.server import Stream
 from msgspec import Raw
 
+from snakepit._trace_context import NO_TRACE, Trace, trace_of
 from snakepit.errors import ProtocolError, SerializationError
 from snakepit.grpc._generated.grpc.health.v1 import (
     HealthCheckRequest,
@@ -96,6 +97,7 @@ class WorkerService:
                 session=request.session,
                 timeout_s=timeout_s,
                 streams=streams,
+                trace=_trace(call),
             ) as comes:
                 while isinstance(message := await comes.get(), Item | Result):
                     await call.send_message(await _reply(message, as_json=request.msgpack is None))
@@ -136,6 +138,15 @@ class WorkerService:
             for tool in self._host.tools
         ]
         await call.send_message(ListToolsReply(tools=tools))
+
+
+def _trace(call: ExecuteCall) -> Trace:
+    """What the call's metadata say that it is part of."""
+    metadata = call.metadata
+    if metadata is None or "traceparent" not in metadata:
+        return NO_TRACE
+    said = [str(one) for one in metadata.getall("tracestate", ())]  # a list that may be cut up
+    return trace_of(str(metadata["traceparent"]), ",".join(said))
 
 
 async def _params(request: Request) -> Raw:

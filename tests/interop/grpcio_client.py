@@ -34,7 +34,7 @@ class WithToken(
     grpc.StreamStreamClientInterceptor,
 ):
     def _add(self, go_on, details, request):
-        return go_on(details._replace(metadata=TOKENS), request)
+        return go_on(details._replace(metadata=(*TOKENS, *(details.metadata or ()))), request)
 
     intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _add
 
@@ -150,6 +150,20 @@ def deadline():
     }
 
 
+def trace():
+    parent = ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")
+    whole = (parent, ("tracestate", "a=1"), ("tracestate", "b=2"))
+    return {
+        "whole": plain(worker.Execute(as_json("trace"), metadata=whole)),
+        "streams": [
+            plain(item) for item in worker.ExecuteStream(as_json("traces"), metadata=whole)
+        ],
+        "parent": plain(worker.Execute(as_json("trace"), metadata=(parent,))),
+        "nonsense": plain(worker.Execute(as_json("trace"), metadata=(("traceparent", "x"),))),
+        "none": plain(worker.Execute(as_json("trace"))),
+    }
+
+
 def large():
     data = bytes(range(256)) * (64 * MIB // 256)
     start = time.monotonic()
@@ -225,7 +239,7 @@ def token():
 
 
 steps = (
-    list_tools, execute, errors, stream, cancel, deadline, large, many, storm, unread, check_health,
+    list_tools, execute, errors, stream, cancel, deadline, trace, large, many, storm, unread, check_health,
     reflection, token,
 )  # fmt: skip
 saw = {}

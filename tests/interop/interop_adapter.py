@@ -73,6 +73,14 @@ class Interop(Adapter):
         return None if deadline is None else deadline - time.monotonic()
 
     @tool
+    def trace(self) -> dict[str, str]:
+        return context().trace_context
+
+    @tool
+    def traces(self) -> Iterator[dict[str, str]]:
+        yield context().trace_context
+
+    @tool
     def ask_host(self) -> str:
         try:
             context().call_host("anything")

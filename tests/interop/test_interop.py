@@ -77,7 +77,7 @@ def test_it_lists_the_tools(saw: dict[str, Any]) -> None:
     assert saw["list_tools"] == {
         "names": [
             "a_set", "add", "ask_host", "blobs", "count", "echo", "fail", "open_and_add", "remember", "sleep",
-            "time_left",
+            "time_left", "trace", "traces",
         ],
         "add": ["Add two numbers.", False, True, ["left"]],
         "count": True,
@@ -121,6 +121,14 @@ def test_a_call_that_is_cancelled_is_interrupted_where_it_stands(saw: dict[str, 
 def test_a_deadline_is_seen_by_the_tool_and_ends_it(saw: dict[str, Any]) -> None:
     assert saw["deadline"] == {
         "code": "DEADLINE_EXCEEDED", "left": True, "none": None, "ended": True, "next": 2,
+    }  # fmt: skip
+
+
+def test_a_tool_knows_of_the_trace_that_the_metadata_name(saw: dict[str, Any]) -> None:
+    parent = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    whole = parent | {"tracestate": "a=1,b=2"}
+    assert saw["trace"] == {
+        "whole": whole, "streams": [whole], "parent": parent, "nonsense": {}, "none": {},
     }  # fmt: skip
 
 

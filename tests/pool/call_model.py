@@ -23,6 +23,10 @@ def refuse(array: Any) -> Any:
     raise LookupError(f"not {type(array).__name__}")
 
 
+def trace() -> dict[str, str]:
+    return context().trace_context
+
+
 def endings() -> list[str]:
     """What was closed since it was last asked for. What an exception has tied into a knot goes, too."""
     gc.collect()
@@ -92,6 +96,14 @@ class SyncModel(Adapter):
     def endings(self) -> list[str]:
         return endings()
 
+    @tool
+    def trace(self) -> dict[str, str]:
+        return context().trace_context
+
+    @tool
+    def traces(self) -> Iterator[dict[str, str]]:
+        yield context().trace_context
+
 
 class AsyncModel(Adapter):
     @tool
@@ -154,3 +166,11 @@ class AsyncModel(Adapter):
     @tool
     async def endings(self) -> list[str]:
         return endings()
+
+    @tool
+    async def trace(self) -> dict[str, str]:
+        return context().trace_context
+
+    @tool
+    async def traces(self) -> AsyncIterator[dict[str, str]]:
+        yield context().trace_context

@@ -53,6 +53,10 @@ class Connected(Keeping):
             log_line(log, type(error).__name__)
 
     @tool
+    def trace(self) -> dict[str, str]:
+        return context().trace_context
+
+    @tool
     def collect(self, items: Iterator[Any]) -> list[Any]:
         return list(items)
 

@@ -16,14 +16,23 @@ import numpy as np
 import pytest
 from _backends import one_loop_each
 from _transports import TRANSPORTS
-from call_model import AsyncModel, SyncModel, doubled, refuse
+from call_model import AsyncModel, SyncModel, doubled, refuse, trace
 from pool_kit import PATIENT, tools_pool, until
 
-from snakepit import HostToolError, Pool, SessionNotFoundError, SyncPool, ToolError, open_pool_sync
+from snakepit import (
+    HostToolError,
+    Pool,
+    SessionNotFoundError,
+    SyncPool,
+    ToolError,
+    open_pool_sync,
+    trace_context,
+)
 
 pytestmark = one_loop_each
 
 MIB = 2**20
+TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 Promise = Callable[[Pool, Any], Awaitable[None]]
@@ -167,6 +176,24 @@ async def a_cancelled_call_has_stopped_and_its_worker_goes_on(pool: Pool, _model
     assert await everywhere(pool, "endings") == ["wait"]
 
 
+async def the_callers_trace_is_known_there(pool: Pool, _model: Any) -> None:
+    with trace_context(TRACE):
+        assert await pool.execute("trace") == TRACE
+        async with pool.stream("traces") as items:
+            assert [item async for item in items] == [TRACE]
+        async with pool.map("trace", [{}, {}]) as results:
+            assert [result async for result in results] == [TRACE] * 2
+        assert await pool.run_sync(trace) == TRACE
+        future = pool.as_executor().submit(trace)
+        assert await pool.execute("ask", {"name": "tracing", "array": 0}) == TRACE
+    assert await pool.execute("trace") == {}
+    await until(future.done)
+    assert future.result() == TRACE
+    future = pool.as_executor().submit(trace)  # not what the desk has done before
+    await until(future.done)
+    assert future.result() == {}
+
+
 PROMISES: list[Promise] = [
     values_come_back,
     a_session_has_its_state_on_one_worker_until_it_ends,
@@ -179,6 +206,7 @@ PROMISES: list[Promise] = [
     functions_run_there,
     futures_have_their_outcomes,
     a_cancelled_call_has_stopped_and_its_worker_goes_on,
+    the_callers_trace_is_known_there,
 ]
 
 
@@ -209,6 +237,11 @@ async def test_every_kind_of_call_keeps_its_promise(
         @pool.host_tool
         async def calling(array: Any) -> Any:
             return await pool.execute("double", {"array": array})
+
+        @pool.host_tool
+        async def tracing(array: int) -> Any:
+            assert array == 0
+            return await pool.execute("trace")
 
         pool.add_host_tool(refuse)
 
@@ -264,3 +297,7 @@ def keep_every_promise(pool: SyncPool) -> None:
     assert equal(pool.call(SyncModel.double, large()), 2 * large())
     assert equal(pool.run_sync(doubled, large()), 2 * large())
     assert equal(pool.as_executor().submit(doubled, large()).result(20), 2 * large())
+    with trace_context(TRACE):
+        assert pool.execute("trace") == TRACE
+        assert pool.run_sync(trace) == TRACE
+    assert pool.execute("trace") == {}

@@ -17,8 +17,10 @@ from _backends import asyncio_only, one_loop_each
 from connecting import PATHS, worker
 from grpclib.client import Channel
 from grpclib.client import Stream as Call
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Status
+from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
+from grpclib.server import Server
 from pool_kit import BRISK, PATIENCE_S, PATIENT, lines, until
 
 from snakepit import (
@@ -31,13 +33,17 @@ from snakepit import (
     WorkerStartError,
     open_pool,
     open_pool_sync,
+    trace_context,
 )
 from snakepit.grpc import CONNECT, POOL_KEY, Codec
 from snakepit.grpc._generated.snakepit.v1 import ExecuteReply, ExecuteRequest, Value
 from snakepit.protocol import decode_value, encode_value
 from snakepit.worker._functions import RUN_SYNC
+from snakepit.worker._grpc_guest import PoolService
+from snakepit.worker._grpc_host import OwnHost
 
 MIB = 2**20
+TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,37 @@ async def test_calls_streams_sessions_inputs_and_host_tools_work(address: str) -
         assert seen == [(1, 2, "half")]
         async with pool.map("add", [{"left": number} for number in range(50)]) as results:
             assert [result async for result in results] == list(range(1, 51))
+
+
+async def test_the_callers_trace_goes_along(address: str) -> None:
+    async with connected(address) as pool:
+        with trace_context(TRACE):
+            assert await pool.execute("trace") == TRACE
+        assert await pool.execute("trace") == {}
+
+
+@asyncio_only
+async def test_connect_itself_is_part_of_the_trace_of_who_opens_the_pool(tmp_path: Path) -> None:
+    """As proxies on the way, and other servers, see it."""
+    path, seen = str(tmp_path / "socket"), list[dict[str, Any]]()
+
+    async def refuse(event: RecvRequest) -> None:
+        seen.append({key: event.metadata.get(key) for key in ("traceparent", "tracestate")})
+        raise GRPCError(Status.FAILED_PRECONDITION, "seen")
+
+    server = Server([PoolService(OwnHost(""))])
+    listen(server, RecvRequest, refuse)
+    await server.start(path=path)
+    try:
+        for headers in (TRACE, {}):
+            with trace_context(headers), pytest.raises(WorkerStartError, match="seen"):
+                async with connected(f"unix:{path}", startup=Startup(timeout=1)):
+                    pass
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert seen[0] == TRACE
+    assert seen[-1] == dict.fromkeys(TRACE)
 
 
 async def test_large_values_go_there_and_back(address: str) -> None:
