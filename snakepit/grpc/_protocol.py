@@ -24,7 +24,7 @@ from h2.events import (
 from h2.exceptions import FrameTooLargeError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
-from hyperframe.frame import DataFrame, Frame
+from hyperframe.frame import Frame
 
 from snakepit.grpc._limits import HTTP2_FRAME_BYTES_MAX
 
@@ -45,8 +45,7 @@ class WideFrameBuffer(FrameBuffer):
 
     def __next__(self) -> Frame:
         frame = super().__next__()
-        if type(frame) is DataFrame:
-            frame._body_repr = _nothing  # type: ignore[method-assign]
+        frame._body_repr = _nothing  # type: ignore[method-assign]
         return frame
 
 

@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from snakepit.errors import ToolNotFoundError
 from snakepit.protocol import (
+    Buffer,
     Call,
     Cancel,
     Credit,
@@ -48,7 +49,6 @@ from snakepit.protocol import (
 )
 from snakepit.worker._wire import complain
 
-READ_BYTES_MAX: Final = 2**18
 WINDOW: Final = 16  # items of a stream that the client has not taken
 SESSIONS_MAX: Final = 10_000
 SESSION_IDLE_S: Final = 3600.0
@@ -79,6 +79,19 @@ class Guest(Protocol):
         """The answer to its oldest unanswered recall."""
 
 
+class WorkersEnd(Protocol):
+    """The way to the worker, and its end."""
+
+    def write(self, data: Buffer, /) -> None:
+        """Send it; the worker may be gone."""
+
+    async def drain(self) -> None:
+        """Wait until there is room for more. Raises OSError."""
+
+    async def until_ended(self) -> None:
+        """Return when the worker has said everything. Raises ProtocolError."""
+
+
 class OwnHost:
     """Sends the calls of all clients, and gives each what comes for it. One event loop's."""
 
@@ -90,8 +103,8 @@ class OwnHost:
         self.ready = asyncio.Event()
         self.changed = asyncio.Event()  # whether it serves; a new one each time
         self.is_ending = False
-        self._writer: asyncio.StreamWriter
-        self._packer = Packer()
+        self._worker: WorkersEnd
+        self._packer, self._unpacker = Packer(), Unpacker(decode_to_host)
         self._numbers = count(1)
         self._calls: dict[int, asyncio.Queue[Outcome | None]] = {}
         self._leaving: set[asyncio.Future[None]] = set()  # calls that clients have left
@@ -104,15 +117,12 @@ class OwnHost:
         """Initialised, and not ending."""
         return self.ready.is_set() and not self.is_ending
 
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Start the worker and route what it says, until it has said everything."""
-        self._writer = writer
-        unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
+    async def run(self, worker: WorkersEnd) -> None:
+        """Start the worker, and see to its clients until it has said everything, by `hear`."""
+        self._worker = worker
         try:
             await self.send(Start("worker", self._adapter))
-            while data := await reader.read(READ_BYTES_MAX):
-                for message in unpacker.feed(data):
-                    self._route(message)
+            await worker.until_ended()
         finally:
             self.end()
             for waiting in self._calls.values():
@@ -122,6 +132,11 @@ class OwnHost:
             self._calls.clear()
             self._guests_calls.clear()
             self.ready.set()  # who waits for it finds that it is not serving
+
+    def hear(self, data: bytes) -> None:
+        """The next bytes that the worker has said. Raises ProtocolError."""
+        for message in self._unpacker.feed(data):
+            self._route(message)
 
     def end(self) -> None:
         """It takes no more calls."""
@@ -205,8 +220,9 @@ class OwnHost:
         timeout_s: float | None,
         streams: bool,
         trace: tuple[str, ...] = (),
-    ) -> AsyncGenerator[asyncio.Queue[Outcome | None]]:
-        """A call, and what comes for it; None if the worker is gone.
+        comes: asyncio.Queue[Outcome | None],
+    ) -> AsyncGenerator[None]:
+        """A call; what comes for it is put into `comes`, None if the worker is gone.
 
         When the block is left before its outcome has come, the tool is cancelled, and has ended;
         who is cancelled once more meanwhile does not wait for that.
@@ -219,18 +235,17 @@ class OwnHost:
         message = Call(number, tool, params, (), timeout_s, window, session or None, 0, trace)
         sending: asyncio.Future[None] | None = None
         frame = self._packer.pack(message)  # may raise: nothing is known of the call yet
-        comes: asyncio.Queue[Outcome | None] = asyncio.Queue()
         self._calls[number] = comes
         self._use_session(session)
         if frame is not None:
-            self._writer.write(frame)
+            self._worker.write(frame)
         else:
             # In a task of its own: what has been written in part is written to its end.
             sending = asyncio.ensure_future(self._send_parts(message))
         try:
             if sending is not None:
                 await asyncio.shield(sending)
-            yield comes
+            yield
         finally:
             if number in self._calls:
                 # A deadline and the client's reset cancel twice: what has begun goes on all the same.
@@ -274,20 +289,20 @@ class OwnHost:
         """Send a small message; the worker may be gone."""
         frame = self._packer.pack(message)
         assert frame is not None, "only calls are large"
-        self._writer.write(frame)
+        self._worker.write(frame)
 
     async def send(self, message: ToWorker) -> None:
         """Send any message. Once begun it has to be sent to its end."""
         frame = self._packer.pack(message)
         if frame is not None:
-            self._writer.write(frame)
-            await self._writer.drain()
+            self._worker.write(frame)
+            await self._worker.drain()
         else:
             await self._send_parts(message)
 
     async def _send_parts(self, message: ToWorker) -> None:
         for head, data in self._packer.pack_parts(message):
-            self._writer.write(head)
+            self._worker.write(head)
             if data is not None:
-                self._writer.write(data)
-            await self._writer.drain()  # other calls go between the parts
+                self._worker.write(data)
+            await self._worker.drain()  # other calls go between the parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import Raw
 
 from snakepit._trace_context import NO_TRACE, Trace, trace_of
 from snakepit.errors import ProtocolError, SerializationError
+from snakepit.grpc import answer_at_once
 from snakepit.grpc._generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -30,7 +32,7 @@ from snakepit.grpc._generated.snakepit.v1 import (
 )
 from snakepit.grpc._json import read_json, write_json
 from snakepit.protocol import Failure, Item, Result, Settled, decode_value, encode_value
-from snakepit.worker._grpc_host import OwnHost, WorkerGoneError
+from snakepit.worker._grpc_host import Outcome, OwnHost, WorkerGoneError
 from snakepit.worker._grpc_messages import JSON, MSGPACK, PackedReply, Request
 
 SERVICE: Final = "snakepit.v1.Worker"
@@ -55,6 +57,27 @@ STATUS_OF: Final = {
     "tool": Status.UNKNOWN,
 }
 _check = msgspec.msgpack.Decoder(Raw).decode
+
+
+class Arrivals(asyncio.Queue[Outcome | None]):
+    """What comes for a client's call. A small result is sent to the client in the same step: `answered`.
+
+    `reply`: that result as the client wants it, whether or not it could be sent.
+    """
+
+    def __init__(self, call: ExecuteCall, *, as_json: bool) -> None:
+        super().__init__()
+        self._call, self._as_json = call, as_json
+        self.answered = False
+        self.reply: PackedReply | None = None
+
+    def put_nowait(self, item: Outcome | None) -> None:
+        """It has come."""
+        if isinstance(item, Result) and not _is_large(item):
+            with suppress(Exception):  # the handler meets it again, and tells the client
+                self.reply = _in_json(item) if self._as_json else _in_msgpack(item)
+                self.answered = answer_at_once(self._call, bytes(self.reply))
+        super().put_nowait(item)
 
 
 class WorkerService:
@@ -88,7 +111,8 @@ class WorkerService:
             if len(name.encode()) > NAME_BYTES_MAX:
                 reason = f"the name of the {what} is over {NAME_BYTES_MAX} bytes"
                 raise GRPCError(Status.INVALID_ARGUMENT, reason)
-        params = await _params(request)
+        params, as_json = await _params(request), request.msgpack is None
+        comes = Arrivals(call, as_json=as_json)
         timeout_s = call.deadline.time_remaining() if call.deadline is not None else None
         try:
             async with self._host.call(
@@ -98,9 +122,13 @@ class WorkerService:
                 timeout_s=timeout_s,
                 streams=streams,
                 trace=_trace(call),
-            ) as comes:
+                comes=comes,
+            ):
                 while isinstance(message := await comes.get(), Item | Result):
-                    await call.send_message(await _reply(message, as_json=request.msgpack is None))
+                    if comes.answered:
+                        return
+                    reply = comes.reply or await _reply(message, as_json=as_json)
+                    await call.send_message(reply)
                     if isinstance(message, Result):
                         return
                     self._host.credit(message.id)
@@ -171,11 +199,17 @@ def _from_json(data: memoryview) -> Raw:
 
 async def _reply(message: Result | Item, *, as_json: bool) -> PackedReply:
     """What the tool has made, in the encoding of the request. Raises SerializationError."""
-    body = message.body
-    if as_json:
-        if sum(memoryview(part).nbytes for part in (body, *message.buffers)) < LARGE_BYTES:
-            return _in_json(message)
+    if as_json and _is_large(message):
         return await asyncio.to_thread(_in_json, message)
+    return _in_json(message) if as_json else _in_msgpack(message)
+
+
+def _is_large(message: Result | Item) -> bool:
+    return sum(memoryview(part).nbytes for part in (message.body, *message.buffers)) >= LARGE_BYTES
+
+
+def _in_msgpack(message: Result | Item) -> PackedReply:
+    body = message.body
     if message.buffers:
         value = decode_value(body, message.buffers)
         body = encode_value(value, buffer_threshold=INLINE)[0]

@@ -20,9 +20,10 @@ from grpclib import GRPCError
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 
-from snakepit.grpc import FRAMES_BYTES_MAX, TOKEN_KEY, SoundServer
+from snakepit.grpc import TOKEN_KEY, SoundServer
 from snakepit.worker._grpc_guest import PoolService
 from snakepit.worker._grpc_host import OwnHost
+from snakepit.worker._grpc_inner import InnerEnd
 from snakepit.worker._grpc_listen import Listening, address_of, listen_as_told
 from snakepit.worker._grpc_reflection import ReflectionService
 from snakepit.worker._grpc_services import HealthService, WorkerService
@@ -73,10 +74,8 @@ class ServingFront:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(
-            sock=self._inner, limit=FRAMES_BYTES_MAX // 2
-        )
         host = OwnHost(self._listening.adapter)
+        _, inner = await self._loop.create_connection(lambda: InnerEnd(host.hear), sock=self._inner)
         services = [
             WorkerService(host), PoolService(host), HealthService(host), ReflectionService()
         ]  # fmt: skip
@@ -84,10 +83,11 @@ class ServingFront:
             server = SoundServer(
                 services, pings=True, message_bytes_max=self._listening.request_bytes_max
             )
-            listen(server, RecvRequest, self._authenticate)
+            if self._listening.token is not None:
+                listen(server, RecvRequest, self._authenticate)
             await server.start(sock=listener, ssl=self._listening.tls_of(listener))
             self._servers.append(server)
-        worker = asyncio.create_task(host.run(reader, writer))
+        worker = asyncio.create_task(host.run(inner))
         told = asyncio.create_task(self._tell_when_ready(host))
         draining = asyncio.create_task(self._drain.wait())
         await asyncio.wait((worker, draining), return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +97,7 @@ class ServingFront:
             await host.shut_down(DRAIN_S)
         await self._until_calls_end(host, worker)
         await asyncio.gather(worker, return_exceptions=True)
-        writer.close()
+        inner.close()
         for task in (told, draining):
             task.cancel()
 
@@ -117,10 +117,8 @@ class ServingFront:
             complain(f"serves {self._listening.adapter} on {addresses}")
 
     async def _authenticate(self, event: RecvRequest) -> None:
-        said, token = event.metadata.get(TOKEN_KEY, ""), self._listening.token
-        if token is not None and not (
-            isinstance(said, str) and hmac.compare_digest(said.encode(), token.encode())
-        ):
+        said, token = event.metadata.get(TOKEN_KEY, ""), self._listening.token or ""
+        if not isinstance(said, str) or not hmac.compare_digest(said.encode(), token.encode()):
             raise GRPCError(Status.UNAUTHENTICATED, f"the metadata {TOKEN_KEY} is wrong")
 
 

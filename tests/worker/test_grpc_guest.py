@@ -66,10 +66,11 @@ def framed(*messages: Message) -> bytes:
 
 
 class Workers:
-    """The worker's end of the wire, in the test's hands; and the writer to it."""
+    """The worker's end of the wire, in the test's hands; and the way to it."""
 
     def __init__(self) -> None:
-        self.reader = asyncio.StreamReader()
+        self.host = OwnHost("some:Adapter")
+        self._ended = asyncio.Event()
         self._unpacker: Unpacker[ToWorker] = Unpacker(decode_to_worker)
         self._heard: list[ToWorker] = []
 
@@ -79,6 +80,9 @@ class Workers:
     async def drain(self) -> None:
         await asyncio.sleep(0)
 
+    async def until_ended(self) -> None:
+        await self._ended.wait()
+
     async def hears(self) -> list[ToWorker]:
         """All that has come, once nothing moves any more."""
         await settle()
@@ -86,8 +90,11 @@ class Workers:
         return heard
 
     async def says(self, *messages: ToHost) -> None:
-        self.reader.feed_data(framed(*messages))
+        self.host.hear(framed(*messages))
         await settle()
+
+    def ends(self) -> None:
+        self._ended.set()
 
 
 class PoolsStream:
@@ -153,17 +160,16 @@ async def settle() -> None:
 
 @asynccontextmanager
 async def hosted(*, ready: bool = True) -> AsyncGenerator[tuple[Workers, PoolService, OwnHost]]:
-    worker, host = Workers(), OwnHost("some:Adapter")
-    writer: Any = worker
-    run = asyncio.ensure_future(host.run(worker.reader, writer))
+    worker = Workers()
+    host = worker.host
+    run = asyncio.ensure_future(host.run(worker))
     async with asyncio.timeout(PATIENCE_S):
         (start,) = await worker.hears()
         assert isinstance(start, Start)
         if ready:
             await worker.says(Ready(TOOLS))
         yield worker, PoolService(host), host
-        if not worker.reader.at_eof():
-            worker.reader.feed_eof()
+        worker.ends()
         await run
 
 
@@ -337,7 +343,7 @@ async def test_a_worker_that_ends_says_goodbye_first_and_answers_what_it_has() -
         await worker.says(Result(call.id))
         assert await pool.hears() == [Result(1)]
         await pool.says(Call(2, "a"))
-        worker.reader.feed_eof()
+        worker.ends()
         await pool.over
         late = Pool(service, "")
         await late.says(Start("w"))
@@ -352,6 +358,6 @@ async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPat
         await pool.says(Start("w"))
         failure = Failure(0, "start", ErrorData("builtins.ValueError", "no"))
         await worker.says(failure)
-        worker.reader.feed_eof()
+        worker.ends()
         await pool.over
         assert (await pool.hears())[1:] == [failure]

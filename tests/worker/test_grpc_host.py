@@ -11,6 +11,8 @@ from test_grpc_guest import hosted, settle
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol import FRAME_BYTES_MAX, PART_BYTES_MAX, Call, Cancel, Settled
+from snakepit.worker._grpc_host import Outcome
+from snakepit.worker._grpc_services import NO_PARAMS
 
 pytestmark = asyncio_only
 
@@ -25,7 +27,10 @@ async def test_a_large_call_that_is_cancelled_twice_is_sent_to_its_end_and_cance
         params = Raw(bytes(5 * PART_BYTES_MAX))
 
         async def run() -> None:
-            async with host.call("echo", params, session="", timeout_s=None, streams=False):
+            arrivals = asyncio.Queue[Outcome | None]()
+            async with host.call(
+                "echo", params, session="", timeout_s=None, streams=False, comes=arrivals
+            ):
                 raise AssertionError("it has not been sent")
 
         client = asyncio.ensure_future(run())
@@ -48,7 +53,9 @@ async def test_of_a_call_that_cannot_be_packed_nothing_is_kept() -> None:
     async with hosted() as (worker, _, host):
         name = "x" * FRAME_BYTES_MAX
         with pytest.raises(ProtocolError, match="over the maximum"):
-            async with host.call(name, Raw(b"\x80"), session=name, timeout_s=None, streams=False):
+            async with host.call(
+                name, NO_PARAMS, session=name, timeout_s=None, streams=False, comes=asyncio.Queue()
+            ):
                 raise AssertionError("it cannot be sent")
         assert not host._calls
         assert not host._sessions

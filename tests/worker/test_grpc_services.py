@@ -13,10 +13,12 @@ import pytest
 from _backends import asyncio_only
 from grpclib import GRPCError
 from grpclib.const import Status
+from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersReceived
 from msgspec import Raw
-from test_grpc_guest import hosted
+from test_grpc_guest import framed, hosted, settle
+from test_sound_server import Client
 
-from snakepit.grpc import head_of
+from snakepit.grpc import SoundServer, head_of
 from snakepit.grpc._generated.google.protobuf import Value as Json
 from snakepit.grpc._generated.snakepit.v1 import ErrorDetail, ExecuteReply, ExecuteRequest, Value
 from snakepit.grpc._json import read_json, write_json
@@ -32,7 +34,8 @@ HEADERS_BYTES_MAX = 8 * 1024 - 256  # what grpcio takes, less the names and the 
 class ClientsCall:
     """An `Execute` call, as far as the service is concerned."""
 
-    deadline = None
+    deadline = metadata = None
+    _send_initial_metadata_done = True  # so that nothing goes around `send_message`
 
     def __init__(self, request: ExecuteRequest | bytes) -> None:
         self._data = bytes(request)
@@ -155,3 +158,27 @@ async def test_a_result_that_json_has_not_is_told_as_that() -> None:
         await running
         assert call.trailers["status"] is Status.INTERNAL
         assert "nested deeper" in call.trailers["status_message"]
+
+
+async def test_a_small_result_is_sent_in_the_step_in_which_it_comes() -> None:
+    """No task has to run first."""
+    async with hosted() as (worker, _, host):
+        client = Client(SoundServer([WorkerService(host)]))
+        data = bytes(ExecuteRequest(tool="add", params=Value(msgpack=b"\x80")))
+        head = b"\0" + len(data).to_bytes(4, "big")
+        stream = client.begin(head + data, "/snakepit.v1.Worker/Execute")
+        client.h2.end_stream(stream)
+        client.exchange()
+        (sent,) = await worker.hears()
+        assert isinstance(sent, Call)
+        result = framed(Result(sent.id, Raw(b"\x03")))
+        host.hear(result)
+        reply = bytes(ExecuteReply(value=Value(msgpack=b"\x03")))
+        written, client.transport.written = client.transport.written, b""
+        assert reply in written
+        assert [type(event) for event in client.h2.receive_data(written)] == [
+            ResponseReceived, DataReceived, TrailersReceived, StreamEnded,
+        ]  # fmt: skip
+        await settle()
+        assert client.transport.written == b""
+        client.server.connection_lost(None)
