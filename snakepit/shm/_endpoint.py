@@ -11,7 +11,6 @@ What a peer says is checked: it can break its own link, and nothing else.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -31,13 +30,11 @@ from snakepit.shm._leases import (
     Leases,
     Receipt,
 )
-from snakepit.shm._memory import Mapping, address_of, view_of
-from snakepit.shm._segments import Segment, is_spare, open_shown
+from snakepit.shm._memory import address_of, view_of
+from snakepit.shm._segments import Segment
+from snakepit.shm._shown import GIFTS_FROM, Shown
 
 REFERENCE_FIELDS: Final = 5
-SEGMENTS_SHOWN_MAX: Final = 65_536  # by one peer
-GIFTS_FROM: Final = 2**62  # their numbers, so that none is ever that of a segment which is shown
-GIVEN_MAX: Final = 1024  # that no message has referred to yet
 
 Key: TypeAlias = tuple[int, int]  # address and size of a buffer
 
@@ -59,10 +56,8 @@ class Endpoint:
         self.leases: Leases = Leases(lent, self.echoes)
         self._counts_echoes = False
         self._shown: dict[int, Segment] = {}  # to the peer, by the number it was told
-        self._theirs: dict[int, Segment] = {}  # by the number it told us
-        self._given: dict[int, Mapping] = {}  # to us for good, by the number it told us
+        self.shown: Shown = Shown(self, heap, fds)  # by the peer, to us
         self._gifts = 0
-        self._greeted = False
         self._closed = False
         self._to_tell: deque[int] = deque()
         with heap.lock:
@@ -71,7 +66,7 @@ class Endpoint:
     @property
     def has_borrowed(self) -> bool:
         """Has the peer shown segments, which may idle?"""
-        return bool(self._theirs)
+        return bool(self.shown.segments)
 
     @property
     def lent_bytes(self) -> int:
@@ -82,12 +77,12 @@ class Endpoint:
     @property
     def is_up(self) -> bool:
         """Does the peer understand references? A foreign worker never says so."""
-        if not self._greeted:
+        if not self.shown.has_greeted:
             try:
-                self._read_records()
+                self.shown.read_records()
             except ProtocolError:
                 return False  # whoever sends must not pay; what it says of segments will be refused
-        return self._greeted and not self._closed
+        return self.shown.has_greeted and not self._closed
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -264,9 +259,9 @@ class Endpoint:
         """A message has come, with these."""
         if not self._counts_echoes and any(number < 0 for number, *_ in references):
             self.echoes.received += 1
-        if self._given:
+        if self.shown.given:
             for number, *_ in references:
-                self._given.pop(number, None)
+                self.shown.given.pop(number, None)
         with self.heap.lock:
             self.leases.collect()
 
@@ -278,79 +273,23 @@ class Endpoint:
         if not numbers:
             self.heap.trim(idle_s=IDLE_TRIM_S)
             self.speak()
-        self._read_records()
+        self.shown.read_records()
         for number in numbers:
-            if number >= GIFTS_FROM:
-                self._given.pop(number, None)  # its message was not sent after all
-                continue
-            segment = self._theirs.pop(number, None)
-            if segment is None:
-                raise ProtocolError("a segment was given up that was never shown")
-            self.heap.leave(segment)
-            self.bury(segment)
+            if (segment := self.shown.drop(number)) is not None:
+                self.heap.leave(segment)
+                self.bury(segment)
 
     def _look_at_given(self, number: int, offset: int, size: int) -> memoryview:
-        mapping = self._given.get(number)
-        if mapping is None:
-            self._read_records()
-            mapping = self._given.get(number)
+        mapping = self.shown.gift(number)
         if mapping is None or offset != 0 or size != mapping.size:
             raise ProtocolError("a message refers to memory that was never given")
         return view_of(mapping.address, size, mapping)
 
     def _segment(self, number: int) -> Segment:
-        if number < 0:
-            segment = self._shown.get(-number)
-        else:
-            segment = self._theirs.get(number)
-            if segment is None:
-                self._read_records()
-                segment = self._theirs.get(number)
+        segment = self._shown.get(-number) if number < 0 else self.shown.segment(number)
         if segment is None:
             raise ProtocolError("a message refers to a segment that was never shown")
         return segment
-
-    def _read_records(self) -> None:
-        """Take in what has come beside the messages. Raises ProtocolError."""
-        while not self._closed and (record := self._fds.receive()) is not None:
-            kind, number, size, fd = record
-            if kind == kinds.HELLO:
-                self._greeted = True
-            elif kind == kinds.SHOW:
-                self._take_shown(number, size, fd)
-            elif kind == kinds.GIVE:
-                self._take_given(number, size, fd)
-            else:
-                if fd >= 0:
-                    os.close(fd)
-                raise ProtocolError(f"a record of unknown kind {kind} came beside the messages")
-
-    def _take_shown(self, number: int, size: int, fd: int) -> None:
-        try:
-            if number in self._theirs or not 0 < number < GIFTS_FROM:
-                raise ProtocolError("a segment was shown under a number that is taken")
-            if len(self._theirs) >= SEGMENTS_SHOWN_MAX:
-                raise ProtocolError(f"more than {SEGMENTS_SHOWN_MAX} segments were shown")
-            segment = self.heap.enter(fd, open_shown(fd, size))
-        except BaseException:
-            os.close(fd)
-            raise
-        segment.owner, segment.owners_number = self, number
-        if not is_spare(fd):
-            segment.close_fd()  # then it is copied when it is sent on
-        self._theirs[number] = segment
-
-    def _take_given(self, number: int, size: int, fd: int) -> None:
-        try:
-            if number in self._given or not GIFTS_FROM <= number < 2**63:
-                raise ProtocolError("a segment was given under a number that is taken")
-            if len(self._given) >= GIVEN_MAX:
-                raise ProtocolError(
-                    f"more than {GIVEN_MAX} segments were given before their messages"
-                )
-            self._given[number] = open_shown(fd, size)
-        finally:
-            os.close(fd)
 
     def close(self) -> None:
         """The link is over: what was lent comes back, views of what was borrowed live on. Idempotent."""
@@ -360,9 +299,7 @@ class Endpoint:
         with self.heap.lock:
             self.heap.endpoints.discard(self)
             self.leases.cancel_all()
-            theirs = list(self._theirs.values())
-            self._theirs.clear()
-            self._given.clear()
+            theirs = self.shown.close()
             self._shown.clear()
         for segment in theirs:
             self.heap.orphan(segment)

@@ -61,7 +61,7 @@ def open_for_worker(fds: FdSocket) -> Endpoint:
         os.close(fd)
     endpoint = Endpoint(Heap(budget), fds, _ledgers(mapping)[::-1])
     endpoint.threshold = threshold
-    endpoint._greeted = endpoint._counts_echoes = True
+    endpoint.shown.has_greeted = endpoint._counts_echoes = True
     fds.send(kinds.HELLO)
     return endpoint
 

@@ -88,7 +88,7 @@ class Sharer(Adapter):
 
     @tool
     def segments_known(self) -> int:
-        return len(endpoint()._theirs)
+        return len(endpoint().shown.segments)
 
     @tool
     def no_more_memory(self) -> None:

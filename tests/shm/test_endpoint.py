@@ -216,7 +216,7 @@ def test_thousands_of_messages_leave_nothing_behind() -> None:
                 kept.pop(number % 15)
         assert host.heap.arena.total_bytes <= 8 * MIB
         assert len(os.listdir("/dev/fd")) < before + 40
-        assert len(worker._theirs) <= 32
+        assert len(worker.shown.segments) <= 32
         del kept[:], there, back
         assert used(host) == 0
         assert leases(host) == leases(worker) == 0
@@ -252,8 +252,8 @@ def lies(number: int, size: int) -> dict[str, Any]:
 def test_a_reference_that_lies_is_refused(lie: str) -> None:
     with link() as (host, worker):
         (view,) = passed(worker, host, bytes(MIB))
-        (number,) = host._theirs
-        reference = lies(number, host._theirs[number].size)[lie]
+        (number,) = host.shown.segments
+        reference = lies(number, host.shown.segments[number].size)[lie]
         with pytest.raises(ProtocolError, match=r"refers to|names a lease"):
             host.resolve(reference, {})
         assert view == bytes(MIB)

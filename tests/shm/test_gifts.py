@@ -14,8 +14,8 @@ from snakepit.errors import ProtocolError
 from snakepit.protocol import NIL, Call, Drop, encode_value
 from snakepit.shm import Heap, make_gift
 from snakepit.shm import _fd_socket as kinds
-from snakepit.shm._endpoint import GIFTS_FROM
 from snakepit.shm._gifts import GIFT_BYTES_MIN
+from snakepit.shm._shown import GIFTS_FROM
 
 SIZE = 5 * MIB
 
