@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snakepit.shm._endpoint import Endpoint as Endpoint
 from snakepit.shm._endpoint import Key as Key
+from snakepit.shm._endpoint import Loan as Loan
 from snakepit.shm._endpoint import is_carrier as is_carrier
 from snakepit.shm._fd_socket import FdSocket as FdSocket
 from snakepit.shm._finalizers import FINALIZERS as FINALIZERS
@@ -32,6 +33,7 @@ __all__ = [
     "Heap",
     "Key",
     "Lease",
+    "Loan",
     "Segment",
     "ShmUnpacker",
     "can_share",

@@ -37,6 +37,7 @@ from snakepit.shm._shown import GIFTS_FROM, Shown
 REFERENCE_FIELDS: Final = 5
 
 Key: TypeAlias = tuple[int, int]  # address and size of a buffer
+Loan: TypeAlias = Lease | Gift | Echoes  # what a message takes along; the last is one more echo
 
 
 class Endpoint:
@@ -97,14 +98,14 @@ class Endpoint:
                     found[key] = buffer
         return found
 
-    def bind(self, message: Any, blocks: dict[Key, Block | Gift]) -> tuple[Any, list[Lease | Gift]]:
+    def bind(self, message: Any, blocks: dict[Key, Block | Gift]) -> tuple[Any, list[Loan]]:
         """The message with references to `blocks` and to what lies in segments, lent; and the loans.
 
         What cannot be shown or lent now stays in it, and travels with it.
         """
         places: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}  # is an echo
         kept: dict[bool, list[Any]] = {False: [], True: []}
-        loans: list[Lease | Gift] = []
+        loans: list[Loan] = []
         buffers = list(message.buffers)
         with self.heap.lock:
             for index, buffer in enumerate(message.buffers):
@@ -127,6 +128,7 @@ class Endpoint:
                 slot = generation = 0
                 if is_echo and self._counts_echoes:
                     self.echoes.sent += 1
+                    loans.append(self.echoes)
                 elif (lease := self._lend(kept[is_echo], places[is_echo])) is not None:
                     loans.append(lease)
                     slot, generation = lease.slot, lease.generation
@@ -137,17 +139,22 @@ class Endpoint:
                     buffers[index] = [*where, slot, generation]
         return with_buffers(message, tuple(buffers)), loans
 
-    def take_back(self, loans: list[Lease | Gift]) -> None:
+    def take_back(self, loans: list[Loan]) -> None:
         """The message that they went with is not sent after all; `speak` should follow."""
         with self.heap.lock:
             for loan in loans:
                 if isinstance(loan, Gift):
                     self._to_tell.append(loan.number)
+                elif isinstance(loan, Echoes):
+                    loan.sent -= 1
                 else:
                     self.leases.cancel(loan)
 
     def place(self, message: Any) -> Any:
-        """`bind`, with all that has to be copied first; on a thread that may take its time."""
+        """`bind`, with all that has to be copied first; on a thread that may take its time.
+
+        Raises what keeps a value from being written, as MemoryError; then nothing is lent.
+        """
         blocks: dict[Key, Block | Gift] = {}
         for key, buffer in self.strangers(message).items():
             block = self.heap.take(key[1])
@@ -158,7 +165,16 @@ class Endpoint:
             elif gift is not None:
                 blocks[key] = gift
         self.speak()
-        return self.bind(message, blocks)[0]
+        bound, loans = self.bind(message, blocks)
+        try:
+            for buffer in bound.buffers:
+                if isinstance(buffer, Loose):
+                    buffer.in_a_row()  # what goes through the pipe after all
+        except BaseException:
+            self.take_back(loans)
+            self.speak()
+            raise
+        return bound
 
     def fill(self, block: Block, source: Buffer | Loose) -> None:
         """Copy the bytes into the block, and count them."""
@@ -197,7 +213,7 @@ class Endpoint:
             return None
         return segment, key[0] - segment.mapping.address
 
-    def _give(self, gift: Gift, loans: list[Lease | Gift]) -> bool:
+    def _give(self, gift: Gift, loans: list[Loan]) -> bool:
         """Hand it over, if that was not done before in this message; False: it cannot be now."""
         if gift.fd >= 0:
             number = GIFTS_FROM + self._gifts

@@ -30,7 +30,7 @@ from snakepit.shm import (
     Gift,
     Heap,
     Key,
-    Lease,
+    Loan,
     Segment,
     ShmUnpacker,
     is_carrier,
@@ -69,9 +69,8 @@ class ShmChannel(ByteChannel):
         self._endpoint = endpoint
         endpoint.tell = self.send_nowait
         endpoint.bury = self._bury
-        self._bound: dict[
-            int, tuple[ToWorker, ToWorker, list[Lease | Gift]]
-        ] = {}  # may still be withdrawn
+        # What may still be withdrawn.
+        self._bound: dict[int, tuple[ToWorker, ToWorker, list[Loan]]] = {}
         self._waiting: deque[Waiting] = deque()
         self._graves: deque[Segment] = deque()  # not used any more, and still mapped
         self._more_waits = anyio.Event()

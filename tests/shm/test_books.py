@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from link_kit import BUDGET, MIB, leases, link, passed, used
 
-from snakepit.protocol import NIL, Call, Drop
+from snakepit.protocol import NIL, Call, Drop, Loose, Result
 from snakepit.shm import Heap
 
 
@@ -70,3 +71,25 @@ def test_who_looks_at_the_books_of_leases_or_withdraws_one_has_the_lock() -> Non
         assert host.lent_bytes == 0
         assert len(held) >= 4
         assert all(held)
+
+
+@pytest.mark.parametrize("side", ["the host", "the worker"])
+def test_what_cannot_be_written_leaves_nothing_lent_and_no_echo_counted(side: str) -> None:
+    """Else a worker would get back what it lends one echo late, from then on."""
+
+    def fail(target: memoryview) -> None:
+        raise MemoryError
+
+    with link(budget=2 * MIB) as (host, worker):
+        sender, receiver = (host, worker) if side == "the host" else (worker, host)
+        kept = sender.heap.take(MIB)
+        assert kept is not None
+        (theirs,) = passed(receiver, sender, bytes(MIB))
+        rest = Loose(3 * MIB, fail)  # for which there is no room, and not enough for a gift
+        with pytest.raises(MemoryError):
+            sender.place(Result(1, NIL, (theirs, kept.view(MIB), rest)))
+        assert leases(sender) == 0
+        assert sender.echoes.sent == 0
+        del theirs
+        assert leases(receiver) == 0
+        assert used(receiver) == 0
