@@ -83,7 +83,9 @@ class StopsCalls:
         self._give_grace(call, grace, self._core.now())
 
     def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
-        self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))
+        ring = self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))
+        if not call.settled:  # then it ends with the call, and does not keep its arguments
+            call.alarms = (*(alarm for alarm in call.alarms if alarm.action is not None), ring)
 
     def _grace_is_over(self, call: PendingCall, grace: float) -> None:
         """A cancelled call is still here: end the worker, if it is this call that runs.

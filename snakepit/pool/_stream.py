@@ -125,6 +125,8 @@ async def open_stream(core: PoolCore, call: PendingCall) -> AsyncGenerator[Strea
                 core.sessions.stream_left(call.session)
             if not call.settled:
                 core.give_up(call)
+            call.items.clear()  # no more come, and nobody reads them
+            if not call.settled:
                 await call.until_settled()  # noqa: ASYNC102 - until_settled shields itself
                 call.check_stopped()
 

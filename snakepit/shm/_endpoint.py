@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from snakepit.errors import ProtocolError
@@ -197,8 +198,9 @@ class Endpoint:
     def speak(self) -> None:
         """Tell the peer of segments that are gone."""
         numbers: list[int] = []
-        while self._to_tell:
-            numbers.append(self._to_tell.popleft())
+        with suppress(IndexError):  # another thread may be at it as well
+            while self._to_tell:
+                numbers.append(self._to_tell.popleft())
         if numbers and not self._closed:
             self.tell(Drop(tuple(numbers)))
 

@@ -149,6 +149,7 @@ class Heap:
             for segment in list(self._own.values()):
                 self._leave(segment)
             self._own.clear()
+            self._orphans.clear()
 
     def _plan(self, nbytes: int) -> int | None:
         with self.lock:
@@ -226,8 +227,9 @@ class Heap:
         """Know it no more, as its peer is gone. Others need not either, once nobody looks at it."""
         with self.lock:
             self._leave(segment)
-            self._orphans.append(segment)
-            self._reclaim()
+            if not self._closed:
+                self._orphans.append(segment)
+                self._reclaim()
 
     def _enter(self, fd: int, mapping: Mapping) -> Segment:
         self._numbers += 1
