@@ -211,7 +211,10 @@ class Execution:
             failure = error
         if generator is not None:
             failure = self._close(job, generator) or failure
-        self.finish_stream(job, failure)
+        try:
+            self.finish_stream(job, failure)
+        finally:
+            del failure  # its traceback holds this frame, and so all that the call was given
 
     def _close(self, job: Job, generator: Any) -> BaseException | None:
         """Close an unfinished generator. Its GeneratorExit is the notice: no interrupt comes."""

@@ -55,7 +55,10 @@ class Interruptible:
 
     def throw(self, *error: Any) -> Any:
         """Resume the tool with an exception."""
-        return self._step(self._steps.throw, *error)
+        try:
+            return self._step(self._steps.throw, *error)
+        finally:
+            del error  # its traceback will hold this frame, and so all that the call was given
 
     def close(self) -> None:
         """Close the tool's coroutine."""
@@ -71,6 +74,7 @@ class Interruptible:
             return resume(*arguments)
         finally:
             interrupt.in_user_code = False
+            del arguments  # as in `throw`
 
 
 class LoopLane(Lane):
@@ -232,7 +236,10 @@ class LoopLane(Lane):
             failure = error
         if generator is not None:
             failure = await self._close(job, generator) or failure
-        self._execution.finish_stream(job, failure)
+        try:
+            self._execution.finish_stream(job, failure)
+        finally:
+            del failure  # as in `Execution`
 
     async def _close(self, job: Job, generator: Any) -> BaseException | None:
         """Close an unfinished generator. Its GeneratorExit is the notice: nothing else comes."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
 import mmap
 import os
 import resource
@@ -11,7 +13,7 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,14 @@ class Sharer(Adapter):
     def repeat(self, value: Any, times: int) -> Iterator[Any]:
         for _ in range(times):
             yield value
+
+    @tool
+    def yield_and_wait(self, value: Any) -> Iterator[Any]:
+        """Nobody collects garbage from then on."""
+        gc.disable()
+        yield 1
+        time.sleep(60)
+        yield value
 
     @tool
     def half(self, array: Any) -> Any:
@@ -250,6 +260,13 @@ class Sharer(Adapter):
 
 
 class AsyncSharer(Adapter):
+    @tool
+    async def yield_and_wait(self, value: Any) -> AsyncIterator[Any]:
+        gc.disable()
+        yield 1
+        await asyncio.sleep(60)
+        yield value
+
     @tool
     async def echo(self, value: Any) -> Any:
         return value

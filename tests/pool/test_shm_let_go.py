@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from _backends import one_loop_each
 from pool_kit import PATIENT, tools_pool, until
-from shm_adapters import MIB, Sharer, memory
+from shm_adapters import MIB, AsyncSharer, Sharer, memory
 
 from snakepit import ZeroCopy, open_pool
 
@@ -52,6 +53,16 @@ async def test_a_call_that_was_cancelled_keeps_its_arguments_no_longer(tmp_path:
             tasks.cancel_scope.cancel()
         gc.collect()
         await until(lambda: memory(pool).used_bytes == 0)
+
+
+@pytest.mark.parametrize("adapter", [Sharer, AsyncSharer])
+async def test_a_worker_keeps_nothing_of_a_stream_that_was_cut_short(adapter: Any) -> None:
+    async with tools_pool(adapter, transport="shm", zero_copy=ZeroCopy(budget_mb=64)) as pool:
+        array = pool.empty(MIB)
+        async with pool.stream("yield_and_wait", {"value": array}) as items:
+            assert await anext(items) == 1
+            assert memory(pool).leases == 1
+        await until(lambda: memory(pool).leases == 0)
 
 
 async def test_a_stream_that_was_left_keeps_nothing_unread() -> None:
