@@ -118,6 +118,13 @@ def read(reader: Reader, data: memoryview) -> Any:
         return table
     if kind in ("array", "chunked"):
         chunked = table.column(0)
+        if (
+            name := (table.schema.field(0).metadata or {}).get(b"ARROW:extension:name")
+        ) is not None:
+            raise SerializationError(
+                f"Arrow data of the extension type {name.decode(errors='replace')!r} arrived; register it"
+                " on the receiving side, or send its .storage"
+            )
         if kind == "chunked":
             return chunked
         return chunked.chunk(0) if chunked.num_chunks else pa.array([], chunked.type)

@@ -54,7 +54,7 @@ class _Kinds:
         self._known: dict[int, str] = {}
 
     def of(self, kind: Any) -> str:
-        """One of "flat", "list", "dictionary", and "other" for what goes into the stream."""
+        """One of "flat", "list", "dictionary", "extension", and "other" for what goes into the stream."""
         number: int = kind.id
         known = self._known.get(number)
         if known is None:
@@ -67,7 +67,9 @@ class _Kinds:
             return "dictionary"
         if types.is_list(kind) or types.is_large_list(kind):
             return "list"
-        if kind.num_fields or types.is_null(kind) or isinstance(kind, self._pa.BaseExtensionType):
+        if isinstance(kind, self._pa.BaseExtensionType):
+            return "extension"
+        if kind.num_fields or types.is_null(kind):
             return "other"
         return "other" if str(kind).endswith("_view") else "flat"
 
@@ -106,6 +108,8 @@ class _Survey:
     def _chunk(self, array: Any) -> Chunk:
         kind = self._kinds.of(array.type)
         under: Chunk | None = None
+        if kind == "extension":
+            return self._chunk(array.storage)
         if kind == "flat":
             buffers = array.buffers()
         elif kind == "other":
@@ -197,6 +201,10 @@ class _Layout:
 
     def chunk(self, type_: Any, length: int, offset: int, parts: list[Any], under: Any) -> Any:
         kind = self._kinds.of(type_)
+        if (
+            kind == "extension"
+        ):  # which the other side may know as no more than what it is stored as
+            return type_.wrap_array(self.chunk(type_.storage_type, length, offset, parts, under))
         if length < 0 or offset < 0 or kind == "other":
             malformed("an Arrow layout of what is not laid out")
         buffers = [None if part is None else self._part(*part) for part in parts]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from msgspec.msgpack import Ext
 
-from snakepit.errors import ProtocolError
+from snakepit.errors import ProtocolError, SerializationError
 from snakepit.protocol import decode_value, encode_value
 from snakepit.protocol._loose import Loose
 from snakepit.shm import Heap
@@ -33,7 +33,32 @@ COLUMNS: dict[str, Any] = {
     "views": pa.array(["a longer string than twelve", "b"] * (ROWS // 2), pa.string_view()),
     "lists of lists": pa.array([[[1]], []] * (ROWS // 2)),
     "nulls": pa.nulls(ROWS),
+    "UUIDs": pa.array([b"16 bytes of one.", None] * (ROWS // 2), pa.uuid()),
+    "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ones((ROWS, 2, 2))),
 }
+
+
+class Celsius(pa.ExtensionType):
+    def __init__(self) -> None:
+        super().__init__(pa.float64(), "snakepit.celsius")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: Any, serialized: bytes) -> Celsius:
+        return cls()
+
+
+DEGREES = pa.ExtensionArray.from_storage(Celsius(), pa.array(np.arange(ROWS) / 7))
+
+
+@pytest.fixture
+def known() -> Iterator[None]:
+    """In this process, as in one that has imported what defines the type."""
+    pa.register_extension_type(Celsius())
+    yield
+    pa.unregister_extension_type("snakepit.celsius")
 
 
 @pytest.fixture
@@ -74,6 +99,35 @@ def test_batches_arrays_and_chunked_arrays_keep_their_type(heap: Heap) -> None:
         back = decode_value(body, buffers)
         assert type(back) is type(value)
         assert back.equals(value)
+
+
+@pytest.mark.usefixtures("known")
+def test_an_extension_type_goes_to_whoever_does_not_know_it_and_back(heap: Heap) -> None:
+    """Told by its metadata there: the side that lays it out need not know what the other one does."""
+    table = arrived(heap, pa.table({"c": DEGREES}))
+    assert table.schema.field("c").type == Celsius()
+    body, buffers = encode_value(table, places=heap)
+    pa.unregister_extension_type("snakepit.celsius")
+    stored = decode_value(body, buffers)
+    assert stored.schema.field("c").type == pa.float64()
+    assert stored["c"].equals(pa.chunked_array([DEGREES.storage]))
+    body, buffers = encode_value(stored, places=heap)
+    pa.register_extension_type(Celsius())
+    back = decode_value(body, buffers)
+    assert back.equals(pa.table({"c": DEGREES}))
+    assert type(buffers[0]) is memoryview
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("value", [DEGREES, pa.chunked_array([DEGREES])], ids=["array", "chunked"])
+def test_an_array_whose_type_is_not_known_is_refused_by_name(value: Any) -> None:
+    """It has no metadata that would tell, and would come back as something else."""
+    body, buffers = encode_value(value)
+    assert decode_value(body, buffers).type == Celsius()
+    pa.unregister_extension_type("snakepit.celsius")
+    with pytest.raises(SerializationError, match=r"'snakepit\.celsius' arrived; register it"):
+        decode_value(body, buffers)
+    pa.register_extension_type(Celsius())
 
 
 def test_what_lies_nowhere_there_is_a_stream(heap: Heap) -> None:
