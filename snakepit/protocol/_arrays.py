@@ -89,9 +89,10 @@ def _array_fields(writer: Writer, numpy: ModuleType, array: Any) -> list[Any]:
     kind = type(array)
     if kind is not numpy.ndarray:
         if kind is not numpy.memmap:
+            masked = kind.__module__.startswith("numpy.ma")
             raise UnsendableError(
                 f"{kind.__module__}.{kind.__qualname__}, a subclass of numpy.ndarray, would lose its"
-                " type; send numpy.asarray() of it"
+                f" type; send {'its .data and .mask' if masked else 'numpy.asarray() of it'}"
             )
         array = array.view(numpy.ndarray)
     dtype = _write_dtype(numpy, array.dtype)

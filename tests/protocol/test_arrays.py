@@ -98,7 +98,7 @@ class Sub(np.ndarray):
     [
         (np.array([None]), "references"),
         (np.zeros(2, [("a", "O")]), "references"),
-        (np.ma.masked_array([1]), "subclass of numpy.ndarray"),
+        (np.ma.masked_array([1]), "subclass of numpy.ndarray.*send its .data and .mask"),
         (np.zeros(2).view(Sub), "subclass of numpy.ndarray"),
         (np.zeros(2, [("a", "i4")]).view(np.recarray), "subclass of numpy.ndarray"),
         (np.zeros((2, 2), ">f8").data, "format"),
