@@ -13,6 +13,7 @@ from ._framing import PREFIX_BYTES as PREFIX_BYTES
 from ._framing import FrameDecoder as FrameDecoder
 from ._framing import frame as frame
 from ._loose import Loose as Loose
+from ._loose import Missing as Missing
 from ._loose import Place as Place
 from ._loose import Places as Places
 from ._messages import NIL as NIL
@@ -106,6 +107,7 @@ __all__ = [
     "Item",
     "Loose",
     "Message",
+    "Missing",
     "OnSent",
     "Outbox",
     "Packer",

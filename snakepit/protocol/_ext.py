@@ -49,7 +49,7 @@ import msgspec
 
 from snakepit.errors import ProtocolError, SerializationError
 
-from ._loose import Loose, Places
+from ._loose import Loose, Missing, Places
 
 INT: Final = 1
 SURROGATES: Final = 2
@@ -224,6 +224,8 @@ class Reader:
         if type(value) is not int or not 0 <= value < len(self.buffers):
             malformed("a value names a buffer that did not come with it")
         buffer = self.buffers[value]
+        if type(buffer) is Missing:
+            raise SerializationError(buffer.why)
         return buffer if type(buffer) is bytes else memoryview(buffer).cast("B").toreadonly()
 
     def view(self, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Bytes that do not lie in a row yet, and where they lie: for links with shared memory.
+"""Bytes that do not lie in a row yet, where they lie, and those that cannot be seen: for links with shared memory.
 
 A table or an array that is not contiguous has to be written somewhere before it can travel. Where
 shared memory is at hand it is written there at once, by whoever knows the place. And what lies in
@@ -44,6 +44,19 @@ class Loose:
 
     def __bytes__(self) -> bytes:
         return bytes(self.in_a_row())
+
+
+class Missing:
+    """So many bytes that have come, and that this process cannot see. `why`: for whoever wants to read them."""
+
+    __slots__ = ("_size", "why")
+
+    def __init__(self, size: int, why: str) -> None:
+        self._size = size
+        self.why: str = why
+
+    def __len__(self) -> int:
+        return self._size
 
 
 class Place(Protocol):

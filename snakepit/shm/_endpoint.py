@@ -17,9 +17,9 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from snakepit.errors import ProtocolError
-from snakepit.protocol import CARRIERS, Buffer, Drop, Loose
+from snakepit.protocol import CARRIERS, Buffer, Drop, Loose, Missing
 from snakepit.shm import _fd_socket as kinds
-from snakepit.shm._fd_socket import FdSocket
+from snakepit.shm._fd_socket import FdSocket, NoDescriptorError
 from snakepit.shm._gifts import Gift, make_gift
 from snakepit.shm._heap import IDLE_TRIM_S, Heap
 from snakepit.shm._holds import Block, Hold
@@ -241,10 +241,11 @@ class Endpoint:
 
     # -- receiving -----------------------------------------------------------------------------
 
-    def resolve(self, reference: Any, receipts: dict[Key, Receipt]) -> memoryview:
+    def resolve(self, reference: Any, receipts: dict[Key, Receipt]) -> memoryview | Missing:
         """The bytes that a reference names, as a read-only view; one receipt for each lease.
 
-        Raises ProtocolError.
+        What a host has no descriptor for is missing: no worker is ended for that, as a worker is that
+        has none itself. Raises ProtocolError.
         """
         if (
             type(reference) is not list
@@ -252,19 +253,34 @@ class Endpoint:
             or not all(type(field) is int for field in reference)
         ):
             raise ProtocolError("a message refers to shared memory in an unknown form")
-        number, offset, size, slot, generation = reference
+        try:
+            return self._resolved(receipts, *reference)
+        except NoDescriptorError as error:
+            if self._counts_echoes:
+                raise
+            return Missing(reference[2], f"a value came in shared memory, and {error.message}")
+
+    def _resolved(
+        self,
+        receipts: dict[Key, Receipt],
+        number: int,
+        offset: int,
+        size: int,
+        slot: int,
+        generation: int,
+    ) -> memoryview:
         if number >= GIFTS_FROM:
             return self._look_at_given(number, offset, size)
         with self.heap.lock:
-            segment = self._segment(number)
-            if size <= 0 or offset < 0 or offset + size > segment.size:
-                raise ProtocolError("a message refers to memory outside of its segment")
             if not 0 <= slot < SLOTS or not (number > 0) <= generation <= GENERATION_MAX:
                 raise ProtocolError("a message names a lease that cannot be")
             receipt = receipts.get((slot, generation))
             if receipt is None and generation:
                 receipt = Receipt(self._borrowed, slot, generation, self.echoes)
                 receipts[slot, generation] = receipt
+            segment = self._segment(number)
+            if size <= 0 or offset < 0 or offset + size > segment.size:
+                raise ProtocolError("a message refers to memory outside of its segment")
             if number < 0:  # ours, or what we passed on: whatever keeps it must still be there
                 keep = segment.hold_of(offset, size)
                 if keep is None:
@@ -277,9 +293,9 @@ class Endpoint:
         """A message has come, with these."""
         if not self._counts_echoes and any(number < 0 for number, *_ in references):
             self.echoes.received += 1
-        if self.shown.given:
-            for number, *_ in references:
-                self.shown.given.pop(number, None)
+        for number, *_ in references:
+            if number >= GIFTS_FROM:
+                self.shown.drop(number)
         with self.heap.lock:
             self.leases.collect()
 
@@ -291,7 +307,11 @@ class Endpoint:
         if not numbers:
             self.heap.trim(idle_s=IDLE_TRIM_S)
             self.speak()
-        self.shown.read_records()
+        try:
+            self.shown.read_records()
+        except NoDescriptorError:
+            if self._counts_echoes:
+                raise
         for number in numbers:
             if (segment := self.shown.drop(number)) is not None:
                 self.heap.leave(segment)

@@ -3,7 +3,8 @@
 A record of a fixed size and at most one descriptor go together in one write, so a read of one
 record finds its descriptor with it. Nothing here waits: what the socket does not take now is
 not sent, and a record that should be there and is not is a breach of the protocol. A plain `recv`
-would lose descriptors without a word, and so would one without room for them; both ends look.
+would lose descriptors without a word, and so would one without room for them; both ends look, before they
+take a record, so that one whose descriptor this process has no number for stays where it is.
 The socket is that of `_socket`: `socket` adds nothing that is used here, and each worker would pay for its import.
 """
 
@@ -30,6 +31,10 @@ _WITH_FD: Final = (SETUP, SHOW, GIVE)
 Record: TypeAlias = tuple[int, int, int, int]  # kind, two numbers, descriptor or -1
 
 
+class NoDescriptorError(ProtocolError):
+    """This process may open no more descriptors. The record waits until it may."""
+
+
 class FdSocket:
     """One end of the socket, non-blocking."""
 
@@ -51,11 +56,32 @@ class FdSocket:
     def receive(self) -> Record | None:
         """The next record, None if there is none. The descriptor is the caller's.
 
-        Raises ProtocolError.
+        Raises NoDescriptorError, and any other ProtocolError for what is no record.
         """
+        found = self._read(CLOEXEC | socket.MSG_PEEK)
+        if found is None:
+            return None
+        data, fds, is_cut = found
+        may_stay = _kind_of(data) in _WITH_FD
+        if not may_stay:
+            _close(fds)  # a look goes on to the descriptors of the record behind it
+            found = self._read(CLOEXEC)
+            assert found is not None
+            data, fds, is_cut = found
+        try:
+            record = _checked(data, fds, is_cut)
+        except ProtocolError:
+            _close(fds)
+            raise
+        if may_stay:
+            self._socket.recv(RECORD.size)
+        return record
+
+    def _read(self, flags: int) -> tuple[bytes, list[int], bool] | None:
+        """Bytes, their descriptors, and whether some of these are lost. None: nothing has come."""
         room = socket.CMSG_SPACE(FDS_MAX * _FD.size)
         try:
-            data, control, flags, _ = self._socket.recvmsg(RECORD.size, room, CLOEXEC)
+            data, control, told, _ = self._socket.recvmsg(RECORD.size, room, flags)
         except (BlockingIOError, ConnectionResetError):
             return None  # of a peer that is gone the messages tell
         except OSError as error:
@@ -67,29 +93,35 @@ class FdSocket:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 whole = content[: len(content) - len(content) % _FD.size]
                 fds += [fd for (fd,) in _FD.iter_unpack(whole)]
-        try:
-            return self._checked(data, flags, fds)
-        except ProtocolError:
-            for fd in fds:
-                os.close(fd)
-            raise
-
-    def _checked(self, data: bytes, flags: int, fds: list[int]) -> Record:
-        if flags & socket.MSG_CTRUNC:
-            raise ProtocolError(
-                "a descriptor was lost on its way: this process may open no more of them "
-                "(RLIMIT_NOFILE), or too many came at once"
-            )
-        if len(data) != RECORD.size:
-            raise ProtocolError(f"a record of {len(data)} bytes came beside the messages")
-        kind, first, second = RECORD.unpack(data)
-        wanted = 1 if kind in _WITH_FD else 0
-        if len(fds) != wanted:
-            raise ProtocolError(f"{len(fds)} descriptors came with a record that has {wanted}")
-        for fd in fds:
-            os.set_inheritable(fd, False)
-        return kind, first, second, fds[0] if fds else -1
+        return data, fds, bool(told & socket.MSG_CTRUNC)
 
     def close(self) -> None:
         """Close this end; idempotent."""
         self._socket.close()
+
+
+def _kind_of(data: bytes) -> int:
+    return int(RECORD.unpack(data)[0]) if len(data) == RECORD.size else 0
+
+
+def _checked(data: bytes, fds: list[int], is_cut: bool) -> Record:  # noqa: FBT001 - three facts
+    if is_cut and not fds:
+        raise NoDescriptorError(
+            "a descriptor cannot be received: this process may open no more of them (RLIMIT_NOFILE)"
+        )
+    if is_cut:
+        raise ProtocolError("a descriptor was lost on its way: too many came at once")
+    if len(data) != RECORD.size:
+        raise ProtocolError(f"a record of {len(data)} bytes came beside the messages")
+    kind, first, second = RECORD.unpack(data)
+    wanted = 1 if kind in _WITH_FD else 0
+    if len(fds) != wanted:
+        raise ProtocolError(f"{len(fds)} descriptors came with a record that has {wanted}")
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return kind, first, second, fds[0] if fds else -1
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

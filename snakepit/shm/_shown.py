@@ -1,7 +1,7 @@
 """What one peer has shown or given: taken in from beside the messages, checked, known by its numbers.
 
 A peer's record is asked for when a message first names what it shows, so it is there by then, or was
-never sent.
+never sent. Unless this process may open no more descriptors: then it is taken in once that has changed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from snakepit.errors import ProtocolError
 from snakepit.shm import _fd_socket as kinds
+from snakepit.shm._fd_socket import NoDescriptorError
 from snakepit.shm._segments import Segment, is_spare, open_shown
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Shown:
         self.segments: dict[int, Segment] = {}  # by the number that the peer told us
         self.given: dict[int, Mapping] = {}  # to us for good, likewise
         self.has_greeted: bool = False
+        self._unseen: set[int] = set()  # which are no more, though they were never taken in
+        self._in_want = False  # of a descriptor, when it was last looked
         self._closed = False
 
     def segment(self, number: int) -> Segment | None:
@@ -52,19 +55,38 @@ class Shown:
     def drop(self, number: int) -> Segment | None:
         """It is no more: the segment that was shown so, if it is one. Raises ProtocolError."""
         if number >= GIFTS_FROM:
-            self.given.pop(number, None)  # its message was not sent after all
-            return None
+            if self.given.pop(number, None) is None and self._in_want:
+                self._leave_unseen(number)
+            return None  # its message was not sent after all, or is read
         segment = self.segments.pop(number, None)
         if segment is None:
-            raise ProtocolError("a segment was given up that was never shown")
+            if not self._in_want:
+                raise ProtocolError("a segment was given up that was never shown")
+            self._leave_unseen(number)
         return segment
 
+    def _leave_unseen(self, number: int) -> None:
+        if len(self._unseen) >= SEGMENTS_SHOWN_MAX:
+            raise ProtocolError(f"more than {SEGMENTS_SHOWN_MAX} segments were given up unseen")
+        self._unseen.add(number)
+
     def read_records(self) -> None:
-        """Take in what has come beside the messages. Raises ProtocolError."""
-        while not self._closed and (record := self._fds.receive()) is not None:
+        """Take in what has come beside the messages. Raises NoDescriptorError, and other ProtocolErrors."""
+        self._in_want = False
+        while not self._closed:
+            try:
+                record = self._fds.receive()
+            except NoDescriptorError:
+                self._in_want = True
+                raise
+            if record is None:
+                return
             kind, number, size, fd = record
             if kind == kinds.HELLO:
                 self.has_greeted = True
+            elif number in self._unseen and fd >= 0:
+                self._unseen.remove(number)
+                os.close(fd)
             elif kind == kinds.SHOW:
                 self._take_shown(number, size, fd)
             elif kind == kinds.GIVE:

@@ -298,6 +298,7 @@ from shm_adapters import Sharer, MIB
 
 async def main():
     async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
+        (worker,) = pool.workers()
         highest = max(map(int, os.listdir("/dev/fd")))
         taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest)]
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -305,7 +306,16 @@ async def main():
         array = np.ones(MIB)
         assert await pool.execute("total", {"array": array}) == MIB
         assert pool.stats().shared_memory.references == 0
+        for _ in range(2):
+            try:
+                await pool.execute("ones", {"size": MIB})
+            except snakepit.SerializationError as error:
+                assert "RLIMIT_NOFILE" in str(error)
+            else:
+                raise AssertionError("it was seen without a descriptor")
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert (await pool.execute("ones", {"size": MIB}) == 1).all()
+        assert pool.workers()[0].pid == worker.pid
         assert await pool.execute("total", {"array": array}) == MIB
         assert pool.stats().shared_memory.references == 1
 
