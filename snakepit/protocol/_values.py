@@ -143,7 +143,7 @@ def decode(
         reader.make = make
     try:
         return reader.read(body)
-    except (SnakepitError, TakesLongError):
+    except (SnakepitError, TakesLongError, MemoryError):
         raise
     except RecursionError:
         raise ProtocolError("malformed value: nested too deep") from None

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow
 import pytest
 
-from snakepit.protocol import encode_value
+from snakepit.protocol import decode_value, encode_value
 from snakepit.shm import Block, Heap, private_bytes, private_copy
 
 SIZE = 2**24
@@ -110,3 +110,12 @@ def test_bytes_of_a_buffer_are_its_bytes(kind: type) -> None:
         else:
             made.append(7)  # as any other
             assert made == source.tobytes() + b"\x07"
+
+
+def test_a_value_that_there_is_no_memory_for_is_no_fault_of_its_sender_s() -> None:
+    def fail(*_: object) -> bytes:
+        raise MemoryError
+
+    body, buffers = encode_value(bytes(2**20))
+    with pytest.raises(MemoryError):
+        decode_value(body, buffers, make=fail)
