@@ -43,21 +43,31 @@ class Codec:
         await anyio.lowlevel.checkpoint_if_cancelled()
         return arguments
 
+    @property
+    def _copy(self) -> Copy | None:
+        return private_copy if self.own else None
+
     async def value_of(self, body: Raw, buffers: Buffers) -> Any:  # noqa: ASYNC910 - only for a thread
-        """The value. What came is still there if this is cancelled. Raises as `decode_value`."""
-        copy = private_copy if self.own else None
-        work_max = None if sum(map(len, buffers)) <= COPY_BYTES_MAX else self.work_max
+        """The value. Raises as `decode_value`."""
         try:
-            return decode_value(body, buffers, copy=copy, work_max=work_max)  # noqa: ASYNC910 - as above
+            return self.read(body, buffers)  # noqa: ASYNC910 - as above
         except TakesLongError:
             pass
-        return await self.read_long(body, buffers, copy)
+        return await self.in_thread(self.long_read(body, buffers))
 
-    async def read_long(self, body: Raw, buffers: Buffers, copy: Copy | None = None) -> Any:
-        """A value of which is known that it takes long."""
-        decode = partial(decode_value, body, buffers, copy=copy, make=private_bytes)
-        return await self.in_thread(decode)
+    def read(self, body: Raw, buffers: Buffers) -> Any:
+        """The value. Raises TakesLongError if a thread should do it, and as `decode_value`."""
+        work_max = None if sum(map(len, buffers)) <= COPY_BYTES_MAX else self.work_max
+        return decode_value(body, buffers, copy=self._copy, work_max=work_max)
+
+    def long_read(self, body: Raw, buffers: Buffers) -> partial[Any]:
+        """The same for a thread, with all the time that it takes."""
+        return partial(decode_value, body, buffers, copy=self._copy, make=private_bytes)
+
+    async def read_long(self, body: Raw, buffers: Buffers) -> Any:
+        """What a worker sends as arguments, of which is known that it takes long."""
+        return await self.in_thread(partial(decode_value, body, buffers, make=private_bytes))
 
     async def in_thread(self, job: partial[T]) -> T:
-        """Do what takes long. Cancelled, it goes on, and so does the wait for it."""
+        """Do what takes long. Cancelled, it goes on, and so does the wait for it, unless asyncio cuts that off."""
         return await anyio.to_thread.run_sync(job, limiter=self._limiter)

@@ -20,6 +20,7 @@ from snakepit.errors import ConfigError, PoolBrokenError, PoolClosedError
 from snakepit.pool._attending import Nursery
 from snakepit.pool._groups import raise_lone
 from snakepit.pool._inputs import Input, length_of, open_input
+from snakepit.pool._long_read import Values
 from snakepit.pool._pumps import close_unpulled, inputs_in
 from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S, PREFETCH_MAX
 from snakepit.process import shielded
@@ -93,6 +94,7 @@ class Results(AsyncIterator[Any]):
         self._limit, self._ordered, self._returns_errors = limit, ordered, returns_errors
         self._length = length
         self._reading = anyio.ResourceGuard("reading")
+        self._values = Values(core.codec)
         # Ordered: an entry for each item held. Else for those alone that can be read.
         self._line: deque[Entry] = deque()
         self._running: dict[PendingCall, None] = {}
@@ -174,7 +176,7 @@ class Results(AsyncIterator[Any]):
             try:
                 body, buffers = entry.outcome()
                 if buffers or self._core.codec.own:
-                    taken = await self._core.codec.value_of(body, buffers), None
+                    taken = await self._values.take(entry, body, buffers), None
                 else:
                     taken = decode_value(body), None
             except Exception as error:

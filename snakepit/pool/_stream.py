@@ -12,6 +12,7 @@ import anyio.lowlevel
 from snakepit.errors import ConfigError
 from snakepit.pool._ancestry import OpenStream, reads_now, recheck
 from snakepit.pool._attending import block_of
+from snakepit.pool._long_read import Values
 from snakepit.protocol import Credit, decode_value
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Stream(AsyncIterator[T]):
     def __init__(self, call: PendingCall, codec: Codec) -> None:
         self._call = call
         self._codec = codec
+        self._values = Values(codec)
         self._owed = 0  # items taken whose credit has not been given back yet
         self._reading = anyio.ResourceGuard("reading")
         self._closed = False
@@ -81,7 +83,7 @@ class Stream(AsyncIterator[T]):
     async def _read(self, item: Item) -> Any:  # noqa: ASYNC910 - there was a checkpoint
         """The item's value. Cancelled, the item stays the next one."""
         try:
-            value = await self._codec.value_of(item.body, item.buffers)
+            value = await self._values.take(item, item.body, item.buffers)
         except anyio.get_cancelled_exc_class():
             self._call.items.appendleft(item)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from _backends import one_loop_each, trio_only
+from _backends import asyncio_only, one_loop_each, trio_only
 from _values_kit import portrait, read_only
 from pool_kit import tools_pool
 from test_values_on_every_transport import TABLE, TRANSPORTS, pool_on_each_transport
@@ -104,11 +105,16 @@ class Slow:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.may_go = threading.Event()
         self.begun = threading.Event()
+        self.count = 0
+        self.error: Exception | None = None
         monkeypatch.setattr(_codec, "private_copy", self)
 
     def __call__(self, source: Any) -> Any:
+        self.count += 1
         self.begun.set()
         assert self.may_go.wait(30)
+        if self.error is not None:
+            raise self.error
         return private_copy(source)
 
 
@@ -164,6 +170,42 @@ async def test_a_reader_cancelled_in_the_copy_loses_no_item(
             assert seen == [0, 1, 2]
             with pytest.raises(StopAsyncIteration):
                 await anext(items)
+
+
+@asyncio_only
+@pytest.mark.parametrize(
+    ("way", "fails"), [("stream", False), ("map", False), ("stream", True)], ids=str
+)
+async def test_a_copy_that_asyncio_has_cut_a_reader_off_from_is_not_begun_anew(
+    way: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader with less patience than the copy takes would never see the item."""
+    async with tools_pool(Holder, transport="shm", zero_copy=OWN) as pool:
+        slow = Slow(monkeypatch)
+        block: Any = (
+            pool.stream("count", {"parts": 2})
+            if way == "stream"
+            else pool.map("echo", [{"value": np.full(6 * MIB, number, "u1")} for number in (0, 1)])
+        )
+        async with block as items:
+            reader = asyncio.create_task(anext(items))
+            await begun(slow)
+            for _ in range(3):
+                reader.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reader
+                reader = asyncio.create_task(anext(items))
+                await asyncio.sleep(0)
+            slow.error = MemoryError("no room at all") if fails else None
+            slow.may_go.set()
+            if fails:
+                with pytest.raises(MemoryError, match="no room at all"):
+                    await reader
+                slow.error = None
+            else:
+                assert written(await reader) == 0
+            assert slow.count == 1
+            assert written(await anext(items)) == 1
 
 
 async def test_it_is_an_option_that_is_checked() -> None:
