@@ -24,4 +24,5 @@ from snakepit.grpc._limits import keep_alive as keep_alive
 from snakepit.grpc._protocol import WideProtocol as WideProtocol
 from snakepit.grpc._pulse import silence as silence
 from snakepit.grpc._pulse import until_silent as until_silent
+from snakepit.grpc._refusals import receive as receive
 from snakepit.grpc._server import SoundServer as SoundServer

@@ -28,15 +28,21 @@ class Incoming:
     async def receive(self) -> bytes | None:
         """The data of the next message, None at the end. Raises ProtocolError."""
         if self._size is None:
-            head = await self._stream.recv_data(_HEAD.size)
+            head = await self._read(_HEAD.size)
             if not head:
                 return None
             compressed, self._size = _HEAD.unpack(head)
             if compressed:
                 raise ProtocolError("a Frames message is compressed, which nobody has asked for")
-        message = await self._stream.recv_data(self._size)
+        message = await self._read(self._size)
         self._size = None
         return frames_from(message)
+
+    async def _read(self, size: int) -> bytes:
+        try:
+            return await self._stream.recv_data(size)
+        except AssertionError:
+            raise ProtocolError("a Frames message is cut short") from None
 
     async def leftovers(self) -> list[bytes]:
         """What has come whole and was not received; then nothing more comes. Never waits."""
@@ -47,7 +53,7 @@ class Incoming:
         try:
             while (data := await self.receive()) is not None:
                 found.append(data)
-        except (AssertionError, ProtocolError):
+        except ProtocolError:
             pass  # the last one was cut short
         return found
 

@@ -5,6 +5,7 @@
   stream is released exactly once, at the latest when its task has ended.
 - 100 calls at once are all that HTTP/2 allows by default: 100 that hang would block a ping.
 - `close` cuts calls off (grpclib #148): `drain` lets them finish first.
+- Some calls that are wrong from the first get no answer at all, others an exception in the log.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from snakepit.grpc._codec import Codec
 from snakepit.grpc._limits import CONNECT, FRAMES_BYTES_MAX, STREAMS_MAX, configuration
 from snakepit.grpc._protocol import WideProtocol
 from snakepit.grpc._pulse import until_silent
+from snakepit.grpc._refusals import refusal, refuse
 
 CLOSE_TICK_S: Final = 0.002
 CONNECT_BYTES_MAX: Final = FRAMES_BYTES_MAX + 64  # with what stands before the data
@@ -37,8 +39,9 @@ class SoundHandler(Handler):
 
     def accept(self, stream: Stream, headers: Any, release_stream: Callable[[], Any]) -> None:
         """Begin a call whose stream is released once, whatever becomes of it."""
+        said = dict(headers)
         if self.message_bytes_max is not None:
-            is_connect = dict(headers).get(":path") == CONNECT
+            is_connect = said.get(":path") == CONNECT
             bound(stream, CONNECT_BYTES_MAX if is_connect else self.message_bytes_max)
         released = False
 
@@ -48,7 +51,10 @@ class SoundHandler(Handler):
                 released = True
                 release_stream()
 
-        super().accept(stream, headers, release_once)
+        if (refused := refusal(said)) is None:
+            super().accept(stream, headers, release_once)
+        else:
+            self._tasks[stream] = self.loop.create_task(refuse(stream, release_once, *refused))
         self._tasks[stream].add_done_callback(lambda _: release_once())
 
     @property

@@ -258,7 +258,7 @@ class GrpcStream(ByteStream):
         self._begun = True
         try:
             await self._talk(channel)
-        except (GRPCError, StreamTerminatedError, OSError) as error:
+        except (GRPCError, StreamTerminatedError, OSError, ProtocolError) as error:
             self.failure = self.failure or error
         finally:
             self._ended = True

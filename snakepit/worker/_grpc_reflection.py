@@ -13,7 +13,7 @@ from typing import Final
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.server import Stream
 
-from snakepit.grpc._codec import fields_of
+from snakepit.grpc import fields_of, receive
 from snakepit.grpc._generated.grpc.reflection.v1 import (
     ErrorResponse,
     FileDescriptorResponse,
@@ -70,7 +70,7 @@ class ReflectionService:
         return {f"/grpc.reflection.{version}.{name}": handler for version in ("v1", "v1alpha")}
 
     async def _info(self, call: Call) -> None:
-        async for request in call:
+        while (request := await receive(call)) is not None:
             await call.send_message(self._answer(request))
 
     def _answer(self, request: ServerReflectionRequest) -> ServerReflectionResponse:

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from snakepit._trace_context import NO_TRACE, Trace, trace_of
 from snakepit.errors import ProtocolError, SerializationError
-from snakepit.grpc import answer_at_once
+from snakepit.grpc import answer_at_once, receive
 from snakepit.grpc._generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -104,7 +104,7 @@ class WorkerService:
         await self._run(call, streams=True)
 
     async def _run(self, call: ExecuteCall, *, streams: bool) -> None:
-        request = await call.recv_message()
+        request = await receive(call)
         if request is None:
             raise GRPCError(Status.INVALID_ARGUMENT, "there is no request")
         for what, name in (("tool", request.tool), ("session", request.session)):
@@ -153,7 +153,7 @@ class WorkerService:
             raise GRPCError(Status.UNAVAILABLE, "the worker ends")
 
     async def _list_tools(self, call: Stream[ListToolsRequest, ListToolsReply]) -> None:
-        await call.recv_message()
+        await receive(call)
         await self._host.ready.wait()
         tools = [
             Tool(
@@ -255,14 +255,14 @@ class HealthService:
         }
 
     async def _check(self, call: HealthCall) -> None:
-        request = await call.recv_message()
+        request = await receive(call)
         if request is not None and request.service not in ("", SERVICE):
             reason = _clip(f"there is no service {request.service!r} here", STATUS_BYTES_MAX)
             raise GRPCError(Status.NOT_FOUND, reason)
         await call.send_message(HealthCheckResponse(status=self._status()))
 
     async def _watch(self, call: HealthCall) -> None:
-        request = await call.recv_message()
+        request = await receive(call)
         told = None
         while True:
             changed = self._host.changed
