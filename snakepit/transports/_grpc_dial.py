@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -29,6 +30,9 @@ from snakepit.process import guard_fds
 from snakepit.transports._grpc import GrpcByteChannel, PatientSocket
 from snakepit.transports._grpc_home import Home, home
 from snakepit.transports._grpc_stream import Call, GrpcStream, OwnSocketChannel
+
+STATUSES: Final = {str(status.value): status for status in Status}
+OK: Final = str(Status.OK.value)
 
 
 @frozen
@@ -61,6 +65,8 @@ class DialledConnection(OwnSocketChannel):
         transport, protocol = await self._loop.create_connection(
             self._protocol_factory, address.host, address.port, ssl=tls, server_hostname=name
         )
+        if transport.is_closing():  # at the other end it was closed at once
+            raise ConnectionResetError("the connection was closed when it had been made")
         self._transport = transport
         self._socket = transport.get_extra_info("socket")
         self._guard(self._socket.fileno())
@@ -108,18 +114,27 @@ class DialledStream(GrpcStream):
         try:
             await super()._pull(call)
         except (StreamTerminatedError, OSError, ProtocolError) as error:
-            self.failure = _refusal(call) or error
+            self.failure = refusal(_headers(call)) or error
             raise
-        self.failure = _refusal(call)
+        self.failure = refusal(_headers(call))
 
 
-def _refusal(call: Call) -> GRPCError | None:
-    """The status, which grpclib tells to those who ask for messages; this asked for bytes."""
-    headers = dict(call._stream.headers or ()) | dict(call._stream.trailers or ())
-    status = Status(int(headers.get("grpc-status", 0)))
-    if status is Status.OK:
+def refusal(headers: Mapping[str, str]) -> GRPCError | None:
+    """The status, which grpclib tells to those who ask for messages; this asked for bytes.
+
+    `headers`: all that has come of them, trailers too.
+    """
+    http, told = headers.get(":status", "200"), headers.get("grpc-status")
+    if told is None and http != "200":
+        return GRPCError(Status.UNAVAILABLE, f"what answers there is no worker: HTTP status {http}")
+    if told in (None, OK):
         return None
-    return GRPCError(status, decode_grpc_message(headers.get("grpc-message", "")))
+    status = STATUSES.get(told, Status.UNKNOWN)
+    return GRPCError(status, decode_grpc_message(headers.get("grpc-message", f"status {told}")))
+
+
+def _headers(call: Call) -> dict[str, str]:
+    return dict(call._stream.headers or ()) | dict(call._stream.trailers or ())
 
 
 class DialledChannel(GrpcByteChannel):
