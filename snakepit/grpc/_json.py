@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from struct import Struct
+from types import NoneType
 from typing import Any, Final
 
 from snakepit.errors import ProtocolError, SerializationError
@@ -21,6 +22,7 @@ NULL, NUMBER, STRING, BOOL, OBJECT, ARRAY = 0x08, 0x11, 0x1A, 0x20, 0x2A, 0x32
 ENTRY, ITEM = 0x0A, 0x0A  # of an object, of an array
 KEY, OF_KEY = 0x0A, 0x12  # of an entry
 DOUBLE: Final = Struct("<d")
+KINDS: Final = frozenset((NoneType, bool, str, float, int, list, tuple, dict))  # not what is more
 Path = tuple[Any, object] | None  # of a value, the last step first
 
 
@@ -32,6 +34,8 @@ def read_json(data: memoryview, depth: int = 0) -> Any:
     for tag, part in parts_of(data):
         if tag == NUMBER:
             (value,) = DOUBLE.unpack(part)
+            if not math.isfinite(value):
+                raise ProtocolError(f"it has no {value}; ask with msgpack")
             if value.is_integer() and abs(value) <= WHOLE_MAX:
                 value = int(value)
         elif tag == STRING:
@@ -67,6 +71,8 @@ def write_json(value: object, path: Path = None, depth: int = 0) -> bytes:
     if depth > NESTING_MAX:
         raise SerializationError(f"the value is nested deeper than {NESTING_MAX} levels")
     match value:
+        case _ if type(value) not in KINDS:
+            pass
         case None:
             return b"\x08\0"
         case bool():

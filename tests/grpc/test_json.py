@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
@@ -12,6 +13,15 @@ from snakepit.errors import ProtocolError, SerializationError
 from snakepit.grpc import head_of
 from snakepit.grpc._generated.google.protobuf import ListValue, NullValue, Struct, Value
 from snakepit.grpc._json import NESTING_MAX, read_json, write_json
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Grade(IntEnum):
+    ONE = 1
+
 
 scalars = (
     st.none()
@@ -79,6 +89,8 @@ def test_numbers_keep_their_kind() -> None:
     ("value", "says"),
     [
         ({"a": [0, b"x"]}, "JSON has no bytes like this one; ask with msgpack (at ['a'][1])"),
+        ({"a": Colour.RED}, "JSON has no Colour like this one; ask with msgpack (at ['a'])"),
+        ([Grade.ONE], "JSON has no Grade like this one; ask with msgpack (at [0])"),
         ((float("nan"),), "JSON has no float like this one; ask with msgpack (at [0])"),
         (2**53 + 1, "JSON has no int like this one; ask with msgpack"),
         ([{1: 2}], "JSON has no dict like this one; ask with msgpack (at [0])"),
@@ -90,6 +102,13 @@ def test_what_json_has_not_is_refused_with_its_place(value: Any, says: str) -> N
     with pytest.raises(SerializationError) as raised:
         write_json(value)
     assert str(raised.value).endswith(says)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_json_has_not_is_refused_when_it_comes(number: float) -> None:
+    """A client's library may write one all the same."""
+    with pytest.raises(ProtocolError, match=f"no {number}"):
+        read_json(memoryview(bytes(generated(number))))
 
 
 def test_what_is_nested_too_deep_is_refused_on_both_ways() -> None:
