@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_it_lists_executes_streams_cancels_and_hears_what_went_wrong(tmp_path: Path) -> None:
     socket = tmp_path / "socket"
+    os.mkfifo(tmp_path / "fifo")
     with served("--listen", f"unix:{socket}"):
         client = ["node", str(HERE / "node_client.mjs"), f"unix:{socket}", str(tmp_path)]
         run = subprocess.run(client, capture_output=True, text=True, timeout=40, check=False)
@@ -47,5 +49,9 @@ def test_it_lists_executes_streams_cancels_and_hears_what_went_wrong(tmp_path: P
         "failed": ["UNKNOWN", "tool", "builtins.FileNotFoundError"],
         "unknown": ["NOT_FOUND", "not_found", "snakepit.errors.ToolNotFoundError"],
         "late": ["DEADLINE_EXCEEDED", None, None],
+        "unlike": ["TypeError"] * 6,
+        "left_out": {"b": [None]},
+        "never": ["AbortError", "AbortError"],
+        "parting": "all was read",
         "after": 2,
     }

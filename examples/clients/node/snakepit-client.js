@@ -61,6 +61,7 @@ export class Client {
 
   /** The items of a tool that yields. Leaving the loop closes the generator in the worker. */
   async *stream(tool, params = {}, options = {}) {
+    options.signal?.throwIfAborted();
     const call = this.#worker.ExecuteStream(
       request(tool, params, options),
       this.#metadata,
@@ -85,6 +86,7 @@ export class Client {
 
   #unary(method, message, { signal, ...options }) {
     return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
       const call = this.#worker[method](message, this.#metadata, deadline(options), (error, reply) => {
         signal?.removeEventListener("abort", abort);
         if (error) reject(new ToolError(error));
@@ -99,14 +101,21 @@ export class Client {
 const request = (tool, params, { session = "" }) => ({ tool, session, params: { json: toJson(params) } });
 const deadline = ({ timeout }) => (timeout === undefined ? {} : { deadline: Date.now() + timeout });
 
-/** A value as google.protobuf.Value has it, which proto-loader leaves as it is. */
+/**
+ * A value as google.protobuf.Value has it, which proto-loader leaves as it is. As in JSON.stringify,
+ * what is undefined is left out of an object; what JSON has not is a TypeError, never something else.
+ */
 export function toJson(value) {
   if (value === null || value === undefined) return { nullValue: 0 };
   if (typeof value === "boolean") return { boolValue: value };
   if (typeof value === "number") return { numberValue: value };
   if (typeof value === "string") return { stringValue: value };
   if (Array.isArray(value)) return { listValue: { values: value.map(toJson) } };
-  const fields = Object.entries(value).map(([key, item]) => [key, toJson(item)]);
+  if (![Object.prototype, null].includes(Object.getPrototypeOf(value))) {
+    throw new TypeError(`JSON has no ${value.constructor?.name ?? typeof value}; use the field msgpack`);
+  }
+  const given = Object.entries(value).filter(([, item]) => item !== undefined);
+  const fields = given.map(([key, item]) => [key, toJson(item)]);
   return { structValue: { fields: Object.fromEntries(fields) } };
 }
 
