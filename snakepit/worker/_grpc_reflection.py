@@ -27,6 +27,7 @@ from snakepit.grpc._generated.grpc.reflection.v1 import (
 FILE: Final = 1  # of a set
 NAME, PACKAGE, DEPENDENCY, MESSAGE, ENUM, SERVICE = 1, 2, 3, 4, 5, 6  # of a file
 INNER_NAME, METHOD = 1, 2  # of a message, an enum, a service; of a service
+INNER_MESSAGE, INNER_ENUM = 3, 4  # of a message
 
 Call = Stream[ServerReflectionRequest, ServerReflectionResponse]
 
@@ -46,6 +47,8 @@ class File:
             if number in (MESSAGE, ENUM, SERVICE):
                 symbol = f"{package}.{_name(value)}"
                 self.symbols.add(symbol)
+                if number == MESSAGE:
+                    self.symbols.update(_inside(value, symbol))
                 if number == SERVICE:
                     self.services.append(symbol)
                     inner = (data for kind, data in fields_of(value) if kind == METHOD)
@@ -54,6 +57,16 @@ class File:
 
 def _name(descriptor: bytes) -> str:
     return next(value.decode() for number, value in fields_of(descriptor) if number == INNER_NAME)
+
+
+def _inside(message: bytes, name: str) -> Iterator[str]:
+    """The messages and enums in this one, at any depth."""
+    for number, value in fields_of(message):
+        if number in (INNER_MESSAGE, INNER_ENUM):
+            symbol = f"{name}.{_name(value)}"
+            yield symbol
+            if number == INNER_MESSAGE:
+                yield from _inside(value, symbol)
 
 
 class ReflectionService:

@@ -115,6 +115,9 @@ def errors():
         "no_json": error_of(as_json("a_set")),
         "no_msgpack": error_of(broken),
         "not_a_stream": error_of(as_json("count", stop=1)),
+        "compressed": error_of(
+            as_json("echo", value="x" * 2000), compression=grpc.Compression.Gzip
+        )[0],
         "still_there": plain(worker.Execute(as_json("add", left=1))),
     }
 
@@ -220,9 +223,14 @@ def check_health():
 
 def reflection():
     database = ProtoReflectionDescriptorDatabase(channel)
+    inner = [
+        "grpc.health.v1.HealthCheckResponse.ServingStatus",
+        "google.protobuf.Struct.FieldsEntry",
+    ]
     service = DescriptorPool(database).FindServiceByName("snakepit.v1.Worker")
     return {
         "services": sorted(database.get_services()),
+        "inner": [database.FindFileContainingSymbol(name).name for name in inner],
         "methods": [method.name for method in service.methods],
         "fields": [field.name for field in service.methods_by_name["Execute"].input_type.fields],
     }

@@ -106,6 +106,7 @@ def test_each_kind_of_failure_has_its_status_and_its_detail(saw: dict[str, Any])
     assert errors["no_json"][:2] == ["INTERNAL", "serialization"]
     assert "ask with msgpack" in errors["no_json"][3]
     assert errors["no_msgpack"][0] == "INVALID_ARGUMENT"
+    assert errors["compressed"] == "UNIMPLEMENTED"
     assert errors["not_a_stream"][:2] == ["INVALID_ARGUMENT", "params"]
     assert errors["still_there"] == 2
 
@@ -157,6 +158,7 @@ def test_reflection_tells_services_methods_and_fields(saw: dict[str, Any]) -> No
         "services": [
             "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "snakepit.v1.Worker",
         ],
+        "inner": ["grpc/health/v1/health.proto", "google/protobuf/struct.proto"],
         "methods": ["Connect", "Execute", "ExecuteStream", "ListTools"],
         "fields": ["tool", "params", "session"],
     }  # fmt: skip
