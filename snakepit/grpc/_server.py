@@ -29,6 +29,7 @@ from snakepit.grpc._pulse import until_silent
 from snakepit.grpc._refusals import refusal, refuse
 
 CLOSE_TICK_S: Final = 0.002
+FAREWELL_S: Final = 0.3
 CONNECT_BYTES_MAX: Final = FRAMES_BYTES_MAX + 64  # with what stands before the data
 
 
@@ -74,6 +75,12 @@ def bound(stream: Stream, message_bytes_max: int) -> None:
         return await read(size)
 
     stream.recv_data = recv_data  # type: ignore[method-assign]
+
+
+def _has_unsent(transport: Transport) -> bool:
+    """Is there something that is not in the kernel yet, below TLS too?"""
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return any(one.get_write_buffer_size() for one in (transport, below) if one is not None)
 
 
 class SoundProtocol(WideProtocol):
@@ -149,11 +156,21 @@ class SoundServer(Server):
         while (left := end - loop.time()) > 0 and (running := self._running()):
             await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         self.close()
+        await self._until_closed(end)
+
+    async def _until_closed(self, end: float) -> None:
+        """Close all connections, each once what has been written there is in the kernel."""
+        clock = asyncio.get_running_loop().time
         for transport in self.connections.values():
-            transport.close()  # once what has been written is in the kernel
+            transport.close()
+        last_unsent = dict.fromkeys(self.connections.values(), clock())
         while self.connections:
-            if loop.time() > end:
-                for transport in self.connections.values():
+            now = clock()
+            for transport in self.connections.values():
+                if _has_unsent(transport):
+                    last_unsent[transport] = now
+                # Of TLS the other end has to close its side too, and many never do.
+                if now > min(end, last_unsent.get(transport, now) + FAREWELL_S):
                     transport.abort()
             await asyncio.sleep(CLOSE_TICK_S)
 
