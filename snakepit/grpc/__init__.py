@@ -10,6 +10,9 @@ from snakepit.grpc._codec import frames_from as frames_from
 from snakepit.grpc._codec import frames_with as frames_with
 from snakepit.grpc._codec import head_of as head_of
 from snakepit.grpc._codec import parts_of as parts_of
+from snakepit.grpc._files import load_authorities as load_authorities
+from snakepit.grpc._files import load_identity as load_identity
+from snakepit.grpc._files import read_token as read_token
 from snakepit.grpc._incoming import Incoming as Incoming
 from snakepit.grpc._incoming import end_tasks as end_tasks
 from snakepit.grpc._limits import CONNECT as CONNECT

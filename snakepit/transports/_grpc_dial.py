@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -24,7 +23,14 @@ from grpclib.protocol import H2Protocol
 
 from snakepit._address import Address
 from snakepit.errors import ProtocolError
-from snakepit.grpc import POOL_KEY, TOKEN_KEY, keep_alive
+from snakepit.grpc import (
+    POOL_KEY,
+    TOKEN_KEY,
+    keep_alive,
+    load_authorities,
+    load_identity,
+    read_token,
+)
 from snakepit.options import Connect
 from snakepit.process import guard_fds
 from snakepit.transports._grpc import GrpcByteChannel, PatientSocket
@@ -184,17 +190,16 @@ def dial(connect: Connect, address: Address, pool: str) -> Generator[DialledChan
 
 def credentials_for(connect: Connect, address: Address) -> Credentials:
     """Read the files. Raises OSError, ValueError: one cannot be read, or makes no sense."""
-    token = ""
-    if connect.token_file is not None:
-        token = Path(connect.token_file).read_text(encoding="ascii").strip()
-        if not token:
-            raise ValueError(f"Connect.token_file: {connect.token_file} is empty")
+    file = connect.token_file
+    token = "" if file is None else read_token(file, "Connect.token_file")
     if connect.tls_ca is None or address.path:
         return Credentials(token)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
-    context.load_verify_locations(connect.tls_ca)
+    load_authorities(context, connect.tls_ca, "Connect.tls_ca")
     if connect.tls_cert is not None:
-        context.load_cert_chain(connect.tls_cert, connect.tls_key)
+        load_identity(
+            context, connect.tls_cert, connect.tls_key, "Connect.tls_cert, Connect.tls_key"
+        )
     return Credentials(token, context, connect.tls_name or address.host)

@@ -13,11 +13,10 @@ import ssl
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 from snakepit._address import Address, is_loopback, parse_address
-from snakepit.grpc import TOKEN_KEY, keep_alive
+from snakepit.grpc import TOKEN_KEY, keep_alive, load_authorities, load_identity, read_token
 
 BACKLOG: Final = 100
 MIB: Final = 2**20
@@ -35,9 +34,7 @@ class Listening:
         self.listeners: list[socket.socket] = []
         self._files: dict[str, tuple[int, int]] = {}  # by path: device and inode of our socket
         if arguments.token_file is not None:
-            self.token = Path(arguments.token_file).read_text(encoding="ascii").strip()
-            if not self.token:
-                raise ValueError(f"--token-file: {arguments.token_file} is empty")
+            self.token = read_token(arguments.token_file, "--token-file")
         self._may_be_seen = self.tls is not None and bool(self.token or arguments.tls_client_ca)
         for text in arguments.listen:
             self.listeners.append(self._listen(parse_address(text)))
@@ -146,15 +143,9 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
-    try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--tls-cert {cert}, --tls-key {key}: {error}") from error
+    load_identity(context, cert, key, "--tls-cert, --tls-key")
     if client_ca is not None:
-        try:
-            context.load_verify_locations(client_ca)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--tls-client-ca {client_ca}: {error}") from error
+        load_authorities(context, client_ca, "--tls-client-ca")
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
