@@ -67,7 +67,7 @@ class Listening:
         mask = os.umask(0o177)  # this user's alone, from the first moment
         try:
             made.bind(path)
-            self._files[path] = _file_at(path)
+            self._files[os.path.abspath(path)] = _file_at(path)  # wherever a tool goes
         except OSError:
             made.close()
             raise
@@ -120,6 +120,8 @@ def listen_as_told(argv: list[str]) -> Listening:
         help="a larger request is RESOURCE_EXHAUSTED (%(default)s)",
     )
     arguments = parser.parse_args(argv)
+    if not arguments.adapter:
+        parser.error("--adapter: it is empty")
     if arguments.max_request_mb < 1:
         parser.error("--max-request-mb: it must be 1 or more")
     try:

@@ -53,6 +53,26 @@ def test_its_own_socket_is_removed(tmp_path: Path) -> None:
     listener.close()
 
 
+def test_its_own_socket_is_removed_wherever_it_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = listening(Path("socket"))
+    monkeypatch.chdir("/")
+    ours.remove()
+    assert not (tmp_path / "socket").exists()
+    (listener,) = ours.listeners
+    listener.close()
+
+
+def test_it_needs_an_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell's variable that is not set, say."""
+    with pytest.raises(SystemExit, match="2"):
+        listen_as_told(["--adapter", "", "--listen", f"unix:{tmp_path / 'socket'}"])
+    assert "--adapter: it is empty" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_workers_that_begin_at_once_do_not_take_each_others_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
