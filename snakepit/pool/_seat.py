@@ -183,7 +183,9 @@ class Seat(Generic[C]):
 
     def _note(self, duration_s: float, took_us: int | None) -> None:
         if took_us is not None:
-            took_s = max(0.0, min(took_us / 1e6, duration_s))
+            took_s = took_us / 1e6
+            if not 0.0 <= took_s <= duration_s:  # it says what cannot be
+                took_s = 0.0 if took_s < 0.0 else duration_s
             if not self._was_sent_ahead:  # else the way there went by while others ran
                 latency_s = min(duration_s - took_s, LATENCY_NOTED_MAX_S)
                 known_s = self.latency_s or latency_s
