@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import NamedTuple
+import os
+import sys
+from typing import Final, NamedTuple
 
 LOOPBACK_NAME = "localhost"
 PORT_MAX = 65535
+UNIX_PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103  # as the kernel has it
 
 
 class Address(NamedTuple):
@@ -32,6 +35,11 @@ def parse_address(text: str) -> Address:
     """The address of that text. Raises ValueError, which says what is allowed."""
     kind, _, rest = text.partition(":")
     if kind == "unix" and rest and "\0" not in rest:
+        if not fits_a_socket(rest):
+            raise ValueError(
+                f"{text!r}: the path of a Unix socket has at most {UNIX_PATH_BYTES_MAX} bytes, and this one "
+                f"{len(os.fsencode(rest))}; choose a shorter one, or one relative to the working directory"
+            )
         return Address(rest, "", 0)
     host, _, port = rest.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -39,6 +47,11 @@ def parse_address(text: str) -> Address:
     if kind != "tcp" or not host or not _is_port(port):
         raise ValueError(f"{text!r} is neither unix:/path nor tcp:HOST:PORT")
     return Address("", host, int(port))
+
+
+def fits_a_socket(path: str) -> bool:
+    """Is the path short enough for a Unix socket?"""
+    return len(os.fsencode(path)) <= UNIX_PATH_BYTES_MAX
 
 
 def is_loopback(host: str) -> bool:

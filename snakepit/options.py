@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
 
-from snakepit._address import Address, parse_address
+from snakepit._address import UNIX_PATH_BYTES_MAX, Address, parse_address
 from snakepit.errors import ConfigError
 
 __all__ = ["Connect", "CrashBarrier", "Queue", "Sessions", "Startup", "Stop", "ZeroCopy"]
@@ -208,7 +208,8 @@ def _as_addresses(given: Any) -> tuple[Address, ...]:
         try:
             found.append(parse_address(one))
         except ValueError as error:
-            raise ConfigError("connect", one, allowed) from error
+            limit = f"a path has at most {UNIX_PATH_BYTES_MAX} bytes"
+            raise ConfigError("connect", one, f"{allowed}; {limit}") from error
     if len(set(found)) < len(found):
         raise ConfigError("connect", given, "each address once: a worker has one place in a pool")
     return tuple(found)

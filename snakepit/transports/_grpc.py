@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import anyio
 
+from snakepit._address import fits_a_socket
 from snakepit.grpc import TOKEN_BYTES
 from snakepit.process import close_fds, guard_fds, unguard_fds
 from snakepit.protocol import Buffer
@@ -29,6 +30,8 @@ from snakepit.transports._grpc_stream import GrpcStream
 from snakepit.worker._wire import GRPC_VARIABLE
 
 BACKLOG: Final = 8
+SOCKET_NAME: Final = "worker.sock"
+SHORT_FOLDER: Final = "/tmp"  # noqa: S108 - what is made there is private, and gone in a moment
 
 
 class PatientSocket(socket.socket):
@@ -75,11 +78,11 @@ class GrpcLink(Link):
     def __init__(self) -> None:
         self._home: Home | None = None
         self._token = secrets.token_hex(TOKEN_BYTES)
-        self._folder = tempfile.mkdtemp(prefix="snakepit-")  # with mode 0700
+        self._folder = _make_folder()
         self._sockets: list[socket.socket] = []
         self._handed: list[int] = []
         try:
-            self._listen_and_connect(os.path.join(self._folder, "worker.sock"))
+            self._listen_and_connect(os.path.join(self._folder, SOCKET_NAME))
             self._remove_folder()
             self.stdin = self._say_token()
             # A pipe that nobody reads: Python would take /dev/null for a file that can seek.
@@ -139,6 +142,15 @@ class GrpcLink(Link):
         if self._home is not None:
             self._home.leave()
             self._home = None
+
+
+def _make_folder() -> str:
+    """A private one (mode 0700), where a socket's path is not too long, whatever `TMPDIR` says."""
+    folder = tempfile.mkdtemp(prefix="snakepit-")
+    if fits_a_socket(os.path.join(folder, SOCKET_NAME)):
+        return folder
+    os.rmdir(folder)
+    return tempfile.mkdtemp(prefix="snakepit-", dir=SHORT_FOLDER)
 
 
 def _close(made: socket.socket) -> None:

@@ -30,6 +30,12 @@ from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_main, load_target
 from snakepit.worker._wire import Wire, complain, end_without_grpc, flush_streams, open_wire
 
+ENDS = (signal.SIGTERM, signal.SIGINT)  # what ends a worker that is nobody's
+
+
+class EndsEarlyError(SystemExit):
+    """A worker that is nobody's was told to end before it was ready: it goes, with 0."""
+
 
 def main(argv: list[str]) -> int:
     """Serve one host; return the exit code."""
@@ -51,15 +57,13 @@ def main(argv: list[str]) -> int:
     atexit.register(offspring.end_all)  # the first to be registered is the last to be called
     _reset_in_forked_children()
     faulthandler.register(signal.SIGQUIT, all_threads=True)  # the host asks for dumps by it
-    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's Ctrl+C belongs to the host
+    if not wire.has_own_host:
+        signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's Ctrl+C belongs to the host
     try:
         wire.send(Hello(PROTOCOL_VERSION, os.getpid(), f"python {sys.version.split()[0]}"))
         start, early = _await_start(wire)
-    except OSError:
-        return 1
-    if start is None:
-        return 1
-    try:
+        if start is None:
+            return 1
         spec = argv[0] if argv and not serves_all else start.adapter
         return _serve(wire, start, early, spec, host, offspring)
     except OSError:
@@ -69,6 +73,11 @@ def main(argv: list[str]) -> int:
 
 
 def _open_serving_wire(argv: list[str]) -> Wire:
+    def end_early(*_: object) -> None:
+        raise EndsEarlyError
+
+    for number in ENDS:
+        signal.signal(number, end_early)
     try:
         from snakepit.worker._grpc_serving import open_serving_wire
     except ModuleNotFoundError as error:
@@ -89,15 +98,18 @@ def _serve(
     interrupt.install()
     try:
         offer = _make_offer(start, adapter_spec, takes_pickles=not wire.has_own_host)
+    except EndsEarlyError:
+        return 0
     except BaseException as error:
         return _could_not_start(wire, error)
     reader = Reader(wire)
     reader.last_act, reader.reap = offspring.end_all, offspring.reap_adopted
     host_calls = HostCalls(wire, interrupt, reader.wait_anywhere)
     execution = Execution(wire, interrupt, offer.callable, reader.wait, host_calls=host_calls)
-    execution.end_started = lambda job: offspring.end_since(job.begun, start.cancel_grace_s)
     lane = _choose_lane(start, execution, reader, interrupt, offer)
     service = Service(wire, lane, interrupt, offer.callable, cancel_grace_s=start.cancel_grace_s)
+    service.grace_of = wire.grace_of
+    execution.end_started = lambda job: offspring.end_since(job.begun, service.cancel_grace_s(job))
     service.before_cancel = offspring.look
     service.signal_started = lambda job, number: offspring.signal_since(
         job.begun, number, lambda: lane.running is job
@@ -114,7 +126,7 @@ def _serve(
 
     def terminate(_signal: int, frame: FrameType | None) -> None:
         if not lane.started:
-            raise SystemExit(128 + signal.SIGTERM)
+            raise EndsEarlyError if wire.has_own_host else SystemExit(128 + signal.SIGTERM)
         if wire.begin_drain():
             return
         service.terminate()
@@ -122,9 +134,8 @@ def _serve(
         if interrupt.is_in_user_code(frame):
             interrupt.raise_if_due()
 
-    signal.signal(signal.SIGTERM, terminate)
-    if wire.has_own_host:
-        signal.signal(signal.SIGINT, terminate)
+    for number in ENDS if wire.has_own_host else ENDS[:1]:
+        signal.signal(number, terminate)
     if host is not None:
         watch(host, reader.end_orphan)
     alone = not isinstance(lane, MainLane)
@@ -133,6 +144,9 @@ def _serve(
     ).start()
     try:
         lane.run(ready)
+    except EndsEarlyError:
+        reader.retire()
+        return 0
     except BaseException as error:
         if not is_ready:
             return _could_not_start(wire, error)

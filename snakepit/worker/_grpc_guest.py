@@ -48,6 +48,7 @@ from snakepit.protocol import (
 )
 from snakepit.worker._grpc_host import Last, OfCall, OwnHost
 
+CANCEL_GRACE_S: Final = Start("").cancel_grace_s  # until the pool has said Start
 TAKEN: Final = "this worker has a pool already"
 
 ConnectCall = Stream[bytes, bytes]
@@ -84,6 +85,7 @@ class GuestsCall:
 
     def __init__(self, guest: PoolGuest, theirs: int, host: OwnHost) -> None:
         self._guest, self.theirs = guest, theirs
+        self.cancel_grace_s = guest.cancel_grace_s
         self.number = host.admit(self)
 
     def put_nowait(self, message: OfCall | None, /) -> None:
@@ -96,6 +98,7 @@ class PoolGuest:
 
     def __init__(self, host: OwnHost, pool: str, before: PoolGuest | None) -> None:
         self.pool = pool
+        self.cancel_grace_s = CANCEL_GRACE_S
         self.has_left = False
         self.is_over = asyncio.Event()  # it has left, and none of its calls runs any more
         self._host, self._before = host, before
@@ -177,6 +180,7 @@ class PoolGuest:
             self._sessions.discard(message.session)
             await self._send(message)
         elif isinstance(message, Start):
+            self.cancel_grace_s = message.cancel_grace_s
             await self._start()
         else:
             raise ProtocolError(f"{type(message).__name__} is out of place here")

@@ -63,7 +63,9 @@ class WorkerGoneError(Exception):
 
 
 class Comes(Protocol):
-    """Takes what comes for a call of a pool's; `number` is the worker's own for it."""
+    """Takes what comes for a call of a pool's. `cancel_grace_s`: as the pool has it."""
+
+    cancel_grace_s: float
 
     def put_nowait(self, message: OfCall | None, /) -> None:
         """None: the worker is gone."""
@@ -145,6 +147,16 @@ class OwnHost:
                 guest.host_ends()
         self.is_ending = True
         self._changed()
+
+    async def until_ending(self) -> None:
+        """Return once it takes no more calls."""
+        while not self.is_ending:
+            await self.changed.wait()
+
+    def grace_of(self, number: int) -> float | None:
+        """How long a cancelled call may take to end, if it is a pool's, which says so. From any thread."""
+        call = self._guests_calls.get(number)
+        return None if call is None else call.cancel_grace_s
 
     @property
     def has_calls(self) -> bool:

@@ -36,12 +36,22 @@ class Listening:
         if arguments.token_file is not None:
             self.token = read_token(arguments.token_file, "--token-file")
         self._may_be_seen = self.tls is not None and bool(self.token or arguments.tls_client_ca)
-        for text in arguments.listen:
-            self.listeners.append(self._listen(parse_address(text)))
+        try:
+            for text in arguments.listen:
+                self.listeners.append(self._listen(parse_address(text)))
+        except BaseException:  # of the second one, say
+            self.close()
+            raise
 
     def tls_of(self, listener: socket.socket) -> ssl.SSLContext | None:
         """TLS is for TCP: a Unix socket is this user's alone."""
         return None if listener.family == socket.AF_UNIX else self.tls
+
+    def close(self) -> None:
+        """Listen no more, and leave nothing behind."""
+        for listener in self.listeners:
+            listener.close()
+        self.remove()
 
     def remove(self) -> None:
         """Remove the files of Unix sockets, but for those whose place another one has taken."""

@@ -6,6 +6,7 @@ names are read, so no runtime of protobuf's own is needed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
@@ -22,6 +23,7 @@ from snakepit.grpc._generated.grpc.reflection.v1 import (
     ServerReflectionResponse,
     ServiceResponse,
 )
+from snakepit.worker._grpc_host import OwnHost
 
 # Fields of google/protobuf/descriptor.proto.
 FILE: Final = 1  # of a set
@@ -72,7 +74,8 @@ def _inside(message: bytes, name: str) -> Iterator[str]:
 class ReflectionService:
     """Answers for all services of protos/."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: OwnHost) -> None:
+        self._host = host
         data = files("snakepit.grpc").joinpath("_generated/protos.binpb").read_bytes()
         self._files = {file.name: file for _, value in fields_of(data) for file in [File(value)]}
 
@@ -83,8 +86,20 @@ class ReflectionService:
         return {f"/grpc.reflection.{version}.{name}": handler for version in ("v1", "v1alpha")}
 
     async def _info(self, call: Call) -> None:
-        while (request := await receive(call)) is not None:
+        while (request := await self._next(call)) is not None:
             await call.send_message(self._answer(request))
+
+    async def _next(self, call: Call) -> ServerReflectionRequest | None:
+        """What is asked next; None if nothing more is, or the worker begins to end."""
+        asked = asyncio.ensure_future(receive(call))
+        ending = asyncio.ensure_future(self._host.until_ending())
+        try:
+            await asyncio.wait((asked, ending), return_when=asyncio.FIRST_COMPLETED)
+            return asked.result() if asked.done() else None
+        finally:
+            asked.cancel()
+            ending.cancel()
+            await asyncio.gather(asked, ending, return_exceptions=True)
 
     def _answer(self, request: ServerReflectionRequest) -> ServerReflectionResponse:
         answer = ServerReflectionResponse(valid_host=request.host, original_request=request)

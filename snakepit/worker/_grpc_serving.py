@@ -1,7 +1,8 @@
 """`python -m snakepit.worker --adapter X --listen ADDRESS`: a worker for pools and any gRPC client.
 
 No pool has started it: the thread that serves gRPC is its host, and a pool is a guest. SIGTERM and Ctrl+C let the
-calls that run finish; a second one cancels them.
+calls that run finish; a second one cancels them. The thread hears of the first one by itself, whatever the main
+thread does, as long as that lets go of the GIL; and ends the process if the main thread does not.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -31,8 +34,8 @@ from snakepit.worker._grpc_wire import FINISH_S
 from snakepit.worker._wire import Wire, complain
 
 DRAIN_S: Final = 6.0
-STOP_S: Final = 6.0  # for calls that were cancelled at the end of that
-STOP_TICK_S: Final = 0.05
+STOP_S: Final = 6.0  # for calls that were cancelled at the end of that to end, and for cleanup
+SIGNALS_MAX: Final = 4096  # that are read at once
 
 
 class ServingFront:
@@ -44,10 +47,18 @@ class ServingFront:
         self._loop = asyncio.new_event_loop()
         self._drain = asyncio.Event()
         self._servers: list[SoundServer] = []
+        self._host = OwnHost(listening.adapter)
+        # Python writes the number of each signal there at once, and runs its handler when it can.
+        self._signals, self._signalled = socket.socketpair()
+        for end in (self._signals, self._signalled):
+            end.setblocking(False)
         self.give_up: Callable[[], object] = lambda: os._exit(1)
 
     def start(self) -> None:
-        """Begin to serve, in a thread of its own."""
+        """Begin to serve, in a thread of its own. On the main thread, whose signals it hears of."""
+        # A tool may run trio, which sees that somebody hears of signals, and says so.
+        warnings.filterwarnings("ignore", "It looks like Trio's signal handling", RuntimeWarning)
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         self._thread.start()
 
     def drain(self) -> None:
@@ -58,9 +69,14 @@ class ServingFront:
         """Wait until it has ended, which it does when the wire has."""
         self._thread.join(timeout_s)
 
+    def grace_of(self, number: int) -> float | None:
+        """See `OwnHost.grace_of`."""
+        return self._host.grace_of(number)
+
     def close_in_child(self) -> None:
         """In a forked child: let go of all descriptors."""
-        for one in (self._inner, *self._listening.listeners):
+        signal.set_wakeup_fd(-1)
+        for one in (self._inner, self._signals, self._signalled, *self._listening.listeners):
             one.close()
         for server in self._servers:
             for fd in server.fds():
@@ -74,10 +90,11 @@ class ServingFront:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        host = OwnHost(self._listening.adapter)
+        host = self._host
+        self._loop.add_reader(self._signals, self._hear_signals)
         _, inner = await self._loop.create_connection(lambda: InnerEnd(host.hear), sock=self._inner)
         services = [
-            WorkerService(host), PoolService(host), HealthService(host), ReflectionService()
+            WorkerService(host), PoolService(host), HealthService(host), ReflectionService(host)
         ]  # fmt: skip
         for listener in self._listening.listeners:
             server = SoundServer(
@@ -95,20 +112,27 @@ class ServingFront:
         await asyncio.gather(*(server.drain(DRAIN_S) for server in self._servers))
         with suppress(OSError):
             await host.shut_down(DRAIN_S)
-        await self._until_calls_end(host, worker)
+        await self._until_it_ends(host, worker)
         await asyncio.gather(worker, return_exceptions=True)
         inner.close()
         for task in (told, draining):
             task.cancel()
 
-    async def _until_calls_end(self, host: OwnHost, worker: asyncio.Task[None]) -> None:
-        """End the process if a tool does not stop: there is nobody else to do it."""
-        end = self._loop.time() + STOP_S
-        while host.has_calls and not worker.done():
-            if self._loop.time() > end:
-                complain("a tool does not stop: the worker ends without cleanup")
-                self.give_up()
-            await asyncio.wait((worker,), timeout=STOP_TICK_S)
+    async def _until_it_ends(self, host: OwnHost, worker: asyncio.Task[None]) -> None:
+        """End the process if the worker does not: there is nobody else to do it."""
+        await asyncio.wait((worker,), timeout=STOP_S)
+        if not worker.done():
+            what = (
+                "a tool does not stop" if host.has_calls else "initialize or cleanup does not end"
+            )
+            complain(f"{what}: the worker ends at once")
+            self.give_up()
+
+    def _hear_signals(self) -> None:
+        """The first that tells it to end begins that; what else there is to do is the main thread's."""
+        with suppress(BlockingIOError):
+            if not {signal.SIGTERM, signal.SIGINT}.isdisjoint(self._signals.recv(SIGNALS_MAX)):
+                self._drain.set()
 
     async def _tell_when_ready(self, host: OwnHost) -> None:
         await host.ready.wait()
@@ -153,6 +177,9 @@ class ServingWire(Wire):
         self._front.drain()
         return True
 
+    def grace_of(self, number: int) -> float | None:
+        return self._front.grace_of(number)
+
     def finish(self) -> None:
         if not self.is_closed:
             with suppress(OSError):
@@ -169,11 +196,15 @@ class ServingWire(Wire):
 def open_serving_wire(argv: list[str]) -> ServingWire:
     """Listen where the arguments say. Exits with 2 where they make no sense."""
     listening = listen_as_told(argv)
-    ours, theirs = socket.socketpair()
-    front = ServingFront(listening, theirs)
-    wire = ServingWire(ours, front, listening.remove)
-    os.register_at_fork(after_in_child=wire.close)
-    if sys.stdout is not None:
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    front.start()
+    try:
+        ours, theirs = socket.socketpair()
+        front = ServingFront(listening, theirs)
+        wire = ServingWire(ours, front, listening.remove)
+        os.register_at_fork(after_in_child=wire.close)
+        if sys.stdout is not None:
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        front.start()
+    except BaseException:
+        listening.close()
+        raise
     return wire

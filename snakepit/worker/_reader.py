@@ -207,6 +207,10 @@ class Reader:
         self.service.handle_all(messages)
         return True
 
+    def retire(self) -> None:
+        """The main thread is about to end the process: the end of the host is of no interest any more."""
+        self._end.acquire(blocking=False)
+
     def end_orphan(self) -> None:
         """The host is gone: let the lane clean up, within bounds; the process ends in any case.
 

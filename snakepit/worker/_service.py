@@ -74,6 +74,8 @@ class Service:
         # The cancelled call that may still be running. Once it has ended nobody may come to look, and
         # it must not be kept: with it its arguments, which may lie in the host's memory.
         self._nagged: ref[Job] | None = None
+        # Of calls that have another grace than the rest, by their number.
+        self.grace_of: Callable[[int], float | None] = lambda _number: None
         self.before_cancel: Callable[[], object] = lambda: None
         self.signal_started: Callable[[Job, int], object] = lambda _job, _number: None
 
@@ -153,14 +155,19 @@ class Service:
         if cooperative:
             job.spared = True
         elif tool is not None and tool.is_async:
-            job.interrupt_at = now + self._cancel_grace_s / 2
+            job.interrupt_at = now + self.cancel_grace_s(job) / 2
         if not (cooperative or job.cancelled):
             grace_s = None if tool is None else tool.options.cancel_grace
-            grace_s = self._cancel_grace_s if grace_s is None else grace_s
+            grace_s = self.cancel_grace_s(job) if grace_s is None else grace_s
             job.signals_at = tuple((now + share * grace_s, number) for share, number in SIGNALS)
         job.cancelled = True
         self._nagged = ref(job)
         self._lane.cancel(job)
+
+    def cancel_grace_s(self, job: Job) -> float:
+        """How long its host waits for it to end once it is cancelled, whatever its tool says."""
+        grace_s = self.grace_of(job.id)
+        return self._cancel_grace_s if grace_s is None else grace_s
 
     def nag(self) -> bool:
         """Repeat the interrupt where it is due; False when there is nothing to wait for."""
@@ -178,7 +185,7 @@ class Service:
             return True
         if job.answered:  # its loop runs: only a tool that blocks it is interrupted
             job.answered = False
-            job.interrupt_at = time.monotonic() + self._cancel_grace_s / 2
+            job.interrupt_at = time.monotonic() + self.cancel_grace_s(job) / 2
             self._lane.ask(job)
         elif time.monotonic() >= job.interrupt_at:
             self._interrupt.send()

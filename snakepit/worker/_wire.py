@@ -123,6 +123,11 @@ class Wire:
         """SIGTERM came: True if whoever is behind this wire sees to a good end by itself."""
         return False
 
+    def grace_of(self, number: int) -> float | None:
+        """How long this call may take to end once it is cancelled, where it is not as Start says."""
+        del number
+        return None
+
     def close(self) -> None:
         """Close both descriptors; used in forked children, which must not hold the link open."""
         for fd in (self._read_fd, self._write_fd):

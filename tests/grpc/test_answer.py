@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from _backends import asyncio_only
+from _h2_client import METHOD, Client, until_idle
 from grpclib.const import Cardinality, Handler
 from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, TrailersReceived
 from h2.settings import SettingCodes
-from test_sound_server import METHOD, Client, until_idle
 
 from snakepit.grpc import SoundServer, answer_at_once
 

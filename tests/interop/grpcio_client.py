@@ -1,16 +1,18 @@
 # mypy: ignore-errors
 """A client that knows protos/ alone: grpcio, with stubs made by grpcio-tools.
 
-Runs as `grpcio_client.py STUBS TARGET TOKEN FOLDER`; prints what it saw as one JSON object. A
+Runs as `grpcio_client.py STUBS TARGET TLS_TARGET TOKEN DOCUMENT`, in a folder of its own; prints what it saw as one JSON object. A
 process of its own: the stubs are a package of our name.
 """
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
 
-STUBS, TARGET, TOKEN, FOLDER = sys.argv[1:]
+STUBS, TARGET, TLS_TARGET, TOKEN, DOCUMENT = sys.argv[1:]
+FOLDER = Path.cwd()
 sys.path.insert(0, STUBS)
 
 import grpc
@@ -246,9 +248,34 @@ def token():
     return found
 
 
+def document():
+    """What the document shows of Python, the second time with TLS and the token."""
+    page = Path(DOCUMENT).read_text(encoding="utf-8")
+    (blocks,) = re.findall(
+        r"^```python\n(import sys\n.*?)```\n\nWith TLS and .*?```python\n(.*?)```",
+        page,
+        re.DOTALL | re.MULTILINE,
+    )
+    replies = []
+    for shown in (blocks[0], "".join(blocks)):
+        code, names = shown, {"TOKENS": TOKENS}
+        for old, new in (
+            ('"unix:/run/user/1000/worker.sock"', repr(TARGET)),
+            ("Execute(request, timeout=30)", "Execute(request, timeout=30, metadata=TOKENS)"),
+            ('"worker-1.example:50051"', repr(TLS_TARGET)),
+            ('tool="predict"', 'tool="echo"'),
+            ('"text"', '"value"'),
+        ):
+            assert old in code or shown is blocks[0], f"{old} is not shown any more"
+            code = code.replace(old, new)
+        exec(code, names)
+        replies.append(plain(names["reply"]))
+    return replies
+
+
 steps = (
     list_tools, execute, errors, stream, cancel, deadline, trace, large, many, storm, unread, check_health,
-    reflection, token,
+    reflection, token, document,
 )  # fmt: skip
 saw = {}
 for step in steps:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +93,19 @@ class Interop(Adapter):
 
 
 class Stubborn(Adapter):
+    def cleanup(self) -> None:
+        """Never end, and say that it has begun."""
+        print("it cleans up", file=sys.stderr, flush=True)
+        threading.Event().wait()
+
+    @tool
+    def lock_twice(self, path: str) -> None:
+        """Wait in C code that looks at no signal, with the GIL given back."""
+        libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+        libc.pthread_mutex_lock(mutex)
+        Path(path).write_text("it runs\n", encoding="utf-8")
+        libc.pthread_mutex_lock(mutex)
+
     @tool
     def never_stop(self, path: str) -> None:
         """Tell that it runs; the file stays open as long as anything of it does."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -56,11 +57,18 @@ def saw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (stubs / package / "__init__.py").touch()
     token, socket = folder / "token", folder / "worker.sock"
     token.write_text("a secret\n", encoding="ascii")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    certificate = folder / "worker.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
     client = [sys.executable, str(HERE / "grpcio_client.py"), str(stubs), f"unix:{socket}"]
-    with served("--listen", f"unix:{socket}", "--token-file", str(token)):
+    tls = ("--listen", "tcp:127.0.0.1:0", "--tls-cert", str(certificate))
+    with served("--listen", f"unix:{socket}", *tls, "--token-file", str(token)) as process:
         assert socket.stat().st_mode & 0o777 == 0o600
+        tcp = process.told.rpartition("tcp:")[2].strip()  # type: ignore[attr-defined]
         run = subprocess.run(
-            [*client, "a secret", str(folder)],
+            [*client, tcp, "a secret", str(ROOT / "docs" / "grpc.md")],
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=50,
@@ -166,3 +174,7 @@ def test_reflection_tells_services_methods_and_fields(saw: dict[str, Any]) -> No
 
 def test_no_call_gets_in_without_the_token(saw: dict[str, Any]) -> None:
     assert saw["token"] == ["UNAUTHENTICATED", "UNAUTHENTICATED"]
+
+
+def test_what_the_document_shows_works_with_tls_too(saw: dict[str, Any]) -> None:
+    assert saw["document"] == ["hello", "hello"]

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -160,11 +162,9 @@ sys.exit(__main__.main(sys.argv[1:]))
 """
 
 
-@asyncio_only
-async def test_a_tool_that_does_not_stop_does_not_keep_the_worker(tmp_path: Path) -> None:
-    """What it has started is ended with it."""
-    path, log = str(tmp_path / "socket"), tmp_path / "log"
-    os.mkfifo(log)
+@contextmanager
+def stubborn(path: str) -> Generator[subprocess.Popen[str]]:
+    """A quick worker of that kind, once it serves there."""
     argv = [sys.executable, "-c", QUICK, "--adapter", "interop_adapter:Stubborn"]
     with subprocess.Popen(
         [*argv, "--listen", f"unix:{path}"],
@@ -175,20 +175,88 @@ async def test_a_tool_that_does_not_stop_does_not_keep_the_worker(tmp_path: Path
         try:
             assert process.stderr is not None
             assert "serves" in process.stderr.readline()
-            async with Channel(path=path, codec=Codec()) as channel:
-                call = channel.request(EXECUTE, UNARY, ExecuteRequest, ExecuteReply)
-                with pytest.raises((GRPCError, StreamTerminatedError)):
-                    async with call:
-                        await call.send_message(request("never_stop", path=str(log)), end=True)
-                        told = await anyio.to_thread.run_sync(log.open)
-                        assert await anyio.to_thread.run_sync(told.readline) == "it runs\n"
-                        process.send_signal(signal.SIGTERM)
-                        await call.recv_message()
-            assert await anyio.to_thread.run_sync(process.wait, 20) == 1
-            assert "a tool does not stop" in process.stderr.read()
-            assert not Path(path).exists()
-            with told:
-                assert await anyio.to_thread.run_sync(told.read) == ""  # nobody has it open
+            yield process
+        finally:
+            process.kill()
+
+
+@asyncio_only
+@pytest.mark.parametrize("tool", ["never_stop", "lock_twice"])
+async def test_a_tool_that_does_not_stop_does_not_keep_the_worker(
+    tmp_path: Path, tool: str
+) -> None:
+    """What it has started is ended with it. A tool in C code, which no signal reaches, neither."""
+    path, log = str(tmp_path / "socket"), tmp_path / "log"
+    os.mkfifo(log)
+    with stubborn(path) as process:
+        assert process.stderr is not None
+        async with Channel(path=path, codec=Codec()) as channel:
+            call = channel.request(EXECUTE, UNARY, ExecuteRequest, ExecuteReply)
+            with pytest.raises((GRPCError, StreamTerminatedError)):
+                async with call:
+                    await call.send_message(request(tool, path=str(log)), end=True)
+                    told = await anyio.to_thread.run_sync(log.open)
+                    assert await anyio.to_thread.run_sync(told.readline) == "it runs\n"
+                    process.send_signal(signal.SIGTERM)
+                    await call.recv_message()
+        assert await anyio.to_thread.run_sync(process.wait, 20) == 1
+        assert "a tool does not stop" in process.stderr.read()
+        assert not Path(path).exists()
+        with told:
+            assert await anyio.to_thread.run_sync(told.read) == ""  # nobody has it open
+
+
+def test_a_cleanup_that_does_not_end_does_not_keep_the_worker(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with stubborn(path) as process:
+        assert process.stderr is not None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 1
+        said = process.stderr.read()
+        assert "it cleans up" in said
+        assert "cleanup does not end" in said
+        assert not Path(path).exists()
+
+
+SLOW = """
+import sys, threading
+from snakepit import Adapter, tool
+
+def begin_for_ever(_adapter=None):
+    print("it begins", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+class Slow(Adapter):
+    initialize = begin_for_ever if {initializes} else None
+    if not {initializes}:
+        begin_for_ever()
+
+    @tool
+    def nothing(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("initializes", [False, True], ids=["loading", "initialize"])
+def test_a_worker_that_is_told_to_end_before_it_is_ready_goes_without_a_word(
+    tmp_path: Path, initializes: bool
+) -> None:
+    adapter, path = tmp_path / "slow.py", tmp_path / "socket"
+    adapter.write_text(SLOW.format(initializes=initializes), encoding="ascii")
+    argv = [sys.executable, "-m", "snakepit.worker", "--adapter", f"{adapter}:Slow"]
+    with subprocess.Popen(
+        [*argv, "--listen", f"unix:{path}"],
+        env=os.environ | ADD_MORE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "it begins\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            assert process.stderr.read() == ""
+            assert not path.exists()
         finally:
             process.kill()
 

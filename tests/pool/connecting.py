@@ -53,6 +53,17 @@ class Connected(Keeping):
             log_line(log, type(error).__name__)
 
     @tool
+    def wait_for_child(self, started: str, log: str) -> None:
+        """Begin a process that ends by itself soon; on cancellation, tell how it ended."""
+        with subprocess.Popen(["sleep", "0.8"]) as process:
+            touch(started)
+            try:
+                self.sleep(os.devnull, 1000)
+            except ToolCancelled:
+                log_line(log, str(process.wait()))
+                raise
+
+    @tool
     def trace(self) -> dict[str, str]:
         return context().trace_context
 

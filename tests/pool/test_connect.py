@@ -154,6 +154,16 @@ def test_blocking_code_has_it_too(address: str) -> None:
         assert pool.execute("add", {"left": 1}) == 2
 
 
+async def test_a_cancelled_call_has_as_long_as_its_pool_says(address: str, tmp_path: Path) -> None:
+    """Not the second that a worker takes where nobody has said anything."""
+    started, log = str(tmp_path / "started"), tmp_path / "log"
+    async with connected(address) as pool, anyio.create_task_group() as tasks:
+        tasks.start_soon(pool.execute, "wait_for_child", {"started": started, "log": str(log)})
+        await until(lambda: os.path.exists(started))
+        tasks.cancel_scope.cancel()
+    assert lines(log) == ["0"]  # nobody has ended it before its time
+
+
 # -- stopping --------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 from _backends import one_loop_each
 
 from snakepit import ConfigError, Connect, open_pool
-from snakepit._address import Address
+from snakepit._address import UNIX_PATH_BYTES_MAX, Address
 from snakepit.launchers import _grpc_connected
 from snakepit.launchers._grpc_connected import ConnectLauncher
 
@@ -68,6 +68,13 @@ def test_files_that_make_no_sense_are_refused(files: dict[str, Any], says: str) 
 def test_addresses_are_read_as_they_are_written() -> None:
     texts = ("unix:/a b:c", "tcp:localhost:1", "tcp:[::1]:2", "tcp:127.0.0.1:65535")
     assert tuple(map(str, Connect(texts).addresses)) == texts
+
+
+def test_a_path_that_no_socket_can_have_is_refused() -> None:
+    longest = "x" * UNIX_PATH_BYTES_MAX
+    assert Connect([f"unix:{longest}"]).addresses[0].path == longest
+    with pytest.raises(ConfigError, match=f"at most {UNIX_PATH_BYTES_MAX} bytes"):
+        Connect([f"unix:{longest}x"])
 
 
 def test_each_place_is_known_to_its_worker_by_a_name_of_its_own(

@@ -44,6 +44,27 @@ def test_a_socket_that_has_taken_its_place_is_not_removed(tmp_path: Path) -> Non
     listener.close()
 
 
+def test_where_the_second_address_fails_nothing_is_left_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "socket", tmp_path / "no such folder" / "socket"
+    with pytest.raises(SystemExit):
+        listen_as_told(
+            ["--adapter", "x", "--listen", f"unix:{first}", "--listen", f"unix:{second}"]
+        )
+    assert "No such file" in capsys.readouterr().err
+    assert not first.exists()
+
+
+def test_a_path_that_is_too_long_is_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        listening(tmp_path / ("x" * 108))
+    assert ended.value.code == 2
+    assert "choose a shorter one, or one relative to" in capsys.readouterr().err
+
+
 def test_its_own_socket_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     ours = listening(path)

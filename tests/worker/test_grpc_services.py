@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import pytest
 from _backends import asyncio_only
+from _h2_client import Client
 from grpclib import GRPCError
 from grpclib.const import Status
 from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersReceived
 from msgspec import Raw
 from test_grpc_guest import framed, hosted, settle
-from test_sound_server import Client
 
 from snakepit.grpc import SoundServer, head_of
 from snakepit.grpc._generated.google.protobuf import Value as Json
@@ -25,6 +25,7 @@ from snakepit.grpc._json import read_json, write_json
 from snakepit.protocol import Call, ErrorData, Failure, Result
 from snakepit.worker import _grpc_services
 from snakepit.worker._grpc_messages import Request
+from snakepit.worker._grpc_reflection import ReflectionService
 from snakepit.worker._grpc_services import LARGE_BYTES, NAME_BYTES_MAX, WorkerService
 
 pytestmark = asyncio_only
@@ -182,3 +183,24 @@ async def test_a_small_result_is_sent_in_the_step_in_which_it_comes() -> None:
         await settle()
         assert client.transport.written == b""
         client.server.connection_lost(None)
+
+
+class HangingCall:
+    """A call on which nobody says anything."""
+
+    async def recv_message(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_reflection_that_nobody_ends_ends_with_the_worker() -> None:
+    """So that it does not hold up the calls that the worker waits for."""
+    async with hosted() as (_, __, host):
+        call: Any = HangingCall()
+        running = asyncio.ensure_future(ReflectionService(host)._info(call))
+        await settle()
+        assert not running.done()
+        host.end()
+        await running
+        await ReflectionService(host)._info(call)
+        tasks = [task for task in asyncio.all_tasks() if "recv_message" in repr(task)]
+        assert not tasks
