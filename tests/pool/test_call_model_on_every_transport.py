@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,7 +18,8 @@ import pytest
 from _backends import one_loop_each
 from _transports import TRANSPORTS
 from call_model import AsyncModel, SyncModel, doubled, refuse, trace
-from pool_kit import PATIENT, tools_pool, until
+from connecting import starting, told
+from pool_kit import PATIENCE_S, PATIENT, tools_pool, until
 
 from snakepit import (
     HostToolError,
@@ -25,6 +27,7 @@ from snakepit import (
     SessionNotFoundError,
     SyncPool,
     ToolError,
+    open_pool,
     open_pool_sync,
     trace_context,
 )
@@ -183,10 +186,14 @@ async def the_callers_trace_is_known_there(pool: Pool, _model: Any) -> None:
             assert [item async for item in items] == [TRACE]
         async with pool.map("trace", [{}, {}]) as results:
             assert [result async for result in results] == [TRACE] * 2
-        assert await pool.run_sync(trace) == TRACE
-        future = pool.as_executor().submit(trace)
         assert await pool.execute("ask", {"name": "tracing", "array": 0}) == TRACE
     assert await pool.execute("trace") == {}
+
+
+async def the_callers_trace_is_known_in_functions(pool: Pool, _model: Any) -> None:
+    with trace_context(TRACE):
+        assert await pool.run_sync(trace) == TRACE
+        future = pool.as_executor().submit(trace)
     await until(future.done)
     assert future.result() == TRACE
     future = pool.as_executor().submit(trace)  # not what the desk has done before
@@ -206,8 +213,14 @@ PROMISES: list[Promise] = [
     functions_run_there,
     futures_have_their_outcomes,
     a_cancelled_call_has_stopped_and_its_worker_goes_on,
+    the_callers_trace_is_known_in_functions,
     the_callers_trace_is_known_there,
 ]
+OF_FUNCTIONS = (
+    functions_run_there,
+    futures_have_their_outcomes,
+    the_callers_trace_is_known_in_functions,
+)
 
 
 async def everywhere(pool: Pool, tool: str) -> list[Any]:
@@ -224,39 +237,61 @@ async def test_every_kind_of_call_keeps_its_promise(
     model: Any, transport: str, subtests: pytest.Subtests
 ) -> None:
     async with tools_pool(model, size=2, transport=transport) as pool:
-
-        @pool.host_tool
-        def plain(array: Any) -> Any:
-            return array * 2
-
-        @pool.host_tool
-        async def waiting(array: Any) -> Any:
-            await anyio.lowlevel.checkpoint()
-            return array * 2
-
-        @pool.host_tool
-        async def calling(array: Any) -> Any:
-            return await pool.execute("double", {"array": array})
-
-        @pool.host_tool
-        async def tracing(array: int) -> Any:
-            assert array == 0
-            return await pool.execute("trace")
-
-        pool.add_host_tool(refuse)
-
-        workers = [worker.id for worker in pool.workers()]
-        for promise in PROMISES:
-            with subtests.test(promise.__name__):
-                await promise(pool, model)
-                stats = pool.stats()
-                assert (stats.busy, stats.queued, stats.restarts) == (0, 0, 0)
-        assert [worker.id for worker in pool.workers()] == workers
+        await keep_them_all(pool, model, PROMISES, subtests)
         memory = pool.stats().shared_memory
         assert (memory is not None) is (transport == "shm")
         if memory is not None:
             assert memory.references > 20
             assert await until(lambda: nothing_is_lent(pool))
+
+
+async def keep_them_all(
+    pool: Pool, model: Any, promises: list[Promise], subtests: pytest.Subtests
+) -> None:
+    @pool.host_tool
+    def plain(array: Any) -> Any:
+        return array * 2
+
+    @pool.host_tool
+    async def waiting(array: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return array * 2
+
+    @pool.host_tool
+    async def calling(array: Any) -> Any:
+        return await pool.execute("double", {"array": array})
+
+    @pool.host_tool
+    async def tracing(array: int) -> Any:
+        assert array == 0
+        return await pool.execute("trace")
+
+    pool.add_host_tool(refuse)
+
+    workers = [worker.id for worker in pool.workers()]
+    for promise in promises:
+        with subtests.test(promise.__name__):
+            await promise(pool, model)
+            stats = pool.stats()
+            assert (stats.busy, stats.queued, stats.restarts) == (0, 0, 0)
+    assert [worker.id for worker in pool.workers()] == workers
+
+
+async def test_so_it_does_where_the_pool_is_connected_to_workers(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """One with sync tools and one with async ones. What was not started here runs no functions."""
+    first, second = (f"unix:{tmp_path / name}" for name in ("sync", "async"))
+    with (
+        starting("--listen", first, adapter="call_model:SyncModel") as one,
+        starting("--listen", second, adapter="call_model:AsyncModel") as other,
+    ):
+        for process in (one, other):
+            told(process)
+        promises = [promise for promise in PROMISES if promise not in OF_FUNCTIONS]
+        with anyio.fail_after(PATIENCE_S):
+            async with open_pool(connect=[first, second], min_ready=2, stop=PATIENT) as pool:
+                await keep_them_all(pool, SyncModel, promises, subtests)
 
 
 def nothing_is_lent(pool: Pool) -> bool:

@@ -5,7 +5,7 @@ A transport that is added joins `tests/_transports.py` and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,9 @@ import pytest
 from _backends import one_loop_each
 from _transports import TRANSPORTS
 from _values_kit import SAMPLES, portrait, read_only, same
+from connecting import worker
 from pool_kit import tools_pool
+from value_adapters import Keeper
 
 from snakepit import Adapter, Pool, Startup, open_pool, tool
 from snakepit.protocol import decode_value, encode_value
@@ -69,6 +71,14 @@ class Witness(Adapter):
         return value
 
 
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """Of a worker that no pool has started."""
+    path = f"unix:{tmp_path_factory.mktemp('worker') / 'socket'}"
+    with worker("--listen", path, adapter="test_values_on_every_transport:Witness") as where:
+        yield where
+
+
 @asynccontextmanager
 async def pool_on_each_transport(**options: Any) -> AsyncGenerator[dict[str, Pool]]:
     """Workers that import a good deal; under coverage that takes its time."""
@@ -84,8 +94,10 @@ async def pool_on_each_transport(**options: Any) -> AsyncGenerator[dict[str, Poo
 
 
 @pytest.mark.parametrize("family", TABLE)
-async def test_a_value_is_the_same_on_every_transport(family: str) -> None:
-    async with pool_on_each_transport() as pools:
+async def test_a_value_is_the_same_on_every_transport(family: str, address: str) -> None:
+    """And where a pool is connected to a worker, the host of which stands between."""
+    async with pool_on_each_transport() as pools, open_pool(connect=[address]) as connected:
+        pools["connect"] = connected
         for name, value in TABLE[family].items():
             body, buffers = encode_value(value)
             expected = portrait(decode_value(body, tuple(map(bytes, buffers))))
@@ -116,29 +128,3 @@ async def test_no_value_is_shared_with_the_other_side(transport: str) -> None:
         assert kept[1:] == [[1], b"abc"]
         async with pool.stream("one_array_again_and_again") as arrays:
             assert [int(array[0]) async for array in arrays] == [0, 1, 2, 3]
-
-
-class Keeper(Adapter):
-    """Holds on to what it got and gave."""
-
-    @tool
-    def keep(self, value: Any) -> None:
-        self.value = value
-
-    @tool
-    def kept(self) -> Any:
-        self.given = [self.value[0], list(self.value[1]), bytearray(self.value[2])]
-        return self.given
-
-    @tool
-    def change_what_was_returned(self) -> Any:
-        self.given[1].append(3)
-        self.given[2][:] = b"---"
-        return self.value[1:]
-
-    @tool
-    def one_array_again_and_again(self) -> Any:
-        array = np.zeros(2 * MIB, "u1")
-        for number in range(4):
-            array[:] = number
-            yield array

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -15,8 +14,9 @@ from _backends import asyncio_only, one_loop_each, trio_only
 from _values_kit import portrait, read_only
 from pool_kit import tools_pool
 from test_values_on_every_transport import TABLE, TRANSPORTS, pool_on_each_transport
+from value_adapters import Holder
 
-from snakepit import Adapter, ConfigError, Pool, ZeroCopy, tool
+from snakepit import ConfigError, Pool, ZeroCopy
 from snakepit.pool import _codec
 from snakepit.protocol import decode_value, encode_value
 from snakepit.shm import private_copy
@@ -26,30 +26,6 @@ pytestmark = one_loop_each
 MIB = 2**20
 ARRAYS = re.compile(r"^(numpy\.ndarray|builtins\.memoryview)")
 OWN = ZeroCopy(copy_results=True, budget_mb=128)
-
-
-class Holder(Adapter):
-    """Keeps what it gives away."""
-
-    @tool
-    def make(self, size: int) -> Any:
-        self.made = [np.zeros(size, "u1"), memoryview(bytes(size)), {"deep": (np.zeros(3),)}]
-        return self.made
-
-    @tool
-    def echo(self, value: Any) -> Any:
-        return value
-
-    @tool
-    def made_is_zero(self) -> bool:
-        made: list[Any] = self.made
-        array, view, deep = made
-        return not (array.any() or np.frombuffer(view, "u1").any() or deep["deep"][0].any())
-
-    @tool
-    def count(self, parts: int) -> Iterator[Any]:
-        for number in range(parts):
-            yield np.full(6 * MIB, number, "u1")
 
 
 @trio_only
