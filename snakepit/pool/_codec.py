@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +18,9 @@ from msgspec import Raw
 
 from snakepit.protocol import Buffers, Copy, Places, TakesLongError, decode_value, encode_arguments
 from snakepit.shm import private_bytes, private_copy
+
+if TYPE_CHECKING:
+    from snakepit.pool._call import PendingCall
 
 COPY_BYTES_MAX: Final = 4 * 2**20  # copied on the loop; more is copied in a thread
 THREADS_MAX: Final = 2  # memory is no faster for more
@@ -67,6 +70,12 @@ class Codec:
     async def read_long(self, body: Raw, buffers: Buffers) -> Any:
         """What a worker sends as arguments, of which is known that it takes long."""
         return await self.in_thread(partial(decode_value, body, buffers, make=private_bytes))
+
+    def takes_long(self, call: PendingCall) -> bool:
+        """Is what it was answered with to be read in a thread, whatever is in it?"""
+        if self.work_max is None or call.result is None:
+            return False
+        return sum(map(len, call.result[1])) > self.work_max
 
     async def in_thread(self, job: partial[T]) -> T:
         """Do what takes long. Cancelled, it goes on, and so does the wait for it, unless asyncio cuts that off."""

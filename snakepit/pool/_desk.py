@@ -13,7 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import anyio.lowlevel
@@ -23,9 +24,9 @@ from trio.lowlevel import enable_ki_protection
 from snakepit._trace_context import Trace, be_part_of, current_trace
 from snakepit.errors import SnakepitError
 from snakepit.pool._call import PendingCall
-from snakepit.pool._functions import read_outcome
+from snakepit.pool._functions import outcome_of
 from snakepit.process import fork_generation
-from snakepit.protocol import Buffers, decode_value
+from snakepit.protocol import Buffers
 from snakepit.worker._functions import RUN_SYNC
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from snakepit.pool._executor import PoolExecutor
 
 T = TypeVar("T")
+Outcome: TypeAlias = tuple[Any, BaseException | None]
 
 TURN_MAX: Final = 32  # errands and outcomes that the desk sees to before others have their turn
 CATCH_UP_S: Final = 1.0  # for a loop that something blocks
@@ -64,14 +66,17 @@ class Errand:
         self.call = call
         self.desk.finish(self)
 
-    def conclude(self, error: BaseException | None = None) -> None:
-        """Give the future its outcome, the error or what the call ended with. Runs its callbacks."""
+    def conclude(self, error: BaseException | None = None, outcome: Outcome | None = None) -> None:
+        """Give the future its outcome, the error or what the call ended with. Runs its callbacks.
+
+        `outcome`: of the call, if it has been read.
+        """
         future, call, self.call = self.future, self.call, None  # no cycle is left
         if self.begins():
             value = None
             if error is None:
                 assert call is not None
-                value, error = _outcome(call)
+                value, error = outcome or _outcome(call)
             try:
                 if error is None:
                     future.set_result(value)
@@ -82,9 +87,9 @@ class Errand:
         future.errand = None
 
 
-def _outcome(call: PendingCall) -> tuple[Any, BaseException | None]:
+def _outcome(call: PendingCall) -> Outcome:
     try:
-        return read_outcome(decode_value(*call.outcome()))
+        return outcome_of(*call.outcome())
     except BaseException as error:  # for the future, whatever it is
         return None, error.with_traceback(None)
 
@@ -146,6 +151,7 @@ class Desk:
         self._inbox: deque[Errand] = deque()
         self._withdrawn: deque[Errand] = deque()
         self._finished: deque[Errand] = deque()
+        self._unread: dict[Errand, None] = {}  # large ones, each with a task that has yet to begin
         self._watched: deque[threading.Event] = deque()
         self.executors: WeakSet[PoolExecutor] = WeakSet()  # those with futures live with them
         self._signal = core.loop.new_signal()
@@ -248,7 +254,7 @@ class Desk:
         """See to some of what is here; True if there is more."""
         for _ in range(TURN_MAX):
             if self._finished:
-                self._finished.popleft().conclude()
+                self._conclude(self._finished.popleft())
             if self._withdrawn:
                 self._give_up(self._withdrawn.popleft())
             if self._inbox:
@@ -258,6 +264,27 @@ class Desk:
                 self.core.saturated += self._refused
                 self._refused = 0
         return bool(self._finished or self._withdrawn or self._inbox)
+
+    def _conclude(self, errand: Errand) -> None:
+        """Give it its outcome, or have a task do that where it takes a thread to read it."""
+        call, nursery = errand.call, self.core.nursery
+        if call is None or nursery is None or not self.core.codec.takes_long(call):
+            errand.conclude()
+            return
+        self._unread[errand] = None
+        nursery.start(
+            partial(self._read, errand, call), f"{self.core.settings.name}: a large value"
+        )
+
+    async def _read(self, errand: Errand, call: PendingCall) -> None:
+        outcome: Outcome | None = None
+        if errand not in self._unread:
+            return  # noqa: ASYNC910 - it was concluded when the pool closed
+        del self._unread[errand]
+        try:
+            outcome = await self.core.codec.in_thread(partial(_outcome, call))
+        finally:
+            errand.conclude(outcome=outcome)
 
     def _give_up(self, errand: Errand) -> None:
         if errand.call is not None:
@@ -288,6 +315,8 @@ class Desk:
         """End everything here, in whatever thread. Calls that the core still has end with the pool."""
         for errand in _popping(self._finished):
             errand.conclude()
+        while self._unread:  # whose tasks were cancelled before they began
+            self._unread.popitem()[0].conclude()
         for errand in _popping(self._inbox):
             errand.conclude(self.core.closed_error())
         self._withdrawn.clear()

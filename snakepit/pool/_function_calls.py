@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from snakepit.pool._attending import finish
 from snakepit.pool._executor import PoolExecutor
-from snakepit.pool._functions import pickle_call, refuse_strangers, unpickle_outcome
-from snakepit.protocol import decode_value, encode_params
+from snakepit.pool._functions import outcome_of, pickle_call, refuse_strangers
+from snakepit.protocol import encode_params
 from snakepit.worker._functions import RUN_SYNC
 
 if TYPE_CHECKING:
@@ -50,8 +51,13 @@ class FunctionCalls:
         body, buffers = encode_params(pickle_call(func, args))
         call = self._core.submit(RUN_SYNC, body, buffers, info=None, timeout=None, attended=True)
         await finish(self._core, call)
-        value: T = unpickle_outcome(decode_value(*call.outcome()))
-        return value
+        read = partial(outcome_of, *call.outcome())
+        codec = self._core.codec
+        value, error = await codec.in_thread(read) if codec.takes_long(call) else read()
+        if error is not None:
+            raise error
+        returned: T = value
+        return returned
 
     def as_executor(self) -> Executor:
         """The pool as a `concurrent.futures.Executor`, for code that wants one. From any thread.

@@ -11,10 +11,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from snakepit.errors import SerializationError
+from snakepit.protocol import decode_value
+from snakepit.shm import private_bytes
 from snakepit.worker._target import IMPORTED_MAIN, MAIN
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from snakepit.pool._settings import Settings
+    from snakepit.protocol import Buffers
 
 REMOTE_TRACEBACK = "in a worker of the pool:\n"
 
@@ -71,12 +76,12 @@ def pickle_call(
     return {"pickled": pickled, "uses_main": False, "as_is": as_is}
 
 
-def unpickle_outcome(outcome: tuple[str, bytes, str]) -> Any:
-    """The function's value, or raises what it raised."""
-    value, error = read_outcome(outcome)
-    if error is not None:
-        raise error
-    return value
+def outcome_of(body: Raw, buffers: Buffers) -> tuple[Any, BaseException | None]:
+    """The function's value, or what it raised, of the answer to the hidden tool. From any thread.
+
+    Raises SerializationError if neither can be had.
+    """
+    return read_outcome(decode_value(body, buffers, make=private_bytes))
 
 
 def read_outcome(outcome: tuple[str, bytes, str]) -> tuple[Any, BaseException | None]:

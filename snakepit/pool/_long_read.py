@@ -36,7 +36,7 @@ class LongRead:
         self._value: Any = None
         self._error: BaseException | None = None
 
-    async def value(self) -> Any:
+    async def value(self) -> Any:  # noqa: ASYNC910 - at once if it is there
         """The value, or what came in its place. One task at a time; cancelled, it goes on."""
         if not self._has_begun:
             await self._codec.in_thread(partial(self._run))
@@ -44,7 +44,7 @@ class LongRead:
             await self._ended.wait()
         if self._error is not None:
             raise self._error
-        return self._value
+        return self._value  # noqa: ASYNC910 - as above
 
     def _run(self) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import functions
 import numpy as np
 import pandas
 import polars
@@ -18,7 +19,7 @@ from pool_kit import tools_pool, until
 from shm_adapters import MIB, Sharer, memory
 
 from snakepit import Pool, ZeroCopy
-from snakepit.pool import _codec
+from snakepit.pool import _codec, _functions
 from snakepit.protocol import _arrow
 from snakepit.shm import Block
 
@@ -232,3 +233,45 @@ async def test_what_is_copied_to_be_the_caller_s_own_is_copied_there(
         assert reads.take() == [transport == "stdio"]
         await pool.execute("echo", {"value": np.ones(MIB // 4)})
         assert reads.take() == [True]
+
+
+@one_loop_each
+@pytest.mark.parametrize("transport", ["shm", "stdio"])
+async def test_what_functions_return_is_unpickled_there(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Where("read_outcome", monkeypatch, _functions)
+    large, small = bytes(5 * MIB), bytes(MIB)
+    async with tools_pool(None, transport=transport) as pool:
+        executor = pool.as_executor()
+        for value, on_loop in ((small, True), (large, False)):
+            assert await pool.run_sync(functions.same, value) == value
+            future = executor.submit(functions.same, value)
+            assert await anyio.to_thread.run_sync(future.result, 20) == value
+            assert reads.take() == [on_loop, on_loop]
+        with pytest.raises(ZeroDivisionError):
+            await pool.run_sync(functions.fail, ZeroDivisionError(large))
+        future = executor.submit(functions.fail, StopIteration(large))  # which no task may raise
+        error = await anyio.to_thread.run_sync(future.exception, 20)
+        assert type(error) is StopIteration
+        assert reads.take() == [False, False]
+
+
+@one_loop_each
+async def test_a_pool_that_closes_leaves_no_future_without_its_large_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_go, begun = threading.Event(), threading.Event()
+    read_outcome = _functions.read_outcome
+
+    def read_when_let(*arguments: Any) -> Any:
+        begun.set()
+        assert may_go.wait(30)
+        return read_outcome(*arguments)
+
+    async with tools_pool(None, transport="shm") as pool:
+        monkeypatch.setattr(_functions, "read_outcome", read_when_let)
+        future = pool.as_executor().submit(functions.same, bytes(5 * MIB))
+        await until(begun.is_set)
+        may_go.set()
+    assert future.result(0) == bytes(5 * MIB)
