@@ -113,7 +113,11 @@ def _array_fields(writer: Writer, numpy: ModuleType, array: Any) -> list[Any]:
 
 
 def _loose(numpy: ModuleType, array: Any) -> Loose:
-    """An array that is not contiguous, to be copied straight to where it is wanted."""
+    """An array that is not contiguous, to be copied straight to where it is wanted.
+
+    Raises MemoryError: there is none for so much, as what is broadcast may pretend to be.
+    """
+    numpy.empty(array.nbytes, numpy.uint8)  # asked now, where it costs the caller alone
 
     def write(target: memoryview) -> None:
         numpy.copyto(numpy.ndarray(array.shape, array.dtype, target), array)

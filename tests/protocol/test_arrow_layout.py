@@ -215,3 +215,9 @@ def test_strides_that_lie_are_a_protocol_error(lie: Any, heap: Heap) -> None:
     spoilt = msgspec.msgpack.encode(Ext(34, msgspec.msgpack.encode(fields)))
     with pytest.raises(ProtocolError):
         decode_value(spoilt, buffers)
+
+
+def test_what_pretends_to_be_more_than_there_is_is_refused_where_it_is_sent(heap: Heap) -> None:
+    """The kernel gives a file pages until none are left; to be asked for all at once it refuses."""
+    with pytest.raises(MemoryError):
+        encode_value(np.broadcast_to(np.zeros(1), (2**45,)), places=heap)
