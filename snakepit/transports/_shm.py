@@ -260,7 +260,8 @@ class ShmChannel(ByteChannel):
         while True:
             block = heap.take_warm(size)
             if block is None:
-                block = await self._in_thread(partial(heap.take, size), size)
+                # However little is asked for: a slab may have to be made, or garbage collected.
+                block = await anyio.to_thread.run_sync(heap.take, size, limiter=self._limiter)
                 heap.speak()
             if block is not None or heap.freed_blocks == self._waited_in_vain_at:
                 return block

@@ -21,7 +21,7 @@ from shm_adapters import MIB, Sharer, memory
 from snakepit import Pool, ZeroCopy
 from snakepit.pool import _codec, _functions
 from snakepit.protocol import _arrow
-from snakepit.shm import Block
+from snakepit.shm import Block, Heap
 
 LARGE: dict[str, Callable[[], Any]] = {
     "an array": lambda: np.ones(MIB),
@@ -51,6 +51,26 @@ async def test_the_loop_turns_while_a_large_argument_is_copied(
             await until(begun.is_set)
             may_go.set()
         assert memory(pool).copies == 1
+
+
+@one_loop_each
+async def test_segments_are_made_in_a_thread_however_little_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One slab holds many small values, and garbage may have to be collected for it."""
+    made_in: list[int] = []
+    take = Heap.take
+
+    def take_and_tell(heap: Heap, nbytes: int) -> Block | None:
+        made_in.append(threading.get_ident())
+        return take(heap, nbytes)
+
+    async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(threshold=2**16)) as pool:
+        monkeypatch.setattr(Heap, "take", take_and_tell)
+        for _ in range(2):
+            await pool.execute("keep", {"value": np.ones(2**14)})
+    assert len(made_in) == 1
+    assert made_in != [threading.get_ident()]
 
 
 async def test_memory_that_a_worker_has_given_up_is_unmapped_in_a_thread() -> None:
