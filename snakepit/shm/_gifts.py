@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from snakepit.protocol import Loose
 from snakepit.shm._memory import copy_to
-from snakepit.shm._segments import F_ADD_SEALS, HAS_MEMFD, NAME, SEALS, create, is_spare
+from snakepit.shm._segments import F_ADD_SEALS, HAS_MEMFD, SEALS, create, create_memfd, is_spare
 
 if TYPE_CHECKING:
     from snakepit.protocol import Buffer
@@ -61,7 +61,7 @@ def make_gift(source: Buffer | Loose) -> Gift | None:
             else:
                 copy_to(mapping.address, source)
             return gift
-        gift = Gift(os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), size)
+        gift = Gift(create_memfd(), size)
         if not is_spare(gift.fd):
             return None
         rest = memoryview(source).cast("B")

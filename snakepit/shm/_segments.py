@@ -31,6 +31,7 @@ F_ADD_SEALS, F_GET_SEALS = 1033, 1034
 SEALS_LENGTH: Final = 0x1 | 0x2 | 0x4  # SEAL, SHRINK, GROW
 SEAL_FUTURE_WRITE: Final = 0x10  # not in `fcntl` before Python 3.13
 SEALS: Final = SEALS_LENGTH | SEAL_FUTURE_WRITE
+MFD_NOEXEC_SEAL: Final = 0x8  # not in `os` before Python 3.14, nor in kernels before 6.3
 NAME: Final = "snakepit"
 FDS_RESERVED: Final = 16
 
@@ -85,9 +86,9 @@ def create(size: int, *, others_write: bool = False) -> tuple[int, Mapping]:
     `others_write`: whoever is shown it may write it as well. Raises OSError: there is no memory, or no
     descriptor left.
     """
-    fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) if HAS_MEMFD else -1
-    if fd < 0:
+    if not HAS_MEMFD:
         return _create_posix(size, others_write=others_write)
+    fd = create_memfd()
     try:
         if not is_spare(fd) and not others_write:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -100,6 +101,17 @@ def create(size: int, *, others_write: bool = False) -> tuple[int, Mapping]:
         os.close(fd)
         raise
     return fd, mapping
+
+
+def create_memfd() -> int:
+    """A memfd that can be sealed, and never executed. Raises OSError."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(NAME, flags | MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return os.memfd_create(NAME, flags)  # a kernel that does not know it
 
 
 def open_shown(fd: int, size: int, *, others_write: bool = False) -> Mapping:
@@ -118,6 +130,10 @@ def open_shown(fd: int, size: int, *, others_write: bool = False) -> Mapping:
             seals = 0  # no memfd
         if seals & wanted != wanted:
             raise ProtocolError("a segment was shown whose seals are missing")
+        if status.st_blocks * 512 < size:  # a look at what is not there would take our memory
+            raise ProtocolError(
+                f"a segment was shown that has {status.st_blocks * 512} of {size} bytes"
+            )
     try:
         return Mapping(fd, size, writable=others_write)
     except OSError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import io
 import mmap
 import os
 import subprocess
@@ -14,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from snakepit.errors import ProtocolError
-from snakepit.shm import Heap, _segments
+from snakepit.shm import Heap, _memory, _segments, huge_pages
 from snakepit.shm._memory import address_of, copy_to, view_of
 from snakepit.shm._segments import SEALS, create, open_shown
 
@@ -56,9 +58,78 @@ def test_its_pages_are_there_before_anybody_looks() -> None:
     os.close(fd)
 
 
+@linux
+@pytest.mark.parametrize("knows", [True, False], ids=["a kernel that knows", "an older one"])
+def test_it_is_never_executable_where_the_kernel_can_say_so(
+    knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which `vm.memfd_noexec` may ask of everybody."""
+    asked: list[int] = []
+
+    def memfd_create(name: str, flags: int) -> int:
+        asked.append(flags)
+        if flags & _segments.MFD_NOEXEC_SEAL:
+            if not knows:
+                raise OSError(errno.EINVAL, "unknown flag")
+            flags &= ~_segments.MFD_NOEXEC_SEAL  # this machine's own kernel may be an older one
+        return real(name, flags)
+
+    real = os.memfd_create
+    monkeypatch.setattr(os, "memfd_create", memfd_create)
+    fd, _ = create(SIZE)
+    assert open_shown(fd, SIZE).size == SIZE
+    os.close(fd)
+    assert [bool(flags & _segments.MFD_NOEXEC_SEAL) for flags in asked] == [True, False][
+        : 2 - knows
+    ]
+
+
+@linux
+def test_other_refusals_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "memfd_noexec")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(PermissionError):
+        create(SIZE)
+
+
+@linux
+def test_huge_pages_are_asked_for_and_the_dump_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(_memory, "_madvise", lambda *args: asked.append(args))
+    fd, mapping = create(2**21)
+    os.close(fd)
+    assert asked == [
+        (mapping.address, 2**21, mmap.MADV_HUGEPAGE),
+        (mapping.address, 2**21, mmap.MADV_DONTDUMP),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("always within_size advise [never] deny force\n", "never"),
+        ("[always]", "always"),
+        ("", None),
+    ],
+)
+def test_what_the_machine_does_with_huge_pages_is_told(
+    content: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.open", lambda path: io.StringIO(content))
+    assert huge_pages() == told
+
+
 def unsealed() -> int:
     fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, SIZE)
+    return fd
+
+
+def sparse() -> int:
+    fd = unsealed()
+    fcntl.fcntl(fd, _segments.F_ADD_SEALS, SEALS)
     return fd
 
 
@@ -79,7 +150,7 @@ def a_pipe() -> int:
 
 
 @linux
-@pytest.mark.parametrize("make", [unsealed, too_short, a_file, a_pipe])
+@pytest.mark.parametrize("make", [unsealed, sparse, too_short, a_file, a_pipe])
 def test_what_is_no_segment_of_that_size_is_refused(make: Callable[[], int]) -> None:
     fd = make()
     try:
@@ -92,8 +163,6 @@ def test_what_is_no_segment_of_that_size_is_refused(make: Callable[[], int]) -> 
 @linux
 @pytest.mark.parametrize("missing", [1, 2, 4, 0x10])
 def test_each_seal_counts(missing: int) -> None:
-    import fcntl
-
     fd = unsealed()
     fcntl.fcntl(fd, _segments.F_ADD_SEALS, SEALS & ~missing)
     try:
