@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import errno
 import gc
 import mmap
 import os
+import pickle
 import resource
 import signal
 import socket
@@ -73,6 +75,25 @@ def endpoint() -> Any:
     return next(iter(_empty.heap.endpoints))
 
 
+class Forbidden:
+    """In place of a class of pickle's: it can be derived from, as libraries do, and not used."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise AssertionError("pickle was used")
+
+
+def forbidden(*_: object, **__: object) -> None:
+    raise AssertionError("pickle was used")
+
+
+# The ways of NumPy, pandas, polars and cloudpickle into pickle end at one of these.
+PICKLE_FORBIDDEN: list[tuple[Any, str, Any]] = [
+    *((pickle, name, forbidden) for name in ("dump", "dumps", "load", "loads")),
+    *((pickle, name, Forbidden) for name in ("Pickler", "Unpickler")),
+    (copyreg, "__reduce_ex__", forbidden),
+]
+
+
 class Sharer(Adapter):
     kept: Any = None
 
@@ -87,6 +108,11 @@ class Sharer(Adapter):
     @tool
     def each(self, values: Iterator[Any]) -> Iterator[Any]:
         yield from values
+
+    @tool
+    def forbid_pickle(self) -> None:
+        for module, name, forbidden in PICKLE_FORBIDDEN:
+            setattr(module, name, forbidden)
 
     @tool
     def segments_known(self) -> int:

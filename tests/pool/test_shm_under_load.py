@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
+from _backends import one_loop_each
+from _shares import sampled
 from pool_kit import tools_pool
 from shm_adapters import MIB, Sharer
 
-from snakepit import Pool, WorkerDiedError, ZeroCopy
+from snakepit import Pool, WorkerDiedError, ZeroCopy, open_pool
 
 CALLERS = 6
 STEPS = 15
@@ -92,3 +95,78 @@ async def _kill_now_and_then(pool: Pool, chance: Random) -> None:
             pid = chance.choice(ready)
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
+
+
+class Bounds:
+    """What this process has open and mapped, and the most that it may have."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._fds = len(os.listdir("/dev/fd")) + 64  # segments of 2 × 16 MiB in three arenas
+        self.calls = 0
+
+    def count(self) -> None:
+        """One more call; now and then, look."""
+        self.calls += 1
+        if self.calls % 200 == 0:
+            assert len(os.listdir("/dev/fd")) < self._fds
+            assert Path("/proc/self/maps").read_text().count("memfd:snakepit") < 128
+            stats = self._pool.stats().shared_memory
+            assert stats is not None
+            assert stats.used_bytes + stats.idle_bytes <= stats.budget_bytes
+            assert stats.leases < 64
+
+
+async def _hoarder(pool: Pool, chance: Random, bounds: Bounds, calls: int) -> None:
+    """Calls with values of any size, some of which it holds for any time, as the workers do."""
+    held: list[tuple[int, Any]] = []
+    for number in range(calls):
+        kind, size = chance.randrange(6), 8 * chance.randrange(2**10, 2 ** chance.randrange(11, 17))
+        if kind == 0 and held:
+            number, array = chance.choice(held)  # noqa: PLW2901 - it is that one's
+        elif kind == 1:
+            array = pool.empty(size // 8, "i8")
+            array[:] = number
+        else:
+            array = made_of(number, size)
+        if kind == 2:
+            ones = await pool.execute("ones", {"size": size // 8})
+            assert (ones == 1).all()
+            held.append((1, ones))
+        elif kind == 3:
+            await pool.execute("keep", {"value": array})
+        else:
+            back = await pool.execute("half" if kind == 4 else "echo", KEYS[kind == 4](array))
+            assert is_whole(back, number)
+            if chance.randrange(3) == 0:
+                held.append((number, back))
+        while held and (len(held) > 6 or chance.randrange(4) == 0):
+            number, array = held.pop(chance.randrange(len(held)))  # noqa: PLW2901 - as above
+            assert is_whole(array, number)
+        bounds.count()
+
+
+KEYS = (lambda array: {"value": array}, lambda array: {"array": array})
+
+
+@one_loop_each
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("calls", sampled([1_000, 100_000], lambda calls: calls == 1_000))
+async def test_calls_of_any_size_held_for_any_time_leave_nothing(calls: int) -> None:
+    zero_copy = ZeroCopy(threshold=2**16, budget_mb=16)
+    async with open_pool(Sharer, size=2, min_ready=2, transport="shm", zero_copy=zero_copy) as pool:
+        bounds = Bounds(pool)
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(_hoarder, pool, Random(number), bounds, calls // 4)
+        assert bounds.calls == calls
+        async with pool.session() as first, pool.session() as second:
+            for session in (first, second):
+                await session.execute("forget")
+                gc.collect()
+                assert await session.execute("in_use") == 0
+        stats = pool.stats().shared_memory
+        assert stats is not None
+        assert (stats.used_bytes, stats.leases) == (0, 0)
+        assert stats.references > calls // 20
+        assert pool.stats().restarts == 0
