@@ -11,6 +11,7 @@ ALLOWED_SKIPS = (
     r"needs macOS",
     r"needs CPython 3\.\d+ or newer",
     r"needs unprivileged user namespaces",
+    r"needs DuckDB",
     r"needs Node\.js 18 or newer, and what \.ci/node installs",
 )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
 import numpy as np
 import polars
 import pyarrow
+import pyarrow.compute
+import pytest
 from _backends import one_loop_each
 from pool_kit import tools_pool
 from shm_adapters import MIB, Sharer, memory
@@ -150,3 +152,41 @@ async def test_without_room_the_same_values_are_given_away() -> None:
         assert (back[1] == strided).all()
         assert memory(pool).references == 0
         assert memory(pool).donations == 2
+
+
+class Rows:
+    """Speaks the Arrow PyCapsule protocol and nothing else, and can be asked once, as a query."""
+
+    def __init__(self, table: Any) -> None:
+        self._tables = [table]
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        return self._tables.pop().__arrow_c_stream__(requested_schema)
+
+
+def rows_of_duckdb() -> Any:
+    duckdb = pytest.importorskip("duckdb", reason="needs DuckDB")
+    return duckdb.sql(f"select range as n, 'row ' || range as s from range({MIB})")
+
+
+def rows_of_a_stand_in() -> Any:
+    numbers = pyarrow.array(np.arange(MIB))
+    text = pyarrow.compute.binary_join_element_wise("row", numbers.cast("string"), " ")
+    return Rows(pyarrow.table({"n": numbers, "s": text}))
+
+
+@pytest.mark.parametrize("rows", [rows_of_a_stand_in, rows_of_duckdb])
+async def test_whatever_speaks_the_arrow_protocol_is_asked_once_and_copied_once(
+    rows: Callable[[], Any],
+) -> None:
+    """It may run a query then, in a thread; a worker sees a table."""
+    async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=256)) as pool:
+        table = await pool.execute("echo", {"value": {"deep": [rows()], "big": 2**70}})
+        table = table["deep"][0]
+        assert type(table) is pyarrow.Table
+        assert table.num_rows == MIB
+        assert table.slice(77, 1).to_pylist() == [{"n": 77, "s": "row 77"}]
+        assert memory(pool).copies == 1
+        back = await pool.execute("echo", {"value": table})
+        assert addresses(back) == addresses(table)
+        assert memory(pool).copies == 1
