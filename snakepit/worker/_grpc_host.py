@@ -7,7 +7,6 @@ gRPC, at the other end of the wire. Everything behind the wire is the same.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -47,11 +46,10 @@ from snakepit.protocol import (
     decode_to_host,
     describe,
 )
+from snakepit.worker._grpc_sessions import ClientSessions
 from snakepit.worker._wire import complain
 
 WINDOW: Final = 16  # items of a stream that the client has not taken
-SESSIONS_MAX: Final = 10_000
-SESSION_IDLE_S: Final = 3600.0
 
 Outcome = Result | Failure | Item | End | Settled
 Last = Result | Failure | End | Settled
@@ -112,7 +110,7 @@ class OwnHost:
         self._leaving: set[asyncio.Future[None]] = set()  # calls that clients have left
         self._guests_calls: dict[int, Comes] = {}
         self._recalls: deque[Guest] = deque()  # who waits for an answer
-        self._sessions: dict[str, float] = {}  # when each was last used, the oldest first
+        self.sessions = ClientSessions(lambda session: self.write(EndSession(session)))
 
     @property
     def is_serving(self) -> bool:
@@ -217,8 +215,9 @@ class OwnHost:
 
     def forget(self, sessions: set[str]) -> None:
         """Sessions of a pool are over; not those that other clients use too."""
-        for session in sessions - self._sessions.keys():
-            self.write(EndSession(session))
+        for session in sessions:
+            if session not in self.sessions:
+                self.write(EndSession(session))
 
     # -- for other clients ---------------------------------------------------------------------
 
@@ -248,7 +247,7 @@ class OwnHost:
         sending: asyncio.Future[None] | None = None
         frame = self._packer.pack(message)  # may raise: nothing is known of the call yet
         self._calls[number] = comes
-        self._use_session(session)
+        self.sessions.begin(session)
         if frame is not None:
             self._worker.write(frame)
         else:
@@ -264,7 +263,10 @@ class OwnHost:
                 leaving = asyncio.ensure_future(self._leave(number, comes, sending))
                 self._leaving.add(leaving)
                 leaving.add_done_callback(self._leaving.discard)
+                leaving.add_done_callback(lambda _: self.sessions.end(session))
                 await asyncio.shield(leaving)
+            else:
+                self.sessions.end(session)
 
     async def _leave(
         self,
@@ -284,18 +286,6 @@ class OwnHost:
         """The client has taken an item."""
         if number in self._calls:
             self.write(Credit(number, 1))
-
-    def _use_session(self, session: str) -> None:
-        now = time.monotonic()
-        if session:
-            self._sessions.pop(session, None)
-            self._sessions[session] = now
-        while self._sessions:
-            oldest, used_at = next(iter(self._sessions.items()))
-            if len(self._sessions) <= SESSIONS_MAX and now - used_at <= SESSION_IDLE_S:
-                return
-            del self._sessions[oldest]
-            self.write(EndSession(oldest))
 
     def write(self, message: ToWorker) -> None:
         """Send a small message; the worker may be gone."""

@@ -259,7 +259,7 @@ async def welcomed_when(service: PoolService, worker: Workers, *said: ToHost) ->
 
 async def test_who_is_lost_leaves_nothing_and_the_next_one_waits_for_that() -> None:
     async with hosted() as (worker, service, host):
-        host._sessions["shared"] = 0.0
+        host.sessions.begin("shared")
         pool = await welcomed(service)
         calls = Call(1, "a", session="own"), Call(2, "b", session="shared"), EndSession("ended")
         await pool.says(*calls)

@@ -58,5 +58,5 @@ async def test_of_a_call_that_cannot_be_packed_nothing_is_kept() -> None:
             ):
                 raise AssertionError("it cannot be sent")
         assert not host._calls
-        assert not host._sessions
+        assert name not in host.sessions
         assert await worker.hears() == []
