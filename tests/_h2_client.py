@@ -1,4 +1,4 @@
-"""A client of our gRPC server that is HTTP/2 and nothing else: no socket, no library of gRPC."""
+"""HTTP/2 without sockets: a client of a server of grpclib's, and a service to call."""
 
 from __future__ import annotations
 
@@ -7,9 +7,25 @@ from typing import Any
 
 import h2.config
 import h2.connection
+from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
 
 METHOD = "/test.Test/Call"
+
+
+class Held:
+    """One method, whose calls reply once they may."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def call(self, stream: Any) -> None:
+        self.begun.set()
+        await self.may_end.wait()
+        await stream.send_message(await stream.recv_message())
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {METHOD: Handler(self.call, Cardinality.UNARY_UNARY, bytes, bytes)}
 
 
 class Memory(asyncio.Transport):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from _backends import asyncio_only
+from _h2_client import METHOD, Client, until_idle
 from grpclib.const import Cardinality, Handler, Status
 from h2.events import ResponseReceived, StreamEnded
-from test_sound_server import METHOD, Client, until_idle
 
 from snakepit.errors import ProtocolError
 from snakepit.grpc import Incoming, SoundServer, receive

@@ -13,7 +13,7 @@ import h2.connection
 import h2.settings
 import pytest
 from _backends import asyncio_only
-from _h2_client import METHOD, Client, until_idle
+from _h2_client import METHOD, Client, Held, until_idle
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler
@@ -25,21 +25,6 @@ from snakepit.grpc._limits import HTTP2_FRAME_BYTES_MAX
 pytestmark = [pytest.mark.anyio]
 
 SMALL = Configuration(http2_connection_window_size=2**17, http2_stream_window_size=2**16)
-
-
-class Held:
-    """One method, whose calls reply once they may."""
-
-    def __init__(self) -> None:
-        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
-
-    async def call(self, stream: Any) -> None:
-        self.begun.set()
-        await self.may_end.wait()
-        await stream.send_message(await stream.recv_message())
-
-    def __mapping__(self) -> dict[str, Handler]:
-        return {METHOD: Handler(self.call, Cardinality.UNARY_UNARY, bytes, bytes)}
 
 
 @asyncio_only

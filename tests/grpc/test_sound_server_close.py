@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from _backends import asyncio_only
-from test_sound_server import Client, Held, Memory
+from _h2_client import Client, Held, Memory
 
 from snakepit.grpc import SoundServer, _server
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from _backends import asyncio_only
+from _h2_client import METHOD, Client, Held, until_idle
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame
-from test_sound_server import METHOD, Client, Held, until_idle
 
 from snakepit.grpc import SoundServer, frames_with
 from snakepit.grpc._limits import HTTP2_FRAME_BYTES_MAX
