@@ -98,6 +98,7 @@ class OwnHost:
     def __init__(self, adapter: str) -> None:
         self._adapter = adapter
         self.tools: tuple[ToolInfo, ...] = ()
+        self.timeouts: dict[str, float] = {}  # of tools that have their own
         self.failure: Failure | None = None  # why it could not start
         self.guests: set[Guest] = set()
         self.ready = asyncio.Event()
@@ -175,6 +176,8 @@ class OwnHost:
             complain(f"it could not start:\n{message.error.traceback or message.error.message}")
         elif isinstance(message, Ready):
             self.tools = message.tools
+            named = {tool.name: tool.timeout_s for tool in message.tools}
+            self.timeouts = {name: time for name, time in named.items() if time is not None}
             self.ready.set()
             self._changed()
         elif isinstance(message, Returned):

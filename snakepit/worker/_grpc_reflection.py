@@ -91,7 +91,8 @@ class ReflectionService:
 
     async def _next(self, call: Call) -> ServerReflectionRequest | None:
         """What is asked next; None if nothing more is, or the worker begins to end."""
-        asked = asyncio.ensure_future(receive(call))
+        request = receive(call)
+        asked = asyncio.ensure_future(request)
         ending = asyncio.ensure_future(self._host.until_ending())
         try:
             await asyncio.wait((asked, ending), return_when=asyncio.FIRST_COMPLETED)

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import msgspec
 from grpclib import GRPCError
 from grpclib.const import Cardinality, Handler, Status
+from grpclib.metadata import Deadline
 from grpclib.server import Stream
 from msgspec import Raw
 
@@ -56,6 +57,10 @@ STATUS_OF: Final = {
     "serialization": Status.INTERNAL,
     "tool": Status.UNKNOWN,
 }
+UNSENDABLE: Final = f"{SerializationError.__module__}.{SerializationError.__name__}"
+UNREADABLE: Final = (
+    f"{ProtocolError.__module__}.{ProtocolError.__name__}"  # of params: of a result there is none
+)
 _check = msgspec.msgpack.Decoder(Raw).decode
 
 
@@ -111,6 +116,7 @@ class WorkerService:
             if len(name.encode()) > NAME_BYTES_MAX:
                 reason = f"the name of the {what} is over {NAME_BYTES_MAX} bytes"
                 raise GRPCError(Status.INVALID_ARGUMENT, reason)
+        await self._limit(call, request.tool)
         params, as_json = await _params(request), request.msgpack is None
         comes = Arrivals(call, as_json=as_json)
         timeout_s = call.deadline.time_remaining() if call.deadline is not None else None
@@ -135,9 +141,7 @@ class WorkerService:
         except WorkerGoneError:
             message = None
         except SerializationError as error:
-            failed = ErrorDetail(
-                kind="serialization", type="snakepit.SerializationError", message=str(error)
-            )
+            failed = ErrorDetail(kind="serialization", type=UNSENDABLE, message=str(error))
             await _fail(call, Status.INTERNAL, failed)
             return
         if isinstance(message, Failure):
@@ -148,9 +152,23 @@ class WorkerService:
                 message=raised.message,
                 traceback=raised.traceback,
             )
-            await _fail(call, STATUS_OF.get(message.kind, Status.UNKNOWN), detail)
+            await _fail(call, _status_of(message), detail)
         elif message is None or isinstance(message, Settled):
             raise GRPCError(Status.UNAVAILABLE, "the worker ends")
+
+    async def _limit(self, call: ExecuteCall, tool: str) -> None:
+        """Have the call end by the tool's own timeout, if it has one and the client has set no deadline."""
+        await self._host.ready.wait()
+        timeout_s = self._host.timeouts.get(tool)
+        task = asyncio.current_task()
+        if timeout_s is None or call.deadline is not None or task is None:
+            return
+        call.deadline = Deadline.from_timeout(timeout_s)
+        late = GRPCError(Status.DEADLINE_EXCEEDED, f"the tool's own timeout of {timeout_s:g} s")
+        wrapper = call._stream.wrapper
+        assert wrapper is not None, "grpclib has made one for each call"
+        timer = asyncio.get_running_loop().call_later(timeout_s, wrapper.cancel, late)
+        task.add_done_callback(lambda _: timer.cancel())
 
     async def _list_tools(self, call: Stream[ListToolsRequest, ListToolsReply]) -> None:
         await receive(call)
@@ -166,6 +184,12 @@ class WorkerService:
             for tool in self._host.tools
         ]
         await call.send_message(ListToolsReply(tools=tools))
+
+
+def _status_of(failure: Failure) -> Status:
+    if failure.kind == "serialization" and failure.error.type == UNREADABLE:
+        return Status.INVALID_ARGUMENT
+    return STATUS_OF.get(failure.kind, Status.UNKNOWN)
 
 
 def _trace(call: ExecuteCall) -> Trace:
