@@ -28,7 +28,14 @@ from snakepit.worker._offspring import Offspring
 from snakepit.worker._reader import ORPHAN_EXIT_CODE, Reader
 from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_main, load_target
-from snakepit.worker._wire import Wire, complain, end_without_grpc, flush_streams, open_wire
+from snakepit.worker._wire import (
+    Wire,
+    complain,
+    end_without_grpc,
+    fill_standard_fds,
+    flush_streams,
+    open_wire,
+)
 
 ENDS = (signal.SIGTERM, signal.SIGINT)  # what ends a worker that is nobody's
 
@@ -46,6 +53,8 @@ def main(argv: list[str]) -> int:
             "Or: python -m snakepit.worker --adapter ADAPTER --listen ADDRESS; serves gRPC"
         )
         return 2
+    if serves_all:
+        fill_standard_fds()
     try:
         host = bind_to_host()
     except HostGoneError:

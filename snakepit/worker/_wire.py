@@ -196,6 +196,17 @@ def flush_streams() -> None:
             setattr(sys, name, None)
 
 
+def fill_standard_fds() -> None:
+    """Open those that are closed: what is opened next would be one of them, and printed into."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
+
+
 def complain(text: str) -> None:
     """A line of the worker's own on stderr, for the host's log."""
     with contextlib.suppress(OSError):

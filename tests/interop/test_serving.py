@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -257,6 +258,26 @@ def test_a_worker_that_is_told_to_end_before_it_is_ready_goes_without_a_word(
             assert process.wait(20) == 0
             assert process.stderr.read() == ""
             assert not path.exists()
+        finally:
+            process.kill()
+
+
+def test_a_worker_whose_standard_streams_are_closed_serves_all_the_same(tmp_path: Path) -> None:
+    """A daemon's: the next thing that is opened would be stderr, and what is printed go into that."""
+    socket_ = tmp_path / "socket"
+    worker = f'exec "{sys.executable}" -m snakepit.worker --adapter interop_adapter:Interop'
+    shell = ["sh", "-c", f'{worker} --listen "unix:{socket_}" <&- >&- 2>&-']
+    with subprocess.Popen(shell, env=os.environ | ADD_MORE) as process:
+        try:
+            end = time.monotonic() + 20
+            while process.poll() is None and time.monotonic() < end:
+                with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+                    client.connect(str(socket_))
+                    assert client.recv(9)
+                    break
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) in (0, -signal.SIGTERM)  # it may have nothing to end yet
         finally:
             process.kill()
 
