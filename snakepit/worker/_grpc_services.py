@@ -134,6 +134,10 @@ class WorkerService:
                     if comes.answered:
                         return
                     reply = comes.reply or await _reply(message, as_json=as_json)
+                    if streams and call._stream.connection.is_closing():
+                        await (
+                            asyncio.Event().wait()
+                        )  # to be cancelled in a moment; asyncio logs each write
                     await call.send_message(reply)
                     if isinstance(message, Result):
                         return

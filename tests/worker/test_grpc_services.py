@@ -22,11 +22,11 @@ from snakepit.grpc import SoundServer, head_of
 from snakepit.grpc._generated.google.protobuf import Value as Json
 from snakepit.grpc._generated.snakepit.v1 import ErrorDetail, ExecuteReply, ExecuteRequest, Value
 from snakepit.grpc._json import read_json, write_json
-from snakepit.protocol import Call, ErrorData, Failure, Result
+from snakepit.protocol import Call, Cancel, ErrorData, Failure, Item, Result, Settled
 from snakepit.worker import _grpc_services
 from snakepit.worker._grpc_messages import Request
 from snakepit.worker._grpc_reflection import ReflectionService
-from snakepit.worker._grpc_services import LARGE_BYTES, NAME_BYTES_MAX, WorkerService
+from snakepit.worker._grpc_services import LARGE_BYTES, NAME_BYTES_MAX, SERVICE, WorkerService
 
 pytestmark = asyncio_only
 HEADERS_BYTES_MAX = 8 * 1024 - 256  # what grpcio takes, less the names and the other headers
@@ -204,3 +204,24 @@ async def test_a_reflection_that_nobody_ends_ends_with_the_worker() -> None:
         await ReflectionService(host)._info(call)
         tasks = [task for task in asyncio.all_tasks() if "recv_message" in repr(task)]
         assert not tasks
+
+
+async def test_nothing_more_is_written_to_a_client_that_is_gone() -> None:
+    """asyncio tells of each such write on stderr."""
+    async with hosted() as (worker, _, host):
+        client = Client(SoundServer([WorkerService(host)]))
+        request = bytes(ExecuteRequest(tool="count"))
+        message = bytes(4) + bytes((len(request),)) + request
+        client.h2.end_stream(client.begin(message, f"/{SERVICE}/ExecuteStream"))
+        client.exchange()
+        (call,) = await worker.hears()
+        assert isinstance(call, Call)
+        await worker.says(Item(call.id, Raw(b"\1")))
+        assert client.transport.written
+        client.transport.written = b""
+        client.transport.close()  # as asyncio does when it finds nobody
+        await worker.says(*[Item(call.id, Raw(b"\1"))] * 3)
+        assert client.transport.written == b""
+        client.server.connection_lost(None)
+        assert Cancel(call.id) in await worker.hears()
+        await worker.says(Settled(call.id))
