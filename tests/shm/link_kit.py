@@ -40,7 +40,7 @@ def passed(sender: Endpoint, receiver: Endpoint, *buffers: Any) -> list[memoryvi
     return received(receiver, sender.place(message))
 
 
-def received(receiver: Endpoint, message: Any) -> list[memoryview]:
+def received(receiver: Endpoint, message: Any) -> list[Any]:
     receipts: dict[Any, Any] = {}
     views = [
         receiver.resolve(one, receipts) if type(one) is list else one for one in message.buffers
