@@ -36,12 +36,23 @@ def of_call(world: World, asked: Asked, outcome: Outcome, runs: list[Run]) -> It
     may_run = 1 + barrier.max_retries * asked.may_again
     if len(runs) > may_run:
         yield f"it ran {len(runs)} times, and may {may_run} times"
+    # Where a pool is only connected nobody ends what does not stop: its caller is told so.
+    may_go_on = world.plan.transport == "connect" and outcome.kind in ("WorkerDiedError", "unread")
     for run in runs:
-        if max(run.began, run.ended or 0.0) > outcome.ended:
+        if not may_go_on and max(run.began, run.ended or 0.0) > outcome.ended:
             yield "its tool ran on when it had been left"
     lie = untruth(world, asked, outcome, runs)
     if lie:
         yield lie
+
+
+def is_excused(world: World, asked: Asked, error: Any) -> bool:
+    """May the call have ended with a worker's death?"""
+    if world.plan.transport != "connect":
+        return error.pid in world.harmed or asked.how in DEADLY
+    # Which process it was nobody can say; those sent behind a call go with it.
+    is_deadly = any(one.how in DEADLY for one in world.calls.values())
+    return error.reason == "unresponsive" or bool(world.harmed) or is_deadly
 
 
 def untruth(world: World, asked: Asked, outcome: Outcome, runs: list[Run]) -> str | None:
@@ -63,7 +74,7 @@ def untruth(world: World, asked: Asked, outcome: Outcome, runs: list[Run]) -> st
         case "left" | "unread":
             return None
         case "WorkerDiedError":
-            if error.pid not in world.harmed and asked.how not in DEADLY:
+            if not is_excused(world, asked, error):
                 return "nothing has happened to its worker"
             if not error.started and any(run.pid == error.pid for run in runs):
                 return "it had started"

@@ -27,7 +27,8 @@ BEHAVIOURS = {
     "kill": 2,
     "segv": 1,
 }
-TRANSPORTS = ("stdio", "shm", "grpc")  # a new one that has processes is one more name here
+# A new one that has processes is one more name here. "connect": workers that are not the pool's.
+TRANSPORTS = ("stdio", "shm", "grpc", "connect")
 DEADLY = {"exit", "kill", "segv"}
 CALLS = {"call": 50, "large": 12, "stream": 14, "eat": 6, "confer": 8, "session": 10, "map": 6}
 HAVOC = {"kill": 50, "stop": 25, "term": 10, "guardian": 2}

@@ -9,6 +9,7 @@ from random import Random
 import anyio
 from _chance import weighted
 from chaos_draw import HAVOC
+from chaos_elsewhere import Elsewhere
 from chaos_world import World
 
 from snakepit import Pool
@@ -22,8 +23,11 @@ STOP_S = (0.02, 0.2, 1.0)
 class Havoc:
     """Signals to workers. `go_on_all` wakes those that are stopped."""
 
-    def __init__(self, world: World, pool: Pool, random: Random) -> None:
+    def __init__(
+        self, world: World, pool: Pool, random: Random, elsewhere: Elsewhere | None
+    ) -> None:
         self.world, self.pool, self.random = world, pool, random
+        self.elsewhere = elsewhere
         self.stopped: list[Handle] = []
 
     async def run(self) -> None:
@@ -44,6 +48,8 @@ class Havoc:
 
     def victim(self) -> int | None:
         """Mostly a worker that runs a tool: one that only just starts has little to lose."""
+        if self.elsewhere is not None:
+            return self.random.choice([*self.elsewhere.pids, None])
         workers = self.pool.workers()
         if self.random.random() < BUSY_SHARE:
             workers = [worker for worker in workers if worker.state == "leased"]

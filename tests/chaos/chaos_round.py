@@ -6,12 +6,16 @@ import gc
 import itertools
 import os
 import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import anyio
 from chaos_callers import Caller, Host
 from chaos_draw import Plan
+from chaos_elsewhere import Elsewhere
 from chaos_havoc import Havoc
 from chaos_tools import AsyncChaos, Chaos, answer
 from chaos_world import World, now
@@ -51,21 +55,13 @@ class Round:
 
     async def run(self) -> None:
         world, plan = self.world, self.plan
-        options = dict(plan.options)
-        if plan.transport != "shm":
-            del options["zero_copy"]
         havoc = None
-        async with anyio.create_task_group() as outsiders:
+        async with self.place() as (elsewhere, options), anyio.create_task_group() as outsiders:
             try:
                 with anyio.CancelScope() as around:
-                    async with open_pool(
-                        AsyncChaos if plan.has_async else Chaos,
-                        adapter_args=(os.fspath(world.journal),),
-                        transport=plan.transport,
-                        name="chaos",
-                        **options,
-                    ) as pool:
-                        havoc = Havoc(world, pool, Random(f"havoc {plan.seed}"))
+                    adapter = options.pop("adapter", None)
+                    async with open_pool(adapter, name="chaos", **options) as pool:
+                        havoc = Havoc(world, pool, Random(f"havoc {plan.seed}"), elsewhere)
                         await self.body(pool, havoc, outsiders, around)
             except BodyError:
                 pass
@@ -73,6 +69,31 @@ class Round:
                 world.closed_at = now()
                 if havoc is not None:
                     havoc.close()
+
+    @asynccontextmanager
+    async def place(self) -> AsyncGenerator[tuple[Elsewhere | None, dict[str, Any]]]:
+        """Where the workers are, and the options of their pool."""
+        world, plan = self.world, self.plan
+        options = dict(plan.options)
+        if plan.transport != "shm":
+            del options["zero_copy"]
+        if plan.transport != "connect":
+            options["adapter"] = AsyncChaos if plan.has_async else Chaos
+            options["adapter_args"] = (os.fspath(world.journal),)
+            options["transport"] = plan.transport
+            yield None, options
+            return
+        elsewhere = Elsewhere(plan, world.journal)
+        options["connect"] = elsewhere.addresses
+        del options["size"]
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(elsewhere.run)
+                await elsewhere.until_all_serve()
+                yield elsewhere, options
+                tasks.cancel_scope.cancel()
+        finally:
+            elsewhere.close()
 
     async def body(
         self,

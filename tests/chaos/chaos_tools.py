@@ -22,6 +22,7 @@ from snakepit import Adapter, ToolCancelled, context, tool
 
 MIB = 2**20
 GIL_ITEMS = 30_000_000  # a third of a second in C, deaf and dumb
+JOURNAL = "CHAOS_JOURNAL"  # where workers that no pool has started find its path
 journal = -1
 
 
@@ -48,8 +49,8 @@ class ChaosError(ValueError):
 class Chaos(Adapter):
     """Tools that do as they are told, `how`, for some seconds."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path or os.environ[JOURNAL]
 
     def initialize(self) -> None:
         global journal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import faulthandler
 import os
 import subprocess
@@ -18,7 +19,7 @@ from chaos_world import Asked, Outcome, Run, World
 from snakepit import WorkerDiedError
 
 ROOT = Path(__file__).parents[2]
-SEED, SECONDS = 1, 60
+SEED, SECONDS = 20, 60
 
 
 @pytest.mark.timeout(240)
@@ -49,7 +50,7 @@ def test_a_minute_of_chaos_leaves_nothing_wrong_and_nothing_behind() -> None:
 
 
 def test_the_seeds_of_that_minute_draw_every_kind_of_round() -> None:
-    """Six are drawn on the slowest machine, and so both loops and both transports."""
+    """Six are drawn on the slowest machine, and so both loops and each transport."""
     plans = [draw_plan(seed) for seed in range(SEED, SEED + 6)]
     assert {plan.backend for plan in plans} == {"trio", "asyncio"}
     assert {plan.transport for plan in plans} == set(TRANSPORTS)
@@ -63,8 +64,8 @@ def died(pid: int = 7, *, started: bool = True) -> WorkerDiedError:
     return WorkerDiedError("w", pid, None, 9, "died", started)
 
 
-def a_world(asked: Asked, outcome: Outcome | None, *runs: Run) -> World:
-    world = World(draw_plan(1), Path("/nowhere"))
+def a_world(asked: Asked, outcome: Outcome | None, *runs: Run, transport: str = "stdio") -> World:
+    world = World(dataclasses.replace(draw_plan(1), transport=transport), Path("/nowhere"))
     world.calls[1] = asked
     if outcome is not None:
         world.outcomes[1] = outcome
@@ -129,6 +130,27 @@ def test_what_is_true_is_not_found_wrong(asked: Asked, outcome: Outcome, runs: A
 def test_a_lie_is_found(problem: str, asked: Asked, outcome: Outcome | None, runs: Any) -> None:
     [found] = problems(a_world(asked, outcome, *runs))
     assert problem in found
+
+
+def test_of_workers_that_are_not_the_pools_less_is_asked() -> None:
+    """A call whose connection was lost, or that did not stop, may go on; no other, and not without a reason."""
+    lost = WorkerDiedError("w", None, None, None, "lost its connection", True)
+    stuck = WorkerDiedError("w", None, None, None, "unresponsive", True)
+    runs_on = Run(7, 1.0, 9.0)
+
+    def found(outcome: Outcome, *, harmed: bool, run: Run = runs_on) -> list[str]:
+        world = a_world(WORK, outcome, run, transport="connect")
+        world.harmed = {7} if harmed else set()
+        return list(problems(world))
+
+    assert found(Outcome("WorkerDiedError", 0.0, 3.0, False, lost), harmed=True) == []
+    assert found(Outcome("WorkerDiedError", 0.0, 3.0, False, stuck), harmed=False) == []
+    [lie] = found(Outcome("WorkerDiedError", 0.0, 3.0, False, lost), harmed=False)
+    assert "nothing has happened" in lie
+    [lie] = found(Outcome("cancelled", 0.0, 3.0, True), harmed=True)
+    assert "ran on" in lie
+    [lie] = found(Outcome("CallTimeoutError", 0.0, 0.5, True), harmed=True, run=Run(7, 0.1, 0.2))
+    assert "its time was not over" in lie
 
 
 def test_a_close_that_takes_too_long_is_found() -> None:
