@@ -9,19 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from _leaks import unmeasured_env
+from _venvs import HOSTS, make_venv
 from pool_kit import run_script
 
-# The interpreter of host and workers alike finds neither library, as where they are not installed.
-BLOCKED = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("numpy", "pyarrow"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
-"""
 TOOLS = """
 import sys
 from snakepit import Adapter, tool
@@ -75,15 +66,22 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.unmeasured
 @pytest.mark.blocking_ok("a script is run")
 def test_without_numpy_and_pyarrow_memoryviews_travel_without_copies(tmp_path: Path) -> None:
-    """As in an environment without the two: no code of ours can tell the difference, since it may only import them.
-
-    The adapter's module blocks them in the worker, which has imported neither before (`worker/test_import_closure.py`, where a
-    worker lives in an environment that has neither indeed).
-    """
-    (tmp_path / "plain_tools.py").write_text(BLOCKED + TOOLS)
-    ended = run_script(tmp_path, WITHOUT_LIBRARIES)
+    """Host and worker live in an environment that has what the package requires, and no more."""
+    python = make_venv(tmp_path / "venv", {"snakepit", "msgspec"} | HOSTS) / "bin" / "python"
+    (tmp_path / "plain_tools.py").write_text(TOOLS)
+    script = tmp_path / "script.py"
+    script.write_text(WITHOUT_LIBRARIES)
+    ended = subprocess.run(
+        [str(python), str(script)],
+        env=unmeasured_env(),
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

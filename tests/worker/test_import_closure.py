@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import anyio
 import bare_adapter
 import pytest
 from _leaks import unmeasured_env
+from _venvs import HOSTS, make_venv
 from worker_kit import ROOT, Worker
 
 import snakepit
@@ -59,24 +58,6 @@ def modules_after(statement: str, **env: str) -> list[str]:
         check=True,
     )
     return run.stdout.split()
-
-
-def make_venv(folder: Path, names: set[str]) -> Path:
-    """An environment with these packages and nothing else."""
-    subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60
-    )
-    paths = {"base": str(folder), "platbase": str(folder)}
-    site_packages = Path(sysconfig.get_path("purelib", "venv", paths))
-    assert site_packages.is_dir()
-    for name in names:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        source = Path(spec.origin)
-        source = source.parent if source.name == "__init__.py" else source
-        (site_packages / source.name).symlink_to(source, target_is_directory=source.is_dir())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -218,19 +199,6 @@ async def test_python_counts_more_than_the_environment_variable(
 # -- gRPC, which is an extra -----------------------------------------------------------------------
 
 INSTALL = "pip install 'snakepit-pool[grpc]'"
-HOSTS = {
-    "anyio",
-    "attr",
-    "attrs",
-    "idna",
-    "outcome",
-    "psutil",
-    "sniffio",
-    "sortedcontainers",
-    "trio",
-    "typing_extensions",
-}
-
 WITHOUT_GRPC = """
 import anyio, snakepit
 
