@@ -33,7 +33,7 @@ def link(heap: Heap | None = None, *, budget: int = BUDGET) -> Generator[tuple[E
             host_heap.close()
 
 
-def passed(sender: Endpoint, receiver: Endpoint, *buffers: Any) -> list[memoryview]:
+def passed(sender: Endpoint, receiver: Endpoint, *buffers: Any) -> list[Any]:
     """What the receiver makes of the buffers of one message."""
     kind = Result if sender._counts_echoes else Call
     message = Call(1, "t", NIL, buffers) if kind is Call else Result(1, NIL, buffers)
