@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from snakepit.pool import SyncSession as SyncSession
     from snakepit.pool import ToolSpec as ToolSpec
     from snakepit.pool import WorkerInfo as WorkerInfo
+    from snakepit.pool import WorkerMemoryStats as WorkerMemoryStats
     from snakepit.pool import open_pool as open_pool
     from snakepit.pool import open_pool_sync as open_pool_sync
     from snakepit.pool import run_pool as run_pool
@@ -117,6 +118,7 @@ _HOMES = {
         "SyncSession",
         "ToolSpec",
         "WorkerInfo",
+        "WorkerMemoryStats",
         "open_pool",
         "open_pool_sync",
         "run_pool",

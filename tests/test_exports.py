@@ -63,6 +63,7 @@ PUBLIC = [
     "Transport",
     "WorkerDiedError",
     "WorkerInfo",
+    "WorkerMemoryStats",
     "WorkerStartError",
     "ZeroCopy",
     "cleanup",

@@ -8,6 +8,7 @@ from snakepit.pool._session import Session as Session
 from snakepit.pool._slot import WorkerInfo as WorkerInfo
 from snakepit.pool._stats import PoolStats as PoolStats
 from snakepit.pool._stats import SharedMemoryStats as SharedMemoryStats
+from snakepit.pool._stats import WorkerMemoryStats as WorkerMemoryStats
 from snakepit.pool._stream import Stream as Stream
 from snakepit.pool._sync import SyncPool as SyncPool
 from snakepit.pool._sync import open_pool_sync as open_pool_sync

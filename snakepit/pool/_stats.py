@@ -14,8 +14,25 @@ if TYPE_CHECKING:
 
 
 @frozen
+class WorkerMemoryStats:
+    """The shared memory that one worker has for its results, as it was when it last sent a large one.
+
+    `used_bytes`: looked at, by itself or by the host. `idle_bytes`: kept for reuse. `references`: buffers that it
+    has sent by reference; `copies` of them it copied there first, `copied_bytes` in all. `donations`: buffers that
+    found no room, and were handed over to the host for good.
+    """
+
+    used_bytes: int
+    idle_bytes: int
+    references: int
+    copies: int
+    copied_bytes: int
+    donations: int
+
+
+@frozen
 class SharedMemoryStats:
-    """The host's half of a pool's shared memory.
+    """A pool's shared memory: the host's half, and in `workers` what each worker has for its results, by its id.
 
     `budget_bytes`: how much of it there may be. `used_bytes`: looked at now, by this process or by
     workers. `idle_bytes`: kept for reuse. `lent_bytes`: what each worker looks at, by its id. `leases`: messages whose memory workers still look at;
@@ -35,6 +52,7 @@ class SharedMemoryStats:
     copied_bytes: int
     donations: int
     huge_pages: str | None
+    workers: dict[str, WorkerMemoryStats]
 
 
 @frozen
@@ -95,4 +113,9 @@ def _shared(core: PoolCore, heap: Heap) -> SharedMemoryStats:
         copied_bytes=heap.copied_bytes,
         donations=heap.donations,
         huge_pages=huge_pages(),
+        workers={
+            slot.worker.id: WorkerMemoryStats(*counts)
+            for slot in core.slots
+            if slot.is_ready and (counts := slot.worker.peer_counts) is not None
+        },
     )

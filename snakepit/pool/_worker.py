@@ -112,6 +112,11 @@ class Worker(StopsCalls):
         """How much shared memory it looks at."""
         return 0 if self._channel is None else self._channel.lent_bytes
 
+    @property
+    def peer_counts(self) -> tuple[int, ...] | None:
+        """What it has told of the shared memory for its results."""
+        return None if self._channel is None else self._channel.peer_counts
+
     def tell(self, message: ToWorker) -> None:
         """Send any other message, unless the link is gone."""
         if self._channel is not None:

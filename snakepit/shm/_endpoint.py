@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from snakepit.errors import ProtocolError
 from snakepit.protocol import CARRIERS, Buffer, Drop, Loose, Missing
 from snakepit.shm import _fd_socket as kinds
+from snakepit.shm._counts import Counts, store_counts
 from snakepit.shm._fd_socket import FdSocket, NoDescriptorError
 from snakepit.shm._gifts import Gift, make_gift
 from snakepit.shm._heap import IDLE_TRIM_S, Heap
@@ -47,8 +48,15 @@ class Endpoint:
     Unmapping takes some 20 ms for each GiB, so a loop has a thread do it.
     """
 
-    def __init__(self, heap: Heap, fds: FdSocket, ledgers: tuple[memoryview, memoryview]) -> None:
+    def __init__(
+        self,
+        heap: Heap,
+        fds: FdSocket,
+        ledgers: tuple[memoryview, memoryview],
+        counts: memoryview,
+    ) -> None:
         self.heap = heap
+        self._counts = counts
         self.threshold: int = 0
         self.tell: Callable[[Drop], object] = lambda _: None
         self.bury: Callable[[Segment], object] = lambda _: None
@@ -75,6 +83,11 @@ class Endpoint:
         """How much the peer may look at."""
         with self.heap.lock:
             return self.leases.nbytes
+
+    @property
+    def peer_counts(self) -> Counts:
+        """What a worker has told of its own arena."""
+        return tuple(self._counts)
 
     @property
     def is_up(self) -> bool:
@@ -175,6 +188,7 @@ class Endpoint:
             self.take_back(loans)
             self.speak()
             raise
+        self._tell_counts()
         return bound
 
     def fill(self, block: Block, source: Buffer | Loose) -> None:
@@ -203,6 +217,10 @@ class Endpoint:
                 numbers.append(self._to_tell.popleft())
         if numbers and not self._closed:
             self.tell(Drop(tuple(numbers)))
+
+    def _tell_counts(self) -> None:
+        if self._counts_echoes:  # the host asks itself
+            store_counts(self._counts, self.heap)
 
     def _lend(self, kept: list[Any], places: list[tuple[int, int, int, int]]) -> Lease | None:
         return self.leases.grant(kept, sum(size for _, _, _, size in places))
@@ -307,6 +325,7 @@ class Endpoint:
         if not numbers:
             self.heap.trim(idle_s=IDLE_TRIM_S)
             self.speak()
+            self._tell_counts()
         try:
             self.shown.read_records()
         except NoDescriptorError:

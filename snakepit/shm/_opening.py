@@ -7,6 +7,7 @@ from typing import Final
 
 from snakepit.errors import ProtocolError
 from snakepit.shm import _fd_socket as kinds
+from snakepit.shm._counts import COUNTS_BYTES
 from snakepit.shm._endpoint import Endpoint
 from snakepit.shm._fd_socket import FdSocket
 from snakepit.shm._heap import Heap
@@ -15,6 +16,7 @@ from snakepit.shm._memory import Mapping
 from snakepit.shm._segments import HAS_MEMFD, create, open_shown
 
 _TRIED_BYTES: Final = 4096
+_SETUP_BYTES: Final = 2 * LEDGER_BYTES + COUNTS_BYTES
 
 
 def can_share() -> bool:
@@ -38,13 +40,13 @@ def can_share() -> bool:
 
 def open_for_host(heap: Heap, fds: FdSocket, *, threshold: int, peer_budget: int) -> Endpoint:
     """The host's end; the worker's finds what it must know in the socket. Raises OSError."""
-    fd, mapping = create(2 * LEDGER_BYTES, others_write=True)
+    fd, mapping = create(_SETUP_BYTES, others_write=True)
     try:
         if not fds.send(kinds.SETUP, threshold, peer_budget, fd):
             raise OSError("the socket for descriptors takes none")
     finally:
         os.close(fd)
-    endpoint = Endpoint(heap, fds, _ledgers(mapping))
+    endpoint = Endpoint(heap, fds, _ledgers(mapping), _counts(mapping))
     endpoint.threshold = threshold
     return endpoint
 
@@ -56,10 +58,10 @@ def open_for_worker(fds: FdSocket) -> Endpoint:
         raise ProtocolError("the host did not set its shared memory up")
     _, threshold, budget, fd = record
     try:
-        mapping = open_shown(fd, 2 * LEDGER_BYTES, others_write=True)
+        mapping = open_shown(fd, _SETUP_BYTES, others_write=True)
     finally:
         os.close(fd)
-    endpoint = Endpoint(Heap(budget), fds, _ledgers(mapping)[::-1])
+    endpoint = Endpoint(Heap(budget), fds, _ledgers(mapping)[::-1], _counts(mapping))
     endpoint.threshold = threshold
     endpoint.shown.has_greeted = endpoint._counts_echoes = True
     fds.send(kinds.HELLO)
@@ -70,3 +72,7 @@ def _ledgers(mapping: Mapping) -> tuple[memoryview, memoryview]:
     """What the host has lent, and what the worker has."""
     first, second = (mapping.view(start, LEDGER_BYTES).cast("Q") for start in (0, LEDGER_BYTES))
     return first, second
+
+
+def _counts(mapping: Mapping) -> memoryview:
+    return mapping.view(2 * LEDGER_BYTES, COUNTS_BYTES).cast("Q")

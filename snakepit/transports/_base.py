@@ -49,6 +49,11 @@ class Channel(ABC):
         """How much shared memory its worker looks at."""
         return 0
 
+    @property
+    def peer_counts(self) -> tuple[int, ...] | None:
+        """What its worker has told of the shared memory for its results; None where there is none."""
+        return None
+
     def queue_nowait(self, message: ToWorker) -> bool:
         """As `send_nowait`, but `flush_nowait` follows at once: messages may share a write."""
         return self.send_nowait(message)

@@ -89,6 +89,10 @@ class ShmChannel(ByteChannel):
     def lent_bytes(self) -> int:
         return self._endpoint.lent_bytes
 
+    @property
+    def peer_counts(self) -> tuple[int, ...] | None:
+        return self._endpoint.peer_counts if self.shares_memory else None
+
     def send_nowait(self, message: ToWorker) -> bool:
         if not is_carrier(message) and not self._waiting:
             return super().send_nowait(message)

@@ -22,6 +22,7 @@ from snakepit import (
     ConfigError,
     Pool,
     WorkerDiedError,
+    WorkerMemoryStats,
     ZeroCopy,
     open_pool,
     open_pool_sync,
@@ -149,9 +150,14 @@ async def test_memory_is_given_back_when_the_last_look_is_over() -> None:
         assert memory(pool).lent_bytes == {pool.workers()[0].id: 0}
         result = await pool.execute("born_there", {"size": MIB})
         assert await pool.execute("in_use") == 8 * MIB
+        (told,) = memory(pool).workers.values()
+        assert told == WorkerMemoryStats(8 * MIB, 0, 1, 0, 0, 0)
         del result
         gc.collect()
         assert await pool.execute("in_use") == 0
+        await pool.execute("ones", {"size": 2 * MIB})
+        (told,) = memory(pool).workers.values()
+        assert told == WorkerMemoryStats(16 * MIB, 8 * MIB, 2, 1, 16 * MIB, 0)
 
 
 async def test_a_worker_that_dies_gives_all_back_and_what_it_made_stays() -> None:
@@ -228,6 +234,8 @@ async def test_over_the_budget_memory_is_given_away_and_nobody_waits_for_ever() 
         assert memory(pool).copies == 1
         assert memory(pool).donations == 2
         assert await pool.execute("given_away") == 2  # of the results; two had room
+        (told,) = memory(pool).workers.values()
+        assert (told.donations, told.references) == (2, 2)
         assert pool.empty(MIB).nbytes == 8 * MIB  # ordinary memory
         assert memory(pool).used_bytes <= memory(pool).budget_bytes == 16 * MIB
 
