@@ -362,10 +362,6 @@ class Endpoint:
             self.heap.orphan(segment)
         self._fds.close()
 
-    def close_in_child(self) -> None:
-        """A forked child has no part in the link, and must not hold it open."""
-        self._fds.close()
-
 
 def key_of(buffer: Buffer | Loose) -> Key:
     """What a buffer is known by while it is sent; one that is loose lies at no address."""

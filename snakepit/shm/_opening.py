@@ -51,7 +51,7 @@ def open_for_host(heap: Heap, fds: FdSocket, *, threshold: int, peer_budget: int
     return endpoint
 
 
-def open_for_worker(fds: FdSocket) -> Endpoint:
+def open_for_worker(fds: FdSocket, *, has_greeted: bool = False) -> Endpoint:
     """The worker's end, with a heap of its own. Raises ProtocolError."""
     record = fds.receive()
     if record is None or record[0] != kinds.SETUP:
@@ -64,7 +64,8 @@ def open_for_worker(fds: FdSocket) -> Endpoint:
     endpoint = Endpoint(Heap(budget), fds, _ledgers(mapping)[::-1], _counts(mapping))
     endpoint.threshold = threshold
     endpoint.shown.has_greeted = endpoint._counts_echoes = True
-    fds.send(kinds.HELLO)
+    if not has_greeted:
+        fds.send(kinds.HELLO)
     return endpoint
 
 

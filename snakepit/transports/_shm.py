@@ -65,7 +65,7 @@ class ShmChannel(ByteChannel):
 
     def __init__(self, stream: ByteStream, endpoint: Endpoint) -> None:
         super().__init__(stream)
-        self._unpacker = ShmUnpacker(decode_to_host, endpoint)
+        self._unpacker = ShmUnpacker(decode_to_host, lambda: endpoint)
         self._endpoint = endpoint
         endpoint.tell = self.send_nowait
         endpoint.bury = self._bury

@@ -103,7 +103,7 @@ def _serve(
     offspring: Offspring,
 ) -> int:
     interrupt = Interrupt()
-    interrupt.seams |= wire.seams
+    wire.protect(interrupt.seams)
     interrupt.install()
     try:
         offer = _make_offer(start, adapter_spec, takes_pickles=not wire.has_own_host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from snakepit.worker._context import current_context
@@ -9,7 +10,14 @@ from snakepit.worker._context import current_context
 if TYPE_CHECKING:
     from snakepit.shm import Heap
 
-heap: Heap | None = None  # of this worker, where its transport has shared memory
+
+def _nowhere() -> Heap | None:
+    return None
+
+
+find_heap: Callable[[], Heap | None] = (
+    _nowhere  # of this worker, where its transport has shared memory
+)
 
 
 def empty(shape: Any, dtype: Any = float) -> Any:
@@ -30,7 +38,7 @@ def empty(shape: Any, dtype: Any = float) -> Any:
 
     made: list[Any] = []
     call = current_context.get()
-    if call is None or heap is None:
-        return new_array(heap, shape, dtype)
-    call._reporter.masked(lambda: made.append(new_array(heap, shape, dtype)))
+    if call is None:
+        return new_array(find_heap(), shape, dtype)
+    call._reporter.masked(lambda: made.append(new_array(find_heap(), shape, dtype)))
     return made[0]

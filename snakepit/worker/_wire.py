@@ -24,12 +24,8 @@ GRPC_VARIABLE = "SNAKEPIT_GRPC_FD"  # where a host wants gRPC: the number of a l
 
 
 class Wire:
-    """One duplex link of messages. Reading is the I/O thread's, writing anybody's.
+    """One duplex link of messages. Reading is the I/O thread's, writing anybody's."""
 
-    `seams`: code of its own that may run in the middle of a tool, and must not be interrupted.
-    """
-
-    seams: frozenset[CodeType] = frozenset()
     places: Places | None = None
     is_direct = True  # from the host; not from another thread of this process
     has_own_host = False  # in this process; then Ctrl+C of the terminal is for it
@@ -50,6 +46,9 @@ class Wire:
             raise ProtocolError(self._unpacker.broken)
         chunk = os.read(self._read_fd, READ_BYTES_MAX)
         return self._unpacker.feed(chunk) if chunk else None
+
+    def protect(self, seams: set[CodeType]) -> None:
+        """Add the code of its own that may run in the middle of a tool, and must not be interrupted."""
 
     def fileno(self) -> int:
         """The descriptor to poll for reading."""

@@ -24,7 +24,7 @@ import numpy as np
 import snakepit
 from snakepit import Adapter, tool
 from snakepit.protocol import NIL, Drop, Result
-from snakepit.shm import FdSocket, _endpoint
+from snakepit.shm import FdSocket, Heap, _endpoint
 from snakepit.shm._fd_socket import RECORD, SHOW
 from snakepit.shm._memory import address_of
 from snakepit.shm._segments import create
@@ -35,8 +35,14 @@ MIB = 2**20
 
 def copied_bytes() -> int:
     """By this worker, into its own shared memory."""
-    assert _empty.heap is not None
-    return _empty.heap.copied_bytes
+    return the_heap().copied_bytes
+
+
+def the_heap() -> Heap:
+    """Of this worker, which takes part from now on if it has not before."""
+    heap = _empty.find_heap()
+    assert heap is not None
+    return heap
 
 
 def show(fds: FdSocket, kind: str) -> None:
@@ -71,8 +77,7 @@ LIES = (
 
 
 def endpoint() -> Any:
-    assert _empty.heap is not None
-    return next(iter(_empty.heap.endpoints))
+    return next(iter(the_heap().endpoints))
 
 
 class Forbidden:
@@ -229,20 +234,17 @@ class Sharer(Adapter):
 
     @tool
     def given_away(self) -> int:
-        assert _empty.heap is not None
-        return _empty.heap.donations
+        return the_heap().donations
 
     @tool
     def give_up_what_idles(self) -> None:
-        assert _empty.heap is not None
-        _empty.heap.trim()
-        _empty.heap.speak()
+        the_heap().trim()
+        the_heap().speak()
 
     @tool
     def in_use(self) -> int:
-        assert _empty.heap is not None
-        _empty.heap.reclaim()
-        return _empty.heap.arena.used_bytes
+        the_heap().reclaim()
+        return the_heap().arena.used_bytes
 
     @tool
     def table(self) -> Any:

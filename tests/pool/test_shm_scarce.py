@@ -25,7 +25,7 @@ class Plain(Adapter):
     @tool
     def copied(self):
         from snakepit.worker import _empty
-        return _empty.heap.copied_bytes
+        return _empty.find_heap().copied_bytes
 """
 WITHOUT_LIBRARIES = """
 import sys

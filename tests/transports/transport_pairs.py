@@ -52,7 +52,7 @@ class ShmPeer(BytePeer):
     def __init__(self, stream: ByteStream, endpoint: Endpoint) -> None:
         super().__init__(stream)
         self.endpoint = endpoint
-        self._unpacker = ShmUnpacker(decode_to_worker, endpoint)
+        self._unpacker = ShmUnpacker(decode_to_worker, lambda: endpoint)
 
     def pack(self, message: Any) -> bytes:
         return super().pack(self.endpoint.place(message) if is_carrier(message) else message)
