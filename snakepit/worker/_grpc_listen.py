@@ -88,13 +88,14 @@ class Listening:
     def _open_port(self, address: Address) -> socket.socket:
         kind, way = socket.AddressFamily, socket.SOCK_STREAM
         found = socket.getaddrinfo(address.host, address.port, type=way, flags=socket.AI_PASSIVE)
-        family, where = kind(found[0][0]), found[0][4]
+        # With its protocol told asyncio knows that it is TCP, and lets no small write wait for others.
+        family, protocol, where = kind(found[0][0]), found[0][2], found[0][4]
         if not self._may_be_seen and not is_loopback(str(where[0])):
             raise ValueError(
                 f"--listen: other machines can reach {address}, so it takes --tls-cert and --tls-key, "
                 "and one of --tls-client-ca and --token-file; or listen on tcp:127.0.0.1:PORT"
             )
-        made = socket.socket(family, way)
+        made = socket.socket(family, way, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         keep_alive(made)  # those that it accepts have it from here
         made.bind(where)

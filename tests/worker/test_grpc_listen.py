@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import socket
 from pathlib import Path
 
 import pytest
+from _backends import asyncio_only
 
+from snakepit.grpc import SoundServer
 from snakepit.worker._grpc_listen import Listening, listen_as_told
 
 
@@ -115,3 +118,20 @@ def test_two_workers_that_begin_at_once_do_not_take_each_others_place(
         assert held == [str(path)]
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@asyncio_only
+async def test_over_tcp_no_small_write_waits_for_others() -> None:
+    """asyncio sees to that where it knows that a socket is TCP's."""
+    (listener,) = listen_as_told(
+        ["--adapter", "some:Adapter", "--listen", "tcp:127.0.0.1:0"]
+    ).listeners
+    server = SoundServer([])
+    await server.start(sock=listener)
+    with socket.create_connection(listener.getsockname()):
+        while not server.connections:
+            await asyncio.sleep(0)
+        (transport,) = server.connections.values()
+        accepted = transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        await server.drain(0)
