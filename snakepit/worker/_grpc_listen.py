@@ -38,7 +38,7 @@ class Listening:
         self._may_be_seen = self.tls is not None and bool(self.token or arguments.tls_client_ca)
         try:
             for text in arguments.listen:
-                self.listeners.append(self._listen(parse_address(text)))
+                self.listeners.append(self._listen_at(text))
         except BaseException:  # of the second one, say
             self.close()
             raise
@@ -59,6 +59,12 @@ class Listening:
             with suppress(OSError):
                 if _file_at(path) == file:
                     os.unlink(path)
+
+    def _listen_at(self, text: str) -> socket.socket:
+        try:
+            return self._listen(parse_address(text))
+        except OSError as error:
+            raise OSError(f"--listen {text}: {error}") from error
 
     def _listen(self, address: Address) -> socket.socket:
         if address.path:
@@ -96,9 +102,13 @@ class Listening:
                 "and one of --tls-client-ca and --token-file; or listen on tcp:127.0.0.1:PORT"
             )
         made = socket.socket(family, way, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keep_alive(made)  # those that it accepts have it from here
-        made.bind(where)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keep_alive(made)  # those that it accepts have it from here
+            made.bind(where)
+        except OSError:
+            made.close()
+            raise
         return made
 
 

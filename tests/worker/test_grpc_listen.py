@@ -135,3 +135,36 @@ async def test_over_tcp_no_small_write_waits_for_others() -> None:
         accepted = transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         await server.drain(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--listen", "tcp:0.0.0.0:0"], "other machines can reach tcp:0.0.0.0:0"),
+        (["--listen", "tcp:localhost:0", "--tls-key", "x"], "need --tls-cert"),
+        (["--listen", "unix:"], "neither unix:/path"),
+        (
+            ["--listen", "unix:/no/such/folder/socket"],
+            "/no/such/folder/socket: [Errno 2] No such file",
+        ),
+        (["--listen", "unix:x", "--token-file", "/no/such/file"], "No such file"),
+        (["--listen", "unix:x", "--max-request-mb", "0"], "must be 1 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        listen_as_told(["--adapter", "some:Adapter", *arguments])
+    assert complaint in capsys.readouterr().err
+
+
+def test_of_several_addresses_the_one_that_cannot_be_had_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        addresses = f"unix:{tmp_path / 'socket'}", f"tcp:127.0.0.1:{port}"
+        with pytest.raises(SystemExit, match="2"):
+            listen_as_told(["--adapter", "a:B", *(f"--listen={address}" for address in addresses)])
+    assert f"--listen tcp:127.0.0.1:{port}: [Errno" in capsys.readouterr().err
