@@ -6,9 +6,10 @@ while the pool is open.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -35,6 +36,7 @@ from snakepit.options import Connect
 from snakepit.process import guard_fds
 from snakepit.transports._grpc import GrpcByteChannel, PatientSocket
 from snakepit.transports._grpc_home import Home, home
+from snakepit.transports._grpc_names import Place, places_of
 from snakepit.transports._grpc_stream import Call, GrpcStream, OwnSocketChannel
 
 STATUSES: Final = {str(status.value): status for status in Status}
@@ -51,26 +53,22 @@ class Credentials:
 
 
 class DialledConnection(OwnSocketChannel):
-    """A connection that has yet to be made."""
+    """A connection that has yet to be made: to the first of `places` that takes it, where it is TCP."""
 
-    def __init__(self, address: Address, credentials: Credentials) -> None:
+    def __init__(self, path: str, places: Sequence[Place], credentials: Credentials) -> None:
         super().__init__(None)
-        self._address, self._credentials = address, credentials
+        self._unix_path, self._places, self._credentials = path, places, credentials
         if credentials.tls is not None:
             self._scheme = "https"
 
     async def _create_connection(self) -> H2Protocol:
-        address = self._address
-        if address.path:
+        if self._unix_path:
             self._socket = PatientSocket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._guard(self._socket.fileno())
             self._socket.setblocking(False)
-            await self._loop.sock_connect(self._socket, address.path)
+            await self._loop.sock_connect(self._socket, self._unix_path)
             return await super()._create_connection()
-        tls, name = self._credentials.tls, self._credentials.server_name
-        transport, protocol = await self._loop.create_connection(
-            self._protocol_factory, address.host, address.port, ssl=tls, server_hostname=name
-        )
+        transport, protocol = await self._reach()
         if transport.is_closing():  # at the other end it was closed at once
             raise ConnectionResetError("the connection was closed when it had been made")
         self._transport = transport
@@ -79,13 +77,25 @@ class DialledConnection(OwnSocketChannel):
         keep_alive(self._socket)
         return protocol
 
+    async def _reach(self) -> tuple[asyncio.Transport, H2Protocol]:
+        tls, name = self._credentials.tls, self._credentials.server_name
+        errors: list[OSError] = []
+        for host, port in self._places:
+            try:
+                return await self._loop.create_connection(
+                    self._protocol_factory, host, port, ssl=tls, server_hostname=name
+                )
+            except OSError as error:
+                errors.append(error)
+        raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
+
     def _guard(self, fd: int) -> None:
         self._guarded = fd
         guard_fds(fd)
 
 
 class DialledStream(GrpcStream):
-    """The host's end of a call to that address. `credentials` are set before it is carried."""
+    """The host's end of a call to that address. `credentials` and `places` are set before it is carried."""
 
     def __init__(self, home: Home, address: Address, pool: str) -> None:
         super().__init__(home, None, "")
@@ -94,6 +104,7 @@ class DialledStream(GrpcStream):
         self._metadata[POOL_KEY] = pool
         self._connection: DialledConnection | None = None
         self.credentials = Credentials()
+        self.places: Sequence[Place] = ()
 
     def hang_up(self) -> None:
         """End the connection: what has come can be read, and then its end."""
@@ -113,7 +124,7 @@ class DialledStream(GrpcStream):
     def _open_channel(self) -> OwnSocketChannel:
         if self.credentials.token:
             self._metadata[TOKEN_KEY] = self.credentials.token
-        self._connection = DialledConnection(self._address, self.credentials)
+        self._connection = DialledConnection(self._address.path, self.places, self.credentials)
         return self._connection
 
     async def _pull(self, call: Call) -> None:
@@ -171,8 +182,9 @@ class DialledChannel(GrpcByteChannel):
             if connect.has_files:
                 load = partial(credentials_for, connect, self._address)
                 stream.credentials = await anyio.to_thread.run_sync(load)
+            stream.places = await places_of(self._address)
             await super()._carry_bytes()
-        except (OSError, ValueError) as error:  # of the files
+        except (OSError, ValueError) as error:  # of the files, or no such name
             stream.never_carry(error)
         finally:
             self.ended.set()
