@@ -9,7 +9,7 @@ of its bytes is touched. In place of an IPC stream stands
 at `start`. A column is nil (the next of the other columns), or an array of its chunks; a chunk is
 `[length, offset, parts, child]`, where a part is nil or `[which of the buffers, start, size]`, and the
 child is a chunk, of the values of a list or a dictionary, or nil.
-What nests deeper, or has more buffers than its type says, goes into the stream.
+Structs, maps, unions and views, at whatever depth, go into the stream.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Kinds:
         self._known: dict[int, str] = {}
 
     def of(self, kind: Any) -> str:
-        """One of "flat", "list", "dictionary", "extension", and "other" for what goes into the stream."""
+        """One of "flat", "list", "fixed", "dictionary", "extension", and "other" for what goes into the stream."""
         number: int = kind.id
         known = self._known.get(number)
         if known is None:
@@ -67,6 +67,8 @@ class _Kinds:
             return "dictionary"
         if types.is_list(kind) or types.is_large_list(kind):
             return "list"
+        if types.is_fixed_size_list(kind):
+            return "fixed"
         if isinstance(kind, self._pa.BaseExtensionType):
             return "extension"
         if kind.num_fields or types.is_null(kind):
@@ -115,11 +117,8 @@ class _Survey:
         elif kind == "other":
             raise _NotThereError
         else:
-            child = array.values if kind == "list" else array.dictionary
-            if self._kinds.of(child.type) != "flat":
-                raise _NotThereError
-            under = self._chunk(child)
-            buffers = array.buffers()[:2]
+            under = self._chunk(array.dictionary if kind == "dictionary" else array.values)
+            buffers = array.buffers()[: array.type.num_buffers]
         parts = [None if buffer is None else self._part(buffer) for buffer in buffers]
         return [len(array), array.offset, parts, under]
 
@@ -211,7 +210,11 @@ class _Layout:
         if kind == "flat":
             return self._from_buffers(type_, length, buffers, -1, offset)
         child = self.chunk(type_.value_type, *under)
-        if kind == "list":
+        if kind == "fixed" and (offset + length) * type_.list_size > len(child):
+            malformed(
+                "an Arrow layout of more lists than it has values for"
+            )  # or Arrow would abort
+        if kind != "dictionary":
             return self._from_buffers(type_, length, buffers, -1, offset, [child])
         return self._dictionary_from_buffers(type_, length, buffers, child, -1, offset)
 

@@ -79,7 +79,7 @@ async def test_of_a_table_only_what_lies_elsewhere_is_copied() -> None:
         assert addresses(back)[:5] == addresses(table)
         new = memory(pool).copied_bytes - before
         assert 8 * MIB < new < 8 * MIB + 2 * NESTED.nbytes
-        assert await pool.execute("copied") < 2 * NESTED.nbytes  # what nests deeper goes again
+        assert await pool.execute("copied") < 2 * NESTED.nbytes  # structs go again
 
 
 async def test_a_polars_frame_of_shared_memory_is_not_copied() -> None:

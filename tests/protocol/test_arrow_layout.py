@@ -33,9 +33,17 @@ COLUMNS: dict[str, Any] = {
     "views": pa.array(["a longer string than twelve", "b"] * (ROWS // 2), pa.string_view()),
     "lists of lists": pa.array([[[1]], []] * (ROWS // 2)),
     "nulls": pa.nulls(ROWS),
+    "lists of one size": pa.array([[1, 2], None] * (ROWS // 2), pa.list_(pa.int32(), 2)),
+    "lists of dictionaries": pa.array(
+        [["a"], [None, "b"]] * (ROWS // 2), pa.list_(pa.dictionary(pa.int8(), pa.string()))
+    ),
+    "a dictionary of lists": pa.DictionaryArray.from_arrays([0, 1] * (ROWS // 2), [[1], [2, 3]]),
     "UUIDs": pa.array([b"16 bytes of one.", None] * (ROWS // 2), pa.uuid()),
     "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ones((ROWS, 2, 2))),
 }
+
+
+NOT_LAID_OUT = {"structs", "views"}  # of nulls there is nothing but their number
 
 
 class Celsius(pa.ExtensionType):
@@ -85,7 +93,8 @@ def test_a_column_that_lies_there_arrives_the_same(name: str, heap: Heap) -> Non
     for part in (table, table.slice(7, 20_000), pa.concat_tables([table, table.slice(100)])):
         body, buffers = encode_value(part, places=heap)
         assert type(buffers[0]) is memoryview  # it was laid out
-        back = decode_value(body, tuple(map(bytes, buffers)))
+        assert any(isinstance(buffer, Loose) for buffer in buffers) == (name in NOT_LAID_OUT)
+        back = decode_value(body, tuple(map(bytes, buffers)), work_max=2**40)
         back.validate(full=True)
         assert back.equals(part)
         assert back.schema.equals(part.schema)
@@ -182,6 +191,22 @@ LIES: list[tuple[tuple[int, ...], Any]] = [
     ((3,), b"no stream"),
     ((3,), [1, 2]),
 ]
+
+
+FIXED_LIES = [(LENGTH, ROWS + 1), (OFFSET, 1), (OFFSET, 2**40), (LENGTH, 2**62)]
+
+
+@pytest.mark.parametrize(("path", "lie"), FIXED_LIES, ids=str)
+def test_more_lists_of_one_size_than_there_are_values_for_do_not_make_arrow_abort(
+    path: tuple[int, ...], lie: int, heap: Heap
+) -> None:
+    table = arrived(heap, pa.table({"f": COLUMNS["lists of one size"]}))
+    body, buffers = encode_value(table, places=heap)
+    kind, layout, extras = msgspec.msgpack.decode(msgspec.msgpack.decode(body).data)
+    spoil(*path)(layout, lie)
+    spoilt = msgspec.msgpack.encode(Ext(37, msgspec.msgpack.encode([kind, layout, extras])))
+    with pytest.raises(ProtocolError):
+        decode_value(spoilt, buffers, work_max=0)
 
 
 @pytest.mark.parametrize(("path", "lie"), LIES, ids=str)
