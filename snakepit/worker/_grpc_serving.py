@@ -86,8 +86,11 @@ class ServingFront:
     # -- in the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        finally:
+            self._inner.close()  # if it has failed: a worker without a host ends
 
     async def _serve(self) -> None:
         host = self._host

@@ -272,6 +272,31 @@ def test_an_adapter_that_cannot_be_loaded_ends_it(tmp_path: Path) -> None:
     assert not (tmp_path / "socket").exists()
 
 
+FAILS = """
+import sys
+from snakepit.worker import __main__, _grpc_serving
+async def start(*_, **__): raise OSError("no descriptor is left")
+_grpc_serving.SoundServer.start = start
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+
+def test_a_worker_whose_thread_for_grpc_has_failed_ends(tmp_path: Path) -> None:
+    """Its socket would take connections that nobody serves."""
+    adapter = "--adapter", "interop_adapter:Interop"
+    run = subprocess.run(
+        [sys.executable, "-c", FAILS, *adapter, "--listen", f"unix:{tmp_path / 'socket'}"],
+        env=os.environ | ADD_MORE,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "no descriptor is left" in run.stderr
+    assert not (tmp_path / "socket").exists()
+
+
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "snakepit.worker", *arguments],
