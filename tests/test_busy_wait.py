@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from _backends import one_loop_each
+from _transports import TRANSPORTS
 
-from snakepit import _busy_wait
+from snakepit import _busy_wait, open_pool
 from snakepit._busy_wait import LIMIT_S, SKIPS_MAX, BusyWait
 
 
@@ -75,6 +77,19 @@ def test_each_success_halves_it() -> None:
         busy_wait.look(lambda: 1)
     busy_wait.look(lambda: 0)
     assert skips(busy_wait) == 1
+
+
+@one_loop_each
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_only_where_nobody_in_this_process_stands_between_is_there_a_look(
+    transport: str,
+) -> None:
+    """grpclib's task, or thread, could not read while it is looked for what it has read."""
+    async with open_pool(size=1, transport=transport) as pool:
+        await pool.ready()
+        channel = pool._core.slots[0].worker._channel
+        assert channel is not None
+        assert (channel.busy_wait is not None) is (transport in ("stdio", "shm"))
 
 
 def test_with_one_cpu_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,12 @@ LAST_WORDS_S: Final = 0.5  # of silence, from a worker that has closed its stdin
 
 
 class ByteStream(ABC):
-    """Bytes to and from one worker, without blocking. One task waits in each direction."""
+    """Bytes to and from one worker, without blocking. One task waits in each direction.
+
+    `is_direct`: what the worker writes can be read at once, without anything that runs in this process.
+    """
+
+    is_direct: bool = True
 
     @abstractmethod
     def read(self, count_max: int) -> bytes:
@@ -70,7 +75,7 @@ class ByteChannel(Channel):
         self._unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
         self._outbox = Outbox()
         self._poked = anyio.Event()
-        self.busy_wait: BusyWait = BusyWait()
+        self.busy_wait: BusyWait | None = BusyWait() if stream.is_direct else None
         self._receiving = False
         self._peer_gone = self._closed = False
 
@@ -165,9 +170,10 @@ class ByteChannel(Channel):
             self._receiving = False
 
     def receive_busily(self) -> list[ToHost]:
-        if self._receiving or self._closed or self._peer_gone or self._unpacker.broken:
+        busy_wait = self.busy_wait
+        if busy_wait is None or self._receiving or self._closed or self._peer_gone:
             return []  # `receive` will tell
-        return self.busy_wait.look(self._read_available)
+        return [] if self._unpacker.broken else busy_wait.look(self._read_available)
 
     async def _last_words(self) -> None:
         """Wait for what a worker that hears no more has still to say.

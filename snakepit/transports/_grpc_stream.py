@@ -85,6 +85,8 @@ class OwnSocketChannel(GrpcChannel):
 class GrpcStream(ByteStream):
     """The host's end. Somebody has to run `carry`."""
 
+    is_direct = False  # grpclib reads, in a task of this loop or in another thread
+
     def __init__(self, home: Home, connected: socket.socket | None, token: str) -> None:
         self._home = home
         self._socket = connected

@@ -139,6 +139,7 @@ async def test_a_result_that_was_written_counts(transport: str) -> None:
             await until(lambda: pool.stats().busy or values)
             _let_it_answer_and_end(pid)
         assert values == ["in time"]
+        await until(lambda: {worker.pid for worker in pool.workers()} - {pid, None})
         assert await pool.execute("pid") != pid
 
 
