@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from _backends import one_loop_each
-from _transports import TRANSPORTS
+from _transports import OF_PROCESSES
 
 from snakepit import _busy_wait, open_pool
 from snakepit._busy_wait import LIMIT_S, SKIPS_MAX, BusyWait
@@ -80,7 +80,7 @@ def test_each_success_halves_it() -> None:
 
 
 @one_loop_each
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", OF_PROCESSES)
 async def test_only_where_nobody_in_this_process_stands_between_is_there_a_look(
     transport: str,
 ) -> None:
