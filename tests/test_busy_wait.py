@@ -89,7 +89,7 @@ async def test_only_where_nobody_in_this_process_stands_between_is_there_a_look(
         await pool.ready()
         channel = pool._core.slots[0].worker._channel
         assert channel is not None
-        assert (channel.busy_wait is not None) is (transport in ("stdio", "shm"))
+        assert channel.is_direct is (transport in ("stdio", "shm"))
 
 
 def test_with_one_cpu_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:

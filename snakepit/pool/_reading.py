@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from trio.lowlevel import enable_ki_protection
 
+from snakepit._busy_wait import BusyWait
 from snakepit.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Reading:
         self._channel, self._loop, self._deadlines = channel, loop, deadlines
         self._take, self._is_quiet = take, is_quiet
         self._asleep: Signal | None = None  # wakes the worker's task, which leaves us to callers
+        self._busy_wait = BusyWait()
         self._caller_reads = False
         self._link_failed = False
         self._stopped = False
@@ -88,13 +90,12 @@ class Reading:
         self._caller_reads = True
         quiet = False
         worker, channel = call.worker, self._channel
-        busy_wait = channel.busy_wait
         try:
             while True:
                 messages: list[ToHost] = []
-                if busy_wait is not None and busy_wait.is_due():
+                if channel.is_direct and self._busy_wait.is_due():
                     await self._loop.checkpoint()  # the worker is at it meanwhile
-                    messages = channel.receive_busily()
+                    messages = self._busy_wait.look(channel.receive_nowait)
                 self._stopped = not self._take(messages or await channel.receive())
                 if call.host_calls is None or call.worker is not worker or self._stopped:
                     break

@@ -133,22 +133,25 @@ async def check_receive_returns_all_that_has_come(open_pair: OpenPair) -> None:
 
 
 @message_check
-async def check_what_is_received_busily_is_received_once(open_pair: OpenPair) -> None:
-    """Where a link may be looked at without sleeping, that finds what has come, and else nothing."""
+async def check_what_is_received_nowait_is_received_once(open_pair: OpenPair) -> None:
+    """Where a link is direct, `receive_nowait` finds what has come, and else nothing."""
     async with open_pair() as (channel, peer):
-        if channel.busy_wait is None:
+        if not channel.is_direct:
             return
-        expect(channel.receive_busily() == [], "a message is received that nobody has sent")
+        expect(channel.receive_nowait() == [], "a message is received that nobody has sent")
         with in_time("the link has no room for a small message"):
             await peer.send(Settled(1))
         await until_quiet()
-        received = channel.receive_busily()
-        expect(received == [Settled(1)], f"of a message that is there busily comes {received}")
+        received = channel.receive_nowait()
+        expect(
+            received == [Settled(1)],
+            f"of a message that is there `receive_nowait` returns {received}",
+        )
         await peer.send(Settled(2))
-        received = await receive_in_time(channel, "after a busy receive none is received")
-        expect(received == [Settled(2)], f"after a busy receive comes {received}")
+        received = await receive_in_time(channel, "after `receive_nowait` none is received")
+        expect(received == [Settled(2)], f"after `receive_nowait` comes {received}")
         await channel.aclose()
-        expect(channel.receive_busily() == [], "a closed channel receives")
+        expect(channel.receive_nowait() == [], "a closed channel receives")
 
 
 @message_check

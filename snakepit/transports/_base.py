@@ -13,18 +13,17 @@ from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from snakepit._busy_wait import BusyWait
 from snakepit.protocol import ToHost, ToWorker
 
 
 class Channel(ABC):
     """Duplex messages with one worker. Closed with the block it was opened in.
 
-    `busy_wait`: of a link whose answers may come sooner than a task goes to sleep and wakes up
-    again. Ask it before `receive_busily`.
+    `is_direct`: what the worker writes can be read at once by `receive_nowait`, whether this
+    process does anything meanwhile or not; so an answer may come sooner than a task sleeps and wakes up.
     """
 
-    busy_wait: BusyWait | None = None
+    is_direct: bool = False
 
     @abstractmethod
     def send_nowait(self, message: ToWorker) -> bool:
@@ -82,8 +81,8 @@ class Channel(ABC):
         is no message. anyio.BusyResourceError: two receivers. anyio.ClosedResourceError.
         """
 
-    def receive_busily(self) -> list[ToHost]:
-        """As `receive`, but blocking, as long as `busy_wait` has it; [] if nothing has come by then."""
+    def receive_nowait(self) -> list[ToHost]:
+        """What has come by now; [] if nothing has, and where the link is not direct. Raises as `receive`."""
         return []
 
     @abstractmethod

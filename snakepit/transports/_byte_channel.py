@@ -14,7 +14,6 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from snakepit._busy_wait import BusyWait
 from snakepit.errors import ProtocolError
 from snakepit.protocol import Buffer, OnSent, Outbox, ToHost, ToWorker, Unpacker, decode_to_host
 from snakepit.transports._base import Channel
@@ -75,7 +74,7 @@ class ByteChannel(Channel):
         self._unpacker: Unpacker[ToHost] = Unpacker(decode_to_host)
         self._outbox = Outbox()
         self._poked = anyio.Event()
-        self.busy_wait: BusyWait | None = BusyWait() if stream.is_direct else None
+        self.is_direct: bool = stream.is_direct
         self._receiving = False
         self._peer_gone = self._closed = False
 
@@ -169,11 +168,10 @@ class ByteChannel(Channel):
         finally:
             self._receiving = False
 
-    def receive_busily(self) -> list[ToHost]:
-        busy_wait = self.busy_wait
-        if busy_wait is None or self._receiving or self._closed or self._peer_gone:
+    def receive_nowait(self) -> list[ToHost]:
+        if self._receiving or self._closed or self._peer_gone or self._unpacker.broken:
             return []  # `receive` will tell
-        return [] if self._unpacker.broken else busy_wait.look(self._read_available)
+        return self._read_available() if self.is_direct else []
 
     async def _last_words(self) -> None:
         """Wait for what a worker that hears no more has still to say.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from itertools import count
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from _backends import virtual_time
 from msgspec import Raw
 
 from snakepit import _busy_wait
-from snakepit._busy_wait import BusyWait
+from snakepit._busy_wait import LIMIT_S
 from snakepit._loops import this_loop
 from snakepit.errors import ProtocolError
 from snakepit.pool._call import PendingCall
@@ -30,8 +31,19 @@ class Words(Channel):
     def __init__(self) -> None:
         self.say, self._heard = anyio.create_memory_object_stream[ToHost | Exception](100)
         self.readers: list[str] = []
+        self.looks = self.waits = 0
+
+    def receive_nowait(self) -> list[ToHost]:
+        self.looks += 1
+        try:
+            word = self._heard.receive_nowait()
+        except anyio.WouldBlock:
+            return []
+        assert not isinstance(word, Exception)
+        return [word]
 
     async def receive(self) -> list[ToHost]:
+        self.waits += 1
         name = anyio.get_current_task().name or ""
         self.readers.append(name)
         try:
@@ -130,39 +142,50 @@ async def test_a_lone_caller_reads_its_answer_and_wakes_nobody() -> None:
         assert desk.taken == [0, 1, 2]
 
 
-@pytest.mark.parametrize("in_time", [True, False])
-async def test_a_caller_lets_others_run_and_then_looks_for_its_answer(
-    monkeypatch: pytest.MonkeyPatch, in_time: bool
-) -> None:
-    """If it does not see it then it sleeps, as without a look, and does not look the next time."""
+@pytest.fixture
+def looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is more than one CPU; the time of a look is up after the first one."""
     monkeypatch.setattr(_busy_wait, "usable_cpus", lambda: 2)
-    events: list[str] = []
+    monkeypatch.setattr(_busy_wait, "perf_counter", count(0, LIMIT_S).__next__)
 
-    def receive_busily() -> list[ToHost]:
-        events.append("looked")
-        if not in_time:
-            desk.answer(1)
-        return busy_wait.look(lambda: [Result(1)] if in_time else [])
 
+@pytest.mark.usefixtures("looking")
+async def test_a_caller_lets_others_run_and_then_looks_for_its_answer_before_it_sleeps() -> None:
     async with open_desk() as desk:
         await desk.fall_asleep()
-        busy_wait = desk.channel.busy_wait = BusyWait()
-        desk.channel.receive_busily = receive_busily  # type: ignore[method-assign]
+        desk.channel.is_direct, desk.channel.waits = True, 0
         desk.due.add(1)
-        await Yields(desk.read_as_caller, lambda: events.append("others run"))
-        assert events[:2] == ["others run", "looked"]
+        others_run = Yields(desk.read_as_caller, lambda: desk.answer(1))
+        await others_run
+        assert len(others_run.seen) == 1
+        assert (desk.channel.looks, desk.channel.waits) == (1, 0)
         assert desk.taken == [0, 1]
         assert desk.reading.is_free
-        assert busy_wait.is_due() is in_time
 
 
-async def test_a_caller_that_is_cancelled_before_it_looks_takes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_busy_wait, "usable_cpus", lambda: 2)
+@pytest.mark.usefixtures("looking")
+async def test_a_caller_that_has_looked_in_vain_sleeps_and_does_not_look_the_next_time() -> None:
+    async with open_desk() as desk, anyio.create_task_group() as tasks:
+        await desk.fall_asleep()
+        desk.channel.is_direct = True
+        looks = []
+        for number in (1, 2, 3):
+            desk.due.add(number)
+            tasks.start_soon(desk.read_as_caller, name="caller")
+            await anyio.wait_all_tasks_blocked()
+            assert desk.channel.readers == ["caller"]
+            looks.append(desk.channel.looks)
+            desk.answer(number)
+            await anyio.wait_all_tasks_blocked()
+        assert looks == [1, 1, 2]
+        assert desk.taken == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("looking")
+async def test_a_caller_that_is_cancelled_before_it_looks_takes_nothing() -> None:
     async with open_desk() as desk:
         await desk.fall_asleep()
-        desk.channel.busy_wait = BusyWait()
+        desk.channel.is_direct = True
         desk.due.add(1)
         desk.answer(1)
         with anyio.CancelScope() as scope:

@@ -115,10 +115,10 @@ class SendsOneMessageAfterTheOther(ByteChannel):
         self._outbox = OutboxOfOneLine()
 
 
-@found_by("what_is_received_busily_is_received_once")
-class ForgetsThatItWasReceivedBusily(ByteChannel):
-    def receive_busily(self) -> list[ToHost]:
-        self.seen = super().receive_busily()
+@found_by("what_is_received_nowait_is_received_once")
+class ForgetsThatItWasReceivedNowait(ByteChannel):
+    def receive_nowait(self) -> list[ToHost]:
+        self.seen = super().receive_nowait()
         return self.seen
 
     async def receive(self) -> list[ToHost]:
