@@ -64,7 +64,7 @@ class CallContext:
 
     @property
     def trace_context(self) -> dict[str, str]:
-        """Which trace the call is part of: `traceparent`, and `tracestate` where there is one, as W3C has them.
+        """The trace that the call is part of, as headers `traceparent` and perhaps `tracestate`, which W3C defines.
 
         Empty where the caller named none. OpenTelemetry takes it as it is:
 
