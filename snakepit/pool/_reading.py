@@ -58,7 +58,7 @@ class Reading:
         self._channel, self._loop, self._deadlines = channel, loop, deadlines
         self._take, self._is_quiet = take, is_quiet
         self._asleep: Signal | None = None  # wakes the worker's task, which leaves us to callers
-        self._busy_wait = BusyWait()
+        self._busy_wait = BusyWait() if channel.is_direct else None
         self._caller_reads = False
         self._link_failed = False
         self._stopped = False
@@ -89,13 +89,13 @@ class Reading:
         """
         self._caller_reads = True
         quiet = False
-        worker, channel = call.worker, self._channel
+        worker, channel, busy_wait = call.worker, self._channel, self._busy_wait
         try:
             while True:
                 messages: list[ToHost] = []
-                if channel.is_direct and self._busy_wait.is_due():
+                if busy_wait is not None and busy_wait.is_due():
                     await self._loop.checkpoint()  # the worker is at it meanwhile
-                    messages = self._busy_wait.look(channel.receive_nowait)
+                    messages = busy_wait.look(channel.receive_nowait)
                 self._stopped = not self._take(messages or await channel.receive())
                 if call.host_calls is None or call.worker is not worker or self._stopped:
                     break

@@ -56,8 +56,8 @@ class Reader:
         self.reap: Callable[[], object] = lambda: None  # what nobody else will
         self.calls: SimpleQueue[Job | None] = SimpleQueue()  # for the main thread; None: stop
         self._wire = wire
-        self._busy_wait = BusyWait()
-        self._poll = select.poll()
+        self._busy_wait = BusyWait() if wire.is_direct else None
+        self._poll = select.poll()  # of whoever holds the baton: two at a time it refuses
         self._poll.register(wire.fileno(), select.POLLIN)
         self._baton = allocate_lock()
         self._end = allocate_lock()
@@ -111,8 +111,9 @@ class Reader:
     def _read_if_empty(self, queue: SimpleQueue[Any]) -> None:
         if self._host_gone:  # the I/O thread has just read the end
             return
-        if self._wire.is_direct and self._busy_wait.is_due():
-            self._busy_wait.look(lambda: not queue.empty() or self._poll.poll(0))
+        busy_wait = self._busy_wait
+        if busy_wait is not None and busy_wait.is_due():
+            busy_wait.look(lambda: not queue.empty() or self._poll.poll(0))
         try:
             # From this store on the handler raises; what it queued before it is seen here.
             self._is_blocked = True

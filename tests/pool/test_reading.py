@@ -28,7 +28,8 @@ pytestmark = virtual_time
 class Words(Channel):
     """A channel on which the test speaks for the worker. `readers`: who waits for it now."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_direct: bool) -> None:
+        self.is_direct = is_direct
         self.say, self._heard = anyio.create_memory_object_stream[ToHost | Exception](100)
         self.readers: list[str] = []
         self.looks = self.waits = 0
@@ -75,8 +76,8 @@ class Words(Channel):
 class Desk:
     """A `Reading` whose own task runs, with the calls that are due and the answers that came."""
 
-    def __init__(self) -> None:
-        self.channel = Words()
+    def __init__(self, *, is_direct: bool) -> None:
+        self.channel = Words(is_direct=is_direct)
         self.due: set[int] = set()
         self.taken: list[int] = []
         self.guilty = False
@@ -118,8 +119,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk() -> AsyncGenerator[Desk]:
-    desk = Desk()
+async def open_desk(*, is_direct: bool = False) -> AsyncGenerator[Desk]:
+    desk = Desk(is_direct=is_direct)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.deadlines.watch)
         tasks.start_soon(desk.run, name="worker")
@@ -151,9 +152,9 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("looking")
 async def test_a_caller_lets_others_run_and_then_looks_for_its_answer_before_it_sleeps() -> None:
-    async with open_desk() as desk:
+    async with open_desk(is_direct=True) as desk:
         await desk.fall_asleep()
-        desk.channel.is_direct, desk.channel.waits = True, 0
+        desk.channel.waits = 0
         desk.due.add(1)
         others_run = Yields(desk.read_as_caller, lambda: desk.answer(1))
         await others_run
@@ -165,9 +166,8 @@ async def test_a_caller_lets_others_run_and_then_looks_for_its_answer_before_it_
 
 @pytest.mark.usefixtures("looking")
 async def test_a_caller_that_has_looked_in_vain_sleeps_and_does_not_look_the_next_time() -> None:
-    async with open_desk() as desk, anyio.create_task_group() as tasks:
+    async with open_desk(is_direct=True) as desk, anyio.create_task_group() as tasks:
         await desk.fall_asleep()
-        desk.channel.is_direct = True
         looks = []
         for number in (1, 2, 3):
             desk.due.add(number)
@@ -183,9 +183,8 @@ async def test_a_caller_that_has_looked_in_vain_sleeps_and_does_not_look_the_nex
 
 @pytest.mark.usefixtures("looking")
 async def test_a_caller_that_is_cancelled_before_it_looks_takes_nothing() -> None:
-    async with open_desk() as desk:
+    async with open_desk(is_direct=True) as desk:
         await desk.fall_asleep()
-        desk.channel.is_direct = True
         desk.due.add(1)
         desk.answer(1)
         with anyio.CancelScope() as scope:
