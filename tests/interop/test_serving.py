@@ -147,21 +147,27 @@ sys.exit(__main__.main(sys.argv[1:]))
 
 
 @contextmanager
-def stubborn(path: str) -> Generator[subprocess.Popen[str]]:
-    """A quick worker of that kind, once it serves there."""
-    argv = [sys.executable, "-c", QUICK, "--adapter", "interop_adapter:Stubborn"]
+def started(argv: list[str], path: object) -> Generator[subprocess.Popen[str]]:
+    """A worker that is to listen there."""
     with subprocess.Popen(
-        [*argv, "--listen", f"unix:{path}"],
+        [sys.executable, *argv, "--listen", f"unix:{path}"],
         env=os.environ | ADD_MORE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            assert process.stderr is not None
-            assert "serves" in process.stderr.readline()
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def stubborn(path: str) -> Generator[subprocess.Popen[str]]:
+    """A quick worker of that kind, once it serves there."""
+    with started(["-c", QUICK, "--adapter", "interop_adapter:Stubborn"], path) as process:
+        assert process.stderr is not None
+        assert "serves" in process.stderr.readline()
+        yield process
 
 
 @asyncio_only
@@ -227,22 +233,14 @@ def test_a_worker_that_is_told_to_end_before_it_is_ready_goes_without_a_word(
 ) -> None:
     adapter, path = tmp_path / "slow.py", tmp_path / "socket"
     adapter.write_text(SLOW.format(initializes=initializes), encoding="ascii")
-    argv = [sys.executable, "-m", "snakepit.worker", "--adapter", f"{adapter}:Slow"]
-    with subprocess.Popen(
-        [*argv, "--listen", f"unix:{path}"],
-        env=os.environ | ADD_MORE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stderr is not None
-            assert process.stderr.readline() == "it begins\n"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-            assert process.stderr.read() == ""
-            assert not path.exists()
-        finally:
-            process.kill()
+    argv = ["-m", "snakepit.worker", "--adapter", f"{adapter}:Slow"]
+    with started(argv, path) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "it begins\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+        assert not path.exists()
 
 
 def test_a_worker_whose_standard_streams_are_closed_serves_all_the_same(tmp_path: Path) -> None:
