@@ -15,6 +15,8 @@ import anyio
 from snakepit._loops import this_loop
 from snakepit.process._hold import shielded
 
+LAST_WORD_S = 0.001  # between two looks whether a thread that has nothing left to do is gone
+
 
 async def in_thread(function: Callable[[], object], *, abandon: bool = False) -> None:
     """Call it in a thread of its own, and see it to its end; raises what it raises.
@@ -33,10 +35,17 @@ async def in_thread(function: Callable[[], object], *, abandon: bool = False) ->
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon(done.set)
 
+    thread = Thread(target=run, name="snakepit: in a thread", daemon=True)
     try:
-        Thread(target=run, name="snakepit: in a thread", daemon=True).start()
+        thread.start()
     except RuntimeError:
         run()
-    await (done.wait() if abandon else shielded(done.wait))
+
+    async def gone() -> None:
+        await done.wait()
+        while thread.is_alive():  # noqa: ASYNC110 - still in the call that has woken us
+            await anyio.sleep(LAST_WORD_S)
+
+    await (gone() if abandon else shielded(gone))
     if errors:
         raise errors[0]
