@@ -12,7 +12,12 @@ from grpclib.server import Stream
 
 HEADERS: Final = [(":status", "200"), ("content-type", "application/grpc+proto")]
 TRAILERS: Final = [("grpc-status", "0")]
-HEAD_BYTES: Final = 5  # of a message: is it compressed, and how long is it
+HEAD_BYTES: Final = 5
+
+
+def head_of_message(size: int) -> bytes:
+    """What stands before a message of so many bytes: it is not compressed, and how long it is."""
+    return b"\0" + size.to_bytes(HEAD_BYTES - 1, "big")
 
 
 def answer_at_once(call: Stream[Any, Any], message: bytes) -> bool:
@@ -31,7 +36,7 @@ def answer_at_once(call: Stream[Any, Any], message: bytes) -> bool:
     if size > min(h2.local_flow_control_window(number), h2.max_outbound_frame_size):
         return False
     h2.send_headers(number, HEADERS)
-    h2.send_data(number, b"\0" + len(message).to_bytes(4, "big") + message)
+    h2.send_data(number, head_of_message(len(message)) + message)
     h2.send_headers(number, TRAILERS, end_stream=True)
     call._send_initial_metadata_done = call._send_message_done = True
     call._send_trailing_metadata_done = True  # so grpclib sends nothing when the handler returns

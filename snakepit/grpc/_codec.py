@@ -40,6 +40,8 @@ def frames_with(data: bytes) -> bytes:
 
 def head_of(field: int, size: int) -> bytes:
     """What stands before so many bytes of this field."""
+    if size <= 0x7F:
+        return bytes((field << 3 | _LENGTH_DELIMITED, size))
     head = bytearray((field << 3 | _LENGTH_DELIMITED,))
     while size > 0x7F:
         head.append(size & 0x7F | 0x80)

@@ -7,12 +7,13 @@ loop: what is large is for a thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, cast
 
 from snakepit.errors import ProtocolError, SerializationError
+from snakepit.grpc._bulk import PIECE_BYTES
 from snakepit.grpc._codec import head_of, parts_of
 
 WHOLE_MAX: Final = 2**53  # up to here a double tells each whole number from the next one
@@ -66,8 +67,41 @@ def _text(data: memoryview) -> str:
         raise ProtocolError(f"not UTF-8: {error}") from None
 
 
-def write_json(value: object, path: Path = None, depth: int = 0) -> bytes:
-    """The same the other way; tuples become arrays. Raises SerializationError, which says where."""
+class _Long:
+    """What is written of a value that is large: pieces of so many bytes together, joined by nobody."""
+
+    __slots__ = ("pieces", "size")
+
+    def __init__(self, head: bytes, parts: Iterable[_Written], size: int) -> None:
+        self.size = len(head) + size
+        self.pieces = [head]
+        small, room = list[bytes](), PIECE_BYTES
+        for part in parts:
+            if isinstance(part, _Long):
+                self.pieces += (b"".join(small), *part.pieces)
+                small, room = [], PIECE_BYTES
+            elif len(part) < room:
+                small.append(part)
+                room -= len(part)
+            else:
+                self.pieces += (b"".join(small), part)
+                small, room = [], PIECE_BYTES
+        self.pieces.append(b"".join(small))
+
+    def __len__(self) -> int:
+        return self.size
+
+
+_Written: TypeAlias = "bytes | _Long"
+
+
+def write_json(value: object) -> list[bytes]:
+    """The same the other way, in pieces; tuples become arrays. Raises SerializationError, which says where."""
+    written = _write(value)
+    return written.pieces if isinstance(written, _Long) else [written]
+
+
+def _write(value: object, path: Path = None, depth: int = 0) -> _Written:
     if depth > NESTING_MAX:
         raise SerializationError(f"the value is nested deeper than {NESTING_MAX} levels")
     match value:
@@ -86,32 +120,35 @@ def write_json(value: object, path: Path = None, depth: int = 0) -> bytes:
         case list() | tuple():
             return _delimited(
                 ARRAY,
-                (
-                    _delimited(ITEM, (write_json(item, (path, index), depth + 1),))
+                [
+                    _delimited(ITEM, (_write(item, (path, index), depth + 1),))
                     for index, item in enumerate(value)
-                ),
+                ],
             )
         case dict() if all(type(key) is str for key in value):
             return _delimited(
                 OBJECT,
-                (
+                [
                     _delimited(
                         ENTRY,
                         (
                             _delimited(KEY, (_bytes(key, path),)),
-                            _delimited(OF_KEY, (write_json(item, (path, key), depth + 1),)),
+                            _delimited(OF_KEY, (_write(item, (path, key), depth + 1),)),
                         ),
                     )
                     for key, item in value.items()
-                ),
+                ],
             )
     what = f"JSON has no {type(value).__name__} like this one; ask with msgpack"
     raise SerializationError(what, _where(path))
 
 
-def _delimited(tag: int, parts: Iterable[bytes]) -> bytes:
-    data = b"".join(parts)
-    return head_of(tag >> 3, len(data)) + data
+def _delimited(tag: int, parts: Sequence[_Written]) -> _Written:
+    size = sum(map(len, parts))
+    head = head_of(tag >> 3, size)
+    if size < PIECE_BYTES:
+        return b"".join((head, *cast("Sequence[bytes]", parts)))  # what is long is longer than that
+    return _Long(head, parts, size)
 
 
 def _bytes(text: str, path: Path) -> bytes:

@@ -22,6 +22,7 @@ from grpclib.protocol import H2Protocol, Stream
 from grpclib.server import Handler, Server
 from h2.settings import SettingCodes
 
+from snakepit.grpc._bulk import Data, read_in_pieces
 from snakepit.grpc._codec import Codec
 from snakepit.grpc._limits import CONNECT, FRAMES_BYTES_MAX, STREAMS_MAX, configuration
 from snakepit.grpc._protocol import WideProtocol
@@ -65,16 +66,19 @@ class SoundHandler(Handler):
 
 
 def bound(stream: Stream, message_bytes_max: int) -> None:
-    """Have the call fail with RESOURCE_EXHAUSTED when a larger message begins, before it comes."""
+    """Have the call fail with RESOURCE_EXHAUSTED when a larger message begins, before it comes.
+
+    What is large comes in pieces, which are a bytearray.
+    """
     read = stream.recv_data
 
-    async def recv_data(size: int) -> bytes:
+    async def recv_data(size: int) -> Data:
         if size > message_bytes_max:
             reason = f"a message of {size} bytes is over the maximum of {message_bytes_max}"
             raise GRPCError(Status.RESOURCE_EXHAUSTED, reason)
-        return await read(size)
+        return await read_in_pieces(read, size)
 
-    stream.recv_data = recv_data  # type: ignore[method-assign]
+    stream.recv_data = recv_data  # type: ignore[method-assign, assignment]
 
 
 def _has_unsent(transport: Transport) -> bool:

@@ -39,14 +39,11 @@ from ._ext import (
     encode_plain,
     key_segment,
 )
+from ._lists import FLOATS_MIN, LONG_MIN, pack_scalars
 from ._loose import Loose, Places
 from ._writable import Copy
 
 BUFFER_BYTES_MIN: Final = 2**16
-FLOATS_MIN: Final = 64  # members of a list, from where on a quicker look pays
-FLOAT_TAG: Final = b"\xcb"  # msgpack's float64, and eight bytes
-FLOAT_BYTES: Final = 9
-assert FLOATS_MIN >= 16, "a shorter array has a head of one byte"
 
 Data: TypeAlias = memoryview | bytes | Loose
 _EMPTY_DICT: Final = Raw(b"\x80")
@@ -182,8 +179,13 @@ def _flat(writer: Writer, kinds: set[type]) -> bool:
 
 
 def _write_list(writer: Writer, value: list[Any]) -> Any:
-    if len(value) >= FLOATS_MIN and type(value[0]) is float and not writer.careful:
-        packed = _pack_floats(value)
+    count = len(value)
+    if (
+        count >= FLOATS_MIN
+        and not writer.careful
+        and (count >= LONG_MIN or type(value[0]) is float)
+    ):
+        packed = pack_scalars(value, _FLAT)
         if packed is not None:
             return packed
     if _flat(writer, kinds := set(map(type, value))):
@@ -191,24 +193,6 @@ def _write_list(writer: Writer, value: list[Any]) -> Any:
     if kinds == _BYTES and max(map(len, value)) < writer.threshold:
         return value
     return _members(writer, value, value)
-
-
-def _pack_floats(value: list[Any]) -> Raw | None:
-    """A list of floats as msgpack; None if anything else is in it.
-
-    Asking each member for its type takes five times as long as writing it. msgspec converts to
-    float no subclass and no enum, but ints and Decimals; and these it does not write as floats.
-    """
-    try:
-        msgspec.convert(value, list[float])
-    except msgspec.ValidationError:
-        return None
-    packed = encode_plain(value)
-    count = len(value)
-    head = 3 if count < 2**16 else 5  # of an array of so many
-    if len(packed) == head + FLOAT_BYTES * count and packed[head::FLOAT_BYTES] == FLOAT_TAG * count:
-        return Raw(packed)
-    return None
 
 
 def _write_tuple(writer: Writer, value: tuple[Any, ...]) -> Any:

@@ -23,7 +23,6 @@ from snakepit.protocol import (
     Result,
     Settled,
     ToHost,
-    decode_value,
     describe,
     encode_value,
 )
@@ -37,6 +36,7 @@ from snakepit.worker._progress import Reporter
 from snakepit.worker._service import Sender
 from snakepit.worker._sessions import SessionStates
 from snakepit.worker._toolbox import Tool, find
+from snakepit.worker._values import read_value
 
 _KINDS = (
     (ToolNotFoundError, "not_found"),
@@ -88,7 +88,7 @@ class Execution:
             if message.input_window:
                 params = self._with_inputs(job, tool)
             else:
-                params = decode_value(message.body, message.buffers)
+                params = read_value(message.body, message.buffers)
             if type(params) is not dict:
                 raise InvalidParamsError(tool.name, "params must be a dict of argument names")
             arguments = tool.bind(params)
@@ -113,7 +113,7 @@ class Execution:
             return opened
 
         message = job.message
-        params = decode_value(message.body, message.buffers, open_input)
+        params = read_value(message.body, message.buffers, open_input)
         if type(params) is dict:
             for name, value in params.items():
                 if isinstance(value, Input):

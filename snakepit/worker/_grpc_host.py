@@ -18,6 +18,7 @@ from msgspec import Raw
 from snakepit.errors import ToolNotFoundError
 from snakepit.protocol import (
     Buffer,
+    Buffers,
     Call,
     Cancel,
     Credit,
@@ -229,6 +230,7 @@ class OwnHost:
         self,
         tool: str,
         params: Raw,
+        buffers: Buffers = (),
         *,
         session: str,
         timeout_s: float | None,
@@ -246,7 +248,7 @@ class OwnHost:
             raise WorkerGoneError
         number = next(self._numbers)
         window = WINDOW if streams else 0
-        message = Call(number, tool, params, (), timeout_s, window, session or None, 0, trace)
+        message = Call(number, tool, params, buffers, timeout_s, window, session or None, 0, trace)
         sending: asyncio.Future[None] | None = None
         frame = self._packer.pack(message)  # may raise: nothing is known of the call yet
         self._calls[number] = comes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from grpclib import GRPCError
@@ -25,7 +26,7 @@ class Request(NamedTuple):
     msgpack: memoryview | None
 
     @classmethod
-    def parse(cls, data: bytes) -> Request:
+    def parse(cls, data: bytes | bytearray) -> Request:
         """The request. Raises GRPCError."""
         texts, params = {TOOL: "", SESSION: ""}, dict[int, memoryview]()
         try:
@@ -42,11 +43,14 @@ class Request(NamedTuple):
 
 
 class PackedReply:
-    """An `ExecuteReply` with this value, which is encoded as `kind` says."""
+    """An `ExecuteReply` with this value, which is encoded as `kind` says: `parts`, of `size` bytes."""
 
-    def __init__(self, kind: int, body: Buffer) -> None:
-        self._kind, self._body = kind, memoryview(body)
+    def __init__(self, kind: int, value: Sequence[Buffer]) -> None:
+        size = sum(memoryview(part).nbytes for part in value)
+        of_value = head_of(kind, size)
+        head = head_of(VALUE, len(of_value) + size) + of_value
+        self.parts: tuple[Buffer, ...] = (head, *value)
+        self.size: int = len(head) + size
 
     def __bytes__(self) -> bytes:
-        value = head_of(self._kind, len(self._body))
-        return b"".join((head_of(VALUE, len(value) + len(self._body)), value, self._body))
+        return b"".join(self.parts)

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from snakepit._trace_context import NO_TRACE, Trace, trace_of
 from snakepit.errors import ProtocolError, SerializationError
-from snakepit.grpc import answer_at_once, receive
+from snakepit.grpc import answer_at_once, receive, send_in_pieces
 from snakepit.grpc._generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -32,7 +32,17 @@ from snakepit.grpc._generated.snakepit.v1 import (
     Tool,
 )
 from snakepit.grpc._json import read_json, write_json
-from snakepit.protocol import Failure, Item, Result, Settled, decode_value, encode_value
+from snakepit.protocol import (
+    PART_BYTES_MAX,
+    Buffers,
+    Failure,
+    Item,
+    Result,
+    Settled,
+    decode_value,
+    encode_value,
+)
+from snakepit.protocol._inline import inline, outline
 from snakepit.worker._grpc_host import Outcome, OwnHost, WorkerGoneError
 from snakepit.worker._grpc_messages import JSON, MSGPACK, PackedReply, Request
 
@@ -46,6 +56,7 @@ MESSAGE_BYTES_MAX: Final = 1024
 TYPE_BYTES_MAX: Final = 256
 TRACEBACK_BYTES_MAX: Final = 1700
 LARGE_BYTES: Final = 2**16  # JSON of that size keeps the loop from other calls: it has a thread
+REPLY_BYTES_MAX: Final = 2**32 - 2**10  # of gRPC's 4 GiB, less what stands before the value
 INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
 
 ExecuteCall: TypeAlias = Stream[Request, PackedReply]
@@ -117,13 +128,14 @@ class WorkerService:
                 reason = f"the name of the {what} is over {NAME_BYTES_MAX} bytes"
                 raise GRPCError(Status.INVALID_ARGUMENT, reason)
         await self._limit(call, request.tool)
-        params, as_json = await _params(request), request.msgpack is None
+        (params, buffers), as_json = await _params(request), request.msgpack is None
         comes = Arrivals(call, as_json=as_json)
         timeout_s = call.deadline.time_remaining() if call.deadline is not None else None
         try:
             async with self._host.call(
                 request.tool,
                 params,
+                buffers,
                 session=request.session,
                 timeout_s=timeout_s,
                 streams=streams,
@@ -138,7 +150,10 @@ class WorkerService:
                         await (
                             asyncio.Event().wait()
                         )  # to be cancelled in a moment; asyncio logs each write
-                    await call.send_message(reply)
+                    if reply.size < LARGE_BYTES:
+                        await call.send_message(reply)
+                    else:
+                        await send_in_pieces(call, reply.parts, reply.size)
                     if isinstance(message, Result):
                         return
                     self._host.credit(message.id)
@@ -205,17 +220,21 @@ def _trace(call: ExecuteCall) -> Trace:
     return trace_of(str(metadata["traceparent"]), ",".join(said))
 
 
-async def _params(request: Request) -> Raw:
-    """The params as the wire has them. Whatever is sent there must be msgpack. Raises GRPCError."""
+async def _params(request: Request) -> tuple[Raw, Buffers]:
+    """The params as the wire has them, with what is large beside them. Whatever is sent there must be msgpack. Raises GRPCError."""
     kind = "JSON" if request.msgpack is None else "msgpack"
     try:
         if request.msgpack is not None:
-            return _check(request.msgpack)
+            if len(request.msgpack) <= PART_BYTES_MAX:
+                return _check(request.msgpack), ()
+            # In parts it cannot spoil what goes with it: what is no map is for who reads it.
+            params, buffers = await asyncio.to_thread(outline, request.msgpack)
+            return Raw(params), tuple(buffers)
         if request.json is None:
-            return NO_PARAMS
+            return NO_PARAMS, ()
         if len(request.json) < LARGE_BYTES:
-            return _from_json(request.json)
-        return await asyncio.to_thread(_from_json, request.json)
+            return _from_json(request.json), ()
+        return await asyncio.to_thread(_from_json, request.json), ()
     except (msgspec.DecodeError, ProtocolError, SerializationError, RecursionError) as error:
         reason = _clip(f"params are no {kind}: {error}", STATUS_BYTES_MAX)
         raise GRPCError(Status.INVALID_ARGUMENT, reason) from error
@@ -227,21 +246,25 @@ def _from_json(data: memoryview) -> Raw:
 
 async def _reply(message: Result | Item, *, as_json: bool) -> PackedReply:
     """What the tool has made, in the encoding of the request. Raises SerializationError."""
-    if as_json and _is_large(message):
-        return await asyncio.to_thread(_in_json, message)
-    return _in_json(message) if as_json else _in_msgpack(message)
+    size = _size_of(message)
+    if size > REPLY_BYTES_MAX:
+        raise SerializationError(f"{size} bytes are too many for one message of gRPC; stream them")
+    pack = _in_json if as_json else _in_msgpack
+    if memoryview(message.body).nbytes < LARGE_BYTES and (size < LARGE_BYTES or not as_json):
+        return pack(message)
+    return await asyncio.to_thread(pack, message)
 
 
 def _is_large(message: Result | Item) -> bool:
-    return sum(memoryview(part).nbytes for part in (message.body, *message.buffers)) >= LARGE_BYTES
+    return _size_of(message) >= LARGE_BYTES
+
+
+def _size_of(message: Result | Item) -> int:
+    return sum(memoryview(part).nbytes for part in (message.body, *message.buffers))
 
 
 def _in_msgpack(message: Result | Item) -> PackedReply:
-    body = message.body
-    if message.buffers:
-        value = decode_value(body, message.buffers)
-        body = encode_value(value, buffer_threshold=INLINE)[0]
-    return PackedReply(MSGPACK, body)
+    return PackedReply(MSGPACK, inline(message.body, message.buffers))
 
 
 def _in_json(message: Result | Item) -> PackedReply:

@@ -27,10 +27,10 @@ from snakepit.protocol import (
     HostFailure,
     HostReply,
     args_of,
-    decode_value,
     encode_params,
     rebuild_host_error,
 )
+from snakepit.worker._values import read_value
 
 if TYPE_CHECKING:
     from snakepit.worker._interrupt import Interrupt
@@ -201,7 +201,7 @@ class HostCalls:
         if answer is None:
             self._refuse(waiting.job)
         if isinstance(answer, HostReply):
-            return decode_value(answer.body, answer.buffers)
+            return read_value(answer.body, answer.buffers)
         raise _error(waiting.tool, answer)
 
 

@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from snakepit.errors import ToolCancelled
-from snakepit.protocol import InputCredit, InputEnd, InputItem, InputStop, decode_value
+from snakepit.protocol import InputCredit, InputEnd, InputItem, InputStop
 from snakepit.worker._checks import Check, failure_of
+from snakepit.worker._values import read_value
 
 if TYPE_CHECKING:
     from snakepit.worker._interrupt import Interrupt
@@ -90,7 +91,7 @@ class Input(ABC):
 
     def _value(self, item: InputItem) -> Any:
         """The item's value, as the annotation of the argument has it."""
-        value = decode_value(item.body, item.buffers)
+        value = read_value(item.body, item.buffers)
         check = self.check
         if check is None or type(value) in check[0]:
             return value

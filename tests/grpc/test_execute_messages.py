@@ -66,4 +66,10 @@ def test_what_is_no_request_is_refused() -> None:
 @pytest.mark.parametrize("size", [1, 127, 128, LARGE_BYTES])
 def test_a_reply_is_written_as_the_generated_class_writes_it(size: int) -> None:
     body = LARGE[:size]
-    assert bytes(PackedReply(MSGPACK, Raw(body))) == bytes(ExecuteReply(value=Value(msgpack=body)))
+    reply = PackedReply(MSGPACK, [Raw(body[:1]), body[1:]])
+    assert bytes(reply) == bytes(ExecuteReply(value=Value(msgpack=body)))
+    assert reply.size == len(bytes(reply))
+
+
+def test_the_value_of_a_reply_is_not_copied() -> None:
+    assert PackedReply(MSGPACK, [LARGE]).parts[-1] is LARGE

@@ -22,7 +22,16 @@ from snakepit.grpc import SoundServer, head_of
 from snakepit.grpc._generated.google.protobuf import Value as Json
 from snakepit.grpc._generated.snakepit.v1 import ErrorDetail, ExecuteReply, ExecuteRequest, Value
 from snakepit.grpc._json import read_json, write_json
-from snakepit.protocol import Call, Cancel, ErrorData, Failure, Item, Result, Settled
+from snakepit.protocol import (
+    Call,
+    Cancel,
+    ErrorData,
+    Failure,
+    Item,
+    Result,
+    Settled,
+    encode_value,
+)
 from snakepit.worker import _grpc_services
 from snakepit.worker._grpc_messages import Request
 from snakepit.worker._grpc_reflection import ReflectionService
@@ -41,6 +50,7 @@ class ClientsCall:
     def __init__(self, request: ExecuteRequest | bytes) -> None:
         self._data = bytes(request)
         self.sent: list[bytes] = []
+        self._stream = self
         self.trailers: dict[str, Any] = {}
 
     async def recv_message(self) -> Request:
@@ -48,6 +58,15 @@ class ClientsCall:
 
     async def send_message(self, message: Any) -> None:
         self.sent.append(bytes(message))
+
+    async def send_data(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    @property
+    def whole(self) -> bytes:
+        """The message that was sent, in one piece or in many."""
+        sent = b"".join(self.sent)
+        return sent[5:] if len(self.sent) > 1 or len(sent) > LARGE_BYTES else sent
 
     async def send_trailing_metadata(self, **trailers: Any) -> None:
         self.trailers = trailers
@@ -144,8 +163,40 @@ async def test_large_json_is_read_and_written_apart_from_the_loop(
         assert isinstance(sent, Call)
         await worker.says(Result(sent.id, sent.body))
         await running
-        assert call.sent == [bytes(ExecuteReply(value=params))]
+        assert call.whole == bytes(ExecuteReply(value=params))
         assert [thread != get_ident() for thread in threads] == [apart, apart]
+
+
+async def test_a_large_result_is_sent_in_pieces_and_is_one_msgpack_value() -> None:
+    """Its buffers are put back where they are meant."""
+    value = {"data": bytes(range(256)) * 2000, "more": [1, bytearray(LARGE_BYTES)]}
+    async with hosted() as (worker, _, host):
+        call: Any = ClientsCall(ExecuteRequest(tool="load", params=Value(msgpack=b"\x80")))
+        running = asyncio.ensure_future(WorkerService(host)._execute(call))
+        (sent,) = await worker.hears()
+        assert isinstance(sent, Call)
+        body, buffers = encode_value(value)
+        assert len(buffers) == 2
+        await worker.says(Result(sent.id, body, buffers))
+        await running
+        whole, _ = encode_value(value, buffer_threshold=2**62)
+        assert call.whole == bytes(ExecuteReply(value=Value(msgpack=bytes(whole))))
+        assert len(call.sent) > len(call.whole) / LARGE_BYTES / 4
+
+
+async def test_a_result_over_the_maximum_of_grpc_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_grpc_services, "REPLY_BYTES_MAX", LARGE_BYTES)
+    async with hosted() as (worker, _, host):
+        call: Any = ClientsCall(ExecuteRequest(tool="load"))
+        running = asyncio.ensure_future(WorkerService(host)._execute(call))
+        (sent,) = await worker.hears()
+        assert isinstance(sent, Call)
+        await worker.says(Result(sent.id, Raw(b"\x01"), (bytes(LARGE_BYTES),)))
+        await running
+        assert call.trailers["status"] is Status.INTERNAL
+        assert "stream them" in call.trailers["status_message"]
 
 
 async def test_a_result_that_json_has_not_is_told_as_that() -> None:

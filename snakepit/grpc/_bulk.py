@@ -1,0 +1,56 @@
+"""Large messages in pieces, so that none keeps the loop from other calls for longer than a piece.
+
+grpclib puts a message together before it sends it, and what has come of one before it is read: copies
+of all of it, at each of which every call and ping on every connection waits. It uses private names of
+grpclib, which is pinned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from grpclib.server import Stream
+
+from snakepit.grpc._answer import head_of_message
+
+PIECE_BYTES: Final = 2**17
+Data: TypeAlias = bytes | bytearray | memoryview
+Read: TypeAlias = Callable[[int], Awaitable[bytes]]
+
+
+async def send_in_pieces(call: Stream[Any, Any], message: Iterable[Data], size: int) -> None:
+    """Send what `message` is when put together, of `size` bytes. Other tasks run after each piece."""
+    if not call._send_initial_metadata_done:
+        await call.send_initial_metadata()
+    for piece in in_pieces((head_of_message(size), *message)):
+        await call._stream.send_data(piece)
+        await asyncio.sleep(0)
+    call._send_message_done = True
+
+
+def in_pieces(parts: Iterable[Data]) -> Iterator[bytes]:
+    """The same bytes, at most `PIECE_BYTES` at a time: what is small together, what is large cut up."""
+    held, room = list[memoryview](), PIECE_BYTES
+    for part in parts:
+        left = memoryview(part).cast("B")
+        while len(left) > room:
+            held.append(left[:room])
+            yield b"".join(held)
+            left, held, room = left[room:], [], PIECE_BYTES
+        held.append(left)
+        room -= len(left)
+    if held:
+        yield b"".join(held)
+
+
+async def read_in_pieces(read: Read, size: int) -> Data:
+    """What `read` gives for `size`, asked for in pieces. Less at the end of the stream, as `read` has it."""
+    if size <= PIECE_BYTES:
+        return await read(size)
+    data = bytearray()
+    while (left := size - len(data)) and (piece := await read(min(left, PIECE_BYTES))):
+        data += piece
+        await asyncio.sleep(0)
+    return data
