@@ -11,7 +11,7 @@ BENCH_ARGS = $(if $(ONLY),--only $(ONLY)) $(if $(CONTENDERS),--contenders $(CONT
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(UPDATE),--update) $(if $(STRICT),--strict)
 # Workers start by imports: without compiled modules every start would take several times as long.
 unexport PYTHONDONTWRITEBYTECODE
-# The library is strict without exception; tests misuse types on purpose.
+# The library is strict without exception, which pyproject.toml sees to; tests misuse types on purpose.
 RELAXED := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
 	--allow-untyped-decorators --allow-any-generics --no-warn-unreachable --no-warn-return-any \
 	--no-warn-unused-ignores $(addprefix --disable-error-code=,misc var-annotated index valid-type \
@@ -28,11 +28,13 @@ MAKEFLAGS += --no-print-directory
 help:  ## say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | grep -vE '^($(subst $(empty) $(empty),|,$(strip $(or $(ABSENT),none)))):' | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
 
-# One stamp per set of extras; a newer pyproject.toml or constraints.txt makes it stale.
+# One stamp per set of extras, as dev or dev,docs, and for each of them; a newer pyproject.toml or
+# constraints.txt makes it stale.
+comma := ,
 $(VENV)/.has-%: pyproject.toml constraints.txt .ci/install
 	@echo "==> installing [$*] into $(VENV)"
 	@.ci/install $(VENV) $(PYTHON) $*
-	@touch $@
+	@touch $@ $(addprefix $(VENV)/.has-,$(subst $(comma), ,$*))
 
 # Node and what the JavaScript worker and client need; no stamp where Node cannot be had.
 NODE_EXAMPLES := examples/workers/node examples/clients/node
@@ -44,7 +46,13 @@ demo: $(VENV)/.has-demo  ## see a pool of workers do a real job
 	@echo "==> the digits demo: two workers, one classifier, 1797 scanned digits"
 	@$(BIN)/python -m examples.digits
 
-test: check doctest unit  ## everything that must pass: static checks, doctests, tests, coverage gate
+test: $(VENV)/.has-dev,docs $(VENV)/.has-node  ## everything that must pass: static checks, doctests, tests, coverage gate
+	@# Side by side as well. The doctests are in the foreground: they have to know Ctrl+C.
+	@mkdir -p build; $(MAKE) check & checks=$$!; \
+	$(MAKE) doctest > build/doctest.log 2>&1; tested=$$?; \
+	wait $$checks; checked=$$?; cat build/doctest.log; \
+	[ "$$checked$$tested" = 00 ]
+	@$(MAKE) unit
 	@echo "==> all passed; tests that were skipped, and why:"
 	@cat build/skips.txt
 
@@ -81,9 +89,10 @@ check: $(VENV)/.has-dev  ## static checks: format, lint, async rules, types, spe
 	@.ci/protos $(BIN) --check
 	@mkdir -p build
 	@# Side by side: each of them uses one CPU.
-	@$(BIN)/flake8 snakepit & lint=$$!; \
+	@# flake8 is slow: it is shown what has async functions, which alone its rules are about.
+	@$(BIN)/flake8 $$(grep -rl --include='*.py' --exclude-dir=_generated 'async def' snakepit) & lint=$$!; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. pyright --verifytypes snakepit --ignoreexternal > build/types.log 2>&1 & public=$$!; \
-	$(BIN)/mypy && MYPYPATH=$(TEST_PATH) $(BIN)/mypy $(RELAXED) $(filter-out snakepit,$(SOURCES)); typed=$$?; \
+	MYPYPATH=$(TEST_PATH) $(BIN)/mypy $(RELAXED) $(SOURCES); typed=$$?; \
 	wait $$lint; linted=$$?; \
 	wait $$public || { cat build/types.log; exit 1; }; \
 	[ "$$linted$$typed" = 00 ]
