@@ -25,6 +25,7 @@ import pytest
 
 PATIENCE_S = 1.0  # for what ends a moment after the test: watcher threads, a SIGKILL on its way
 FREEZE_AFTER_S = 0.003  # a collection slower than this has too many old objects to look at
+COLLECT_AFTER = 10_000  # new objects: each test ends with a collection, and needs few before that
 PR_SET_CHILD_SUBREAPER = 36
 LINUX = sys.platform == "linux"
 
@@ -193,6 +194,7 @@ def _remember_spawned() -> None:
 
 def pytest_configure() -> None:
     _remember_spawned()
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     if LINUX:
         libc = ctypes.CDLL(None, use_errno=True)
         assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0

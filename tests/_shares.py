@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -21,6 +22,15 @@ def shares(count: int) -> list[Any]:
 def sampled(values: Iterable[T], is_in_sample: Callable[[T], bool]) -> list[Any]:
     """These values as parameters; what is not in the sample is for `make thorough` alone."""
     return [pytest.param(value, marks=pytest.mark.share(is_in_sample(value))) for value in values]
+
+
+def in_turns(turns: Sequence[Any], *choices: Iterable[Any]) -> list[Any]:
+    """Each combination of the choices with each of the turns; in `make test` with one, in turns."""
+    return [
+        pytest.param(*chosen, turn, marks=pytest.mark.share(place % len(turns) == number))
+        for place, chosen in enumerate(itertools.product(*choices))
+        for number, turn in enumerate(turns)
+    ]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from _backends import virtual_time
+from _shares import in_turns
 from input_tools import AsyncInputs, SyncInputs
 
 from snakepit import CallTimeoutError, Pool, WorkerDiedError, open_pool
@@ -100,8 +101,9 @@ async def map_them(pool: Pool, sources: list[Source]) -> None:
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("call", [execute, execute_less, stream, map_them])
+@pytest.mark.parametrize(
+    ("call", "seed"), in_turns(SEEDS, [execute, execute_less, stream, map_them])
+)
 def test_cancelled_at_each_checkpoint(
     call: Callable[[Pool, list[Source]], Awaitable[Any]], seed: int
 ) -> None:

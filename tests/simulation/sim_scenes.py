@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import _shares
 import trio
 from sim_callers import make_call
 from sim_checks import problems
@@ -34,12 +34,9 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def in_turns(*choices: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """Each combination with one of the seeds, in turns: the schedules differ, and the time is bounded."""
-    return [
-        (*chosen, SEEDS[place % len(SEEDS)])
-        for place, chosen in enumerate(itertools.product(*choices))
-    ]
+def in_turns(*choices: Iterable[Any]) -> list[Any]:
+    """Each combination on each of the schedules; in `make test` on one of them, in turns."""
+    return _shares.in_turns(SEEDS, *choices)
 
 
 def a_call(

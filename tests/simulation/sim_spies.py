@@ -1,4 +1,7 @@
-"""Spies in the pool's core: they note what it does. The tests of nothing else see them."""
+"""Spies in the pool's core: they note what it does. The tests of nothing else see them.
+
+Workers start by the hundred thousand here, all with the same tools: those are described once.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from snakepit.pool._core import PoolCore
 from snakepit.pool._sessions import SessionRecord, SessionTable
 from snakepit.pool._worker import Worker
 from snakepit.transports._memory import MemoryLink
+from snakepit.worker import _toolbox
+from snakepit.worker._annotations import Signature
 
 # Which call of the plan the task is making.
 making: ContextVar[int] = ContextVar("making")
@@ -30,6 +35,7 @@ def spying(world: World) -> Generator[None]:
         replaced(PoolCore, on_core(world)),
         replaced(Worker, on_worker(world)),
         replaced(SessionTable, on_sessions(world)),
+        replaced(_toolbox, {"signature_of": signature_of, "schema_of": schema_of}),
     ):
         make = InProcessWorker.__init__
 
@@ -42,8 +48,26 @@ def spying(world: World) -> Generator[None]:
             yield
 
 
+_signatures: dict[Any, Signature] = {}
+_schemas: dict[int, dict[str, Any]] = {}  # by the id of a signature, all of which live on
+_find_signature, _find_schema = _toolbox.signature_of, _toolbox.schema_of
+
+
+def signature_of(call: Any) -> Signature:
+    function = getattr(call, "__func__", call)
+    if function not in _signatures:
+        _signatures[function] = _find_signature(call)
+    return _signatures[function]
+
+
+def schema_of(signature: Signature) -> dict[str, Any]:
+    if id(signature) not in _schemas:
+        _schemas[id(signature)] = _find_schema(signature)
+    return _schemas[id(signature)]
+
+
 @contextmanager
-def replaced(owner: type, spies: dict[str, Spy]) -> Generator[None]:
+def replaced(owner: Any, spies: dict[str, Spy]) -> Generator[None]:
     original = {name: getattr(owner, name) for name in spies}
     for name, spy in spies.items():
         setattr(owner, name, spy)

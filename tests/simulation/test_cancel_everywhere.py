@@ -1,4 +1,4 @@
-"""Cancelled at the k-th checkpoint, for every k: start-up, calls and streams, on a few schedules.
+"""Cancelled at the k-th checkpoint, for every k: start-up, calls and streams, schedules in turns.
 
 A checkpoint here is any turn of any task, so these are all the moments at which a cancellation can
 come. After each run everything is checked that is checked after a simulation.
@@ -10,7 +10,17 @@ import pytest
 import trio
 from sim_callers import make_call
 from sim_plan import CallPlan
-from sim_scenes import AFTER, OTHERS, SEEDS, TESTED, Scene, a_call, a_stream, cancel_anywhere
+from sim_scenes import (
+    AFTER,
+    OTHERS,
+    SEEDS,
+    TESTED,
+    Scene,
+    a_call,
+    a_stream,
+    cancel_anywhere,
+    in_turns,
+)
 from sim_spies import spying
 
 from snakepit import Pool
@@ -24,8 +34,7 @@ async def make_tested(scene: Scene, pool: Pool) -> None:
 # -- start-up --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("start", ["ready", "slow", "crash", "raise"])
+@pytest.mark.parametrize(("start", "seed"), in_turns(["ready", "slow", "crash", "raise"]))
 def test_opening_and_closing(start: str, seed: int) -> None:
     """Wherever it is cut short: no worker is left, nor any task, and closing keeps its bound."""
 
@@ -51,14 +60,15 @@ def test_opening_and_closing(start: str, seed: int) -> None:
 HOWS = ["return", "raise", "slow_stop", "stubborn", "convert", "swallow", "crash"]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    ("tool", "how"), [*(("work", how) for how in HOWS), ("again", "crash"), ("fragile", "return")]
+    ("of", "seed"),
+    in_turns([*(("work", how) for how in HOWS), ("again", "crash"), ("fragile", "return")]),
 )
-def test_execute(tool: str, how: str, seed: int) -> None:
+def test_execute(of: tuple[str, str], seed: int) -> None:
     """Wherever it is cut short: its tool has stopped, and the next call finds a pool that serves."""
 
     def make() -> Scene:
+        tool, how = of
         return Scene(a_call(TESTED, how, tool), a_call(AFTER))
 
     assert cancel_anywhere(make, make_tested, seed=seed) >= 7
@@ -101,21 +111,24 @@ def test_execute_among_others(seed: int) -> None:
 # -- streams -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(
-    "stream",
-    [
-        a_stream(4, None, 16),
-        a_stream(4, None, 1, seconds=0.0),
-        a_stream(4, 2, 2),
-        a_stream(6, 1, 1, seconds=0.0),
-        a_stream(0, None, 1),
-        a_stream(3, None, 2, "raise"),
-        a_stream(3, 1, 3, "slow_stop"),
-        a_stream(3, None, 1, "crash"),
-    ],
-    ids=lambda stream: f"{stream.read}-of-{stream.items}-{stream.order['how']}",
-)
+def name_of(of: object) -> object:
+    is_stream = isinstance(of, CallPlan)
+    return f"{of.read}-of-{of.items}-{of.order['how']}" if is_stream else of
+
+
+STREAMS = [
+    a_stream(4, None, 16),
+    a_stream(4, None, 1, seconds=0.0),
+    a_stream(4, 2, 2),
+    a_stream(6, 1, 1, seconds=0.0),
+    a_stream(0, None, 1),
+    a_stream(3, None, 2, "raise"),
+    a_stream(3, 1, 3, "slow_stop"),
+    a_stream(3, None, 1, "crash"),
+]
+
+
+@pytest.mark.parametrize(("stream", "seed"), in_turns(STREAMS), ids=name_of)
 def test_stream(stream: CallPlan, seed: int) -> None:
     """Read to its end or left early, and cut short anywhere: its generator is closed by then."""
 

@@ -94,18 +94,18 @@ def test_a_block_that_is_left_while_others_call_in_it(how: str, seed: int) -> No
     assert cancel_at_every_checkpoint(main, seed=seed) >= 10
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(
-    "step",
-    [
-        a_stream(4, 2, 2, session="s"),
-        a_stream(3, None, 1, "slow_stop", session="s"),
-        a_map(5, limit=2, session="s"),
-        a_map(4, "crash", ordered=False, on_error="return", session="s"),
-    ],
-    ids=["stream left", "stream", "map", "map and death"],
-)
-def test_a_block_with_streams_and_maps(step: Any, seed: int) -> None:
+STEPS = {
+    "stream left": a_stream(4, 2, 2, session="s"),
+    "stream": a_stream(3, None, 1, "slow_stop", session="s"),
+    "map": a_map(5, limit=2, session="s"),
+    "map and death": a_map(4, "crash", ordered=False, on_error="return", session="s"),
+}
+
+
+@pytest.mark.parametrize(("name", "seed"), in_turns(STEPS))
+def test_a_block_with_streams_and_maps(name: str, seed: int) -> None:
+    step = STEPS[name]
+
     async def use(scene: Scene, pool: Pool) -> None:
         async with pool.session("s") as session:
             await make_step(scene.world, pool, step, session)
