@@ -3,9 +3,10 @@
 It measures worker processes in the tests of the worker's room alone. A measured worker starts three
 times as slowly, and the other tests run the same lines of it. An interrupt that meets coverage itself
 leaves its lock taken for good, so that the worker hangs: tests that interrupt at any moment are marked
-`unmeasured`. The tests themselves, which know Ctrl+C, are measured without that lock, and only where
-they may tell something new: not where they are marked, or are simulations, which run the same lines again
-and again and would take twice as long; nor on asyncio, where they run what they run on trio, if they do.
+`unmeasured`. The tests themselves, which know Ctrl+C, are measured without that lock. Both are only
+measured where they may tell something new: not where they are marked, or are simulations or what
+Hypothesis draws, which run the same lines again and again and would take two or three times as long;
+nor on asyncio, where they run what they run on trio, if they do.
 """
 
 import os
@@ -16,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 
 import coverage
 import pytest
-from _backends import asyncio_only
+from _backends import LOOP_NAMES, asyncio_only
 from coverage.collector import Collector
 
 _switches = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROC")}
@@ -44,9 +45,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    is_measured = item.path.parent.name == "worker" and not item.get_closest_marker("unmeasured")
+    measured = item.path.parent.name == "worker" and is_measured(item)
     for name, value in _switches.items():
-        if is_measured:
+        if measured:
             os.environ[name] = value
         else:
             os.environ.pop(name, None)
@@ -59,11 +60,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def is_measured(item: pytest.Item) -> bool:
-    """Whether coverage sees what the test does in its own process."""
+    """Whether coverage sees what the test does: in its own process, and in those of the worker's room."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    on_asyncio = params.get("anyio_backend") == "asyncio" and not _is_of_asyncio(item)
+    loops = {params[name] for name in LOOP_NAMES if name in params}
+    on_asyncio = "asyncio" in loops and not _is_of_asyncio(item)
     marked = item.get_closest_marker("unmeasured") is not None
-    return not (on_asyncio or marked or item.path.parent.name == "simulation")
+    drawn = hasattr(getattr(item, "obj", None), "hypothesis")
+    return not (on_asyncio or marked or drawn or item.path.parent.name == "simulation")
 
 
 def _is_of_asyncio(item: pytest.Item) -> bool:

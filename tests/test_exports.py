@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -260,6 +261,7 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -315,6 +317,7 @@ def test_every_room_has_its_floor() -> None:
     assert {room_of(path) for path in SOURCES} >= {"errors", "protocol", "worker", "pool"}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_room_imports_only_downwards(path: Path) -> None:
     assert upward(path) == []
@@ -343,6 +346,7 @@ def test_the_check_of_the_floors_finds_what_is_wrong(tmp_path: Path, monkeypatch
 WORKER_SOURCES = [path for path in SOURCES if room_of(path) in WORKER_ROOMS]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("path", WORKER_SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_workers_side_needs_the_standard_library_and_msgspec(path: Path) -> None:
     """Loops only where async tools need one, and only once they do."""
@@ -360,6 +364,7 @@ def test_the_workers_side_needs_the_standard_library_and_msgspec(path: Path) -> 
     assert inside <= allowed
 
 
+@pytest.mark.unmeasured
 def test_nothing_loads_grpc_before_it_is_asked_for() -> None:
     """Its modules name each other when they are loaded; all others name them inside functions."""
     users = {
@@ -372,6 +377,7 @@ def test_nothing_loads_grpc_before_it_is_asked_for() -> None:
     assert users == set()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_is_longer_than_one_can_read(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_MAX

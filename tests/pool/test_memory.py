@@ -389,6 +389,7 @@ async def test_a_pool_cancelled_from_outside_cleans_up() -> None:
 
 
 @pytest.mark.unmeasured
+@pytest.mark.unmeasured
 async def test_a_thousand_workers_need_no_thread() -> None:
     before = threading.active_count()
     async with open_pool(

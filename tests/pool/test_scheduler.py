@@ -421,6 +421,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.is_full() is full
 
 
+@pytest.mark.unmeasured
 def test_the_scheduler_does_what_the_model_does() -> None:
     """No call lost or had twice, first come first served, nobody waits while a worker idles."""
     run_state_machine_as_test(

@@ -134,6 +134,7 @@ def test_the_worker_with_the_fewest_sessions_is_the_one_that_a_search_finds() ->
         assert fewest is None or counts[fewest] == min(counts.values())
 
 
+@pytest.mark.unmeasured
 def test_ten_thousand_sessions_are_spread_evenly_and_stay_so() -> None:
     house = House(8, max=20_000, ttl=None, affinity="strict_queue")
     for number in range(10_000):

@@ -349,6 +349,7 @@ async def test_as_many_sessions_as_are_allowed_and_no_worker_is_harmed() -> None
 
 @pytest.mark.unmeasured
 @pytest.mark.timeout(120)
+@pytest.mark.unmeasured
 async def test_ten_thousand_live_sessions_share_two_workers() -> None:
     """All live at once on a real pool; each finds what it left, and one more is refused."""
     count, chunk = 10_000, 500

@@ -112,6 +112,7 @@ async def test_the_session_of_a_block_lasts_with_it_unless_it_was_given_a_time()
 
 @pytest.mark.unmeasured
 @virtual_time
+@pytest.mark.unmeasured
 async def test_a_day_of_sessions_leaves_none() -> None:
     """Thousands that nobody ends; there is at most one alarm for each that lives."""
     async with dream_pool(size=2, sessions=Sessions(ttl=600, max=20)) as pool:

@@ -84,6 +84,7 @@ def day_pool(adapter: Any = Day, **options: Any) -> Any:
 
 
 @virtual_time
+@pytest.mark.unmeasured
 async def test_a_day_of_calls_takes_no_time() -> None:
     """Every minute of a day a call of half a minute, on two workers; every hour one of them dies."""
     real, began = time.perf_counter(), anyio.current_time()
@@ -203,6 +204,7 @@ async def test_backoff_and_restarts_over_an_hour() -> None:
 
 
 @virtual_time
+@pytest.mark.unmeasured
 async def test_opening_many_workers_in_batches_waits_on_the_mock_clock() -> None:
     began, real = anyio.current_time(), time.perf_counter()
     async with day_pool(size=240) as pool:

@@ -234,6 +234,7 @@ def test_an_error_whose_str_raises_still_arrives() -> None:
     assert isinstance(travel(error), ValueError)
 
 
+@pytest.mark.unmeasured
 def test_huge_errors_fit() -> None:
     """Every text is clipped, in bytes, head and tail kept."""
     top: BaseException = ValueError("x")

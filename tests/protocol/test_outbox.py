@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -195,6 +196,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.write_everything()
 
 
+@pytest.mark.unmeasured
 def test_the_stream_carries_exactly_what_was_put_and_not_withdrawn() -> None:
     """Each message whole and unchanged, those of a call in order, its sender told once."""
     run_state_machine_as_test(
