@@ -15,6 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from _backends import one_loop_each
+from _shares import in_turns
 from asking import Asking, AsyncAsking
 from pool_kit import BRISK, PATIENT, lines, tools_pool, until
 
@@ -562,8 +563,7 @@ def test_pools_for_blocking_code_have_host_tools_as_well(backend: str) -> None:
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("how", ["execute", "stream", "map"])
+@pytest.mark.parametrize(("how", "seed"), in_turns([0, 1, 2], ["execute", "stream", "map"]))
 def test_cancelled_at_each_of_its_checkpoints_no_host_tool_is_left(how: str, seed: int) -> None:
     """Nor a call that one has made; and the workers are kept."""
 

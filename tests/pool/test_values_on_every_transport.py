@@ -93,6 +93,7 @@ async def pool_on_each_transport(**options: Any) -> AsyncGenerator[dict[str, Poo
         }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("family", TABLE)
 async def test_a_value_is_the_same_on_every_transport(family: str, address: str) -> None:

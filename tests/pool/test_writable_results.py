@@ -28,6 +28,7 @@ ARRAYS = re.compile(r"^(numpy\.ndarray|builtins\.memoryview)")
 OWN = ZeroCopy(copy_results=True, budget_mb=128)
 
 
+@pytest.mark.unmeasured
 @trio_only
 async def test_values_are_the_same_and_can_be_written() -> None:
     async with pool_on_each_transport(zero_copy=OWN) as pools:
