@@ -298,7 +298,7 @@ def _fields(kind: type) -> tuple[str, ...] | None:
         return kind.__struct_fields__
     if (attributes := getattr(kind, "__attrs_attrs__", None)) is not None:
         return tuple(attribute.name for attribute in attributes)
-    if "__dataclass_fields__" in dir(kind):
+    if any("__dataclass_fields__" in vars(base) for base in kind.__mro__):
         import dataclasses
 
         return tuple(field.name for field in dataclasses.fields(cast("Any", kind)))
