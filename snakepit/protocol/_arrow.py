@@ -190,10 +190,7 @@ def _read_content(reader: Reader, pa: ModuleType, kind: str, content: Any) -> An
 def _read_stream(reader: Reader, pa: ModuleType, kind: str, content: Any) -> Any:
     # Batches are checked, not the table of them: of a thousand columns that takes a tenth of the time.
     with pa.ipc.open_stream(pa.py_buffer(reader.data(content))) as stream:
-        if kind == "batch":
-            batches = [stream.read_next_batch()]
-        else:
-            batches = list(stream)
+        batches = [stream.read_next_batch()] if kind == "batch" else list(stream)
         for batch in batches:
             _check(reader, pa, kind, batch)
         return batches[0] if kind == "batch" else pa.Table.from_batches(batches, stream.schema)

@@ -28,7 +28,7 @@ from snakepit import (
     open_pool,
     open_pool_sync,
 )
-from snakepit.transports import _shm
+from snakepit.transports import _shm_copies
 
 
 def open_fds() -> int:
@@ -249,7 +249,7 @@ async def test_over_the_budget_memory_is_given_away_and_nobody_waits_for_ever() 
 async def test_who_holds_on_to_memory_that_others_need_is_reported_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_shm, "OLD_LEASE_S", 0.0)
+    monkeypatch.setattr(_shm_copies, "OLD_LEASE_S", 0.0)
     async with shm_pool(zero_copy=ZeroCopy(budget_mb=32)) as pool:
         await pool.execute("keep", {"value": np.ones(3 * MIB // 2)})
         for _ in range(3):

@@ -17,7 +17,7 @@ from shm_adapters import MIB, Sharer, memory
 from snakepit import Pool, ZeroCopy
 from snakepit.pool import _codec
 from snakepit.shm import Block, Heap
-from snakepit.transports import _shm
+from snakepit.transports import _shm_copies
 
 
 class Gate:
@@ -84,7 +84,7 @@ async def test_a_call_cancelled_while_it_waits_for_room(monkeypatch: pytest.Monk
         tries += 1
         return take_warm(heap, nbytes)
 
-    monkeypatch.setattr(_shm, "PIPE_S_PER_BYTE", 1.0)  # it would wait for ever
+    monkeypatch.setattr(_shm_copies, "PIPE_S_PER_BYTE", 1.0)  # it would wait for ever
     monkeypatch.setattr(Heap, "take_warm", count)
     async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=32)) as pool:
         before = pids(pool)

@@ -15,7 +15,7 @@ from link_kit import KIB, MIB, link, passed
 from snakepit.protocol import Drop, Unpacker, decode_to_worker
 from snakepit.shm import IDLE_TRIM_S
 from snakepit.transports._byte_channel import ByteStream
-from snakepit.transports._shm import ShmChannel
+from snakepit.transports._shm_channel import ShmChannel
 
 
 class Heard(ByteStream):

@@ -13,7 +13,7 @@ from snakepit.protocol import decode_to_worker
 from snakepit.shm import Endpoint, FdSocket, ShmUnpacker, _gifts, is_carrier, open_for_worker
 from snakepit.testing import BytePeer, running
 from snakepit.transports import ByteChannel, ByteStream, Channel, ShmTransport
-from snakepit.transports._shm import ShmChannel
+from snakepit.transports._shm_channel import ShmChannel
 from snakepit.transports._stdio import PipeStream
 
 

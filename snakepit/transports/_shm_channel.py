@@ -1,0 +1,220 @@
+"""A link with shared memory: all messages go through the pipes, and large buffers do not.
+
+They are put into shared memory before, and the message refers to them. Such a message is
+small, and is written at once if that takes no time: when the buffers lie in shared memory already,
+or are copied soon. Else it waits in a line of its own until `run` has had them copied, in a
+thread. Where no shared memory is to be had in time the buffers go through the pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+
+import anyio
+
+from snakepit.protocol import Drop, OnSent, ToWorker, call_of, decode_to_host
+from snakepit.shm import (
+    IDLE_TRIM_S,
+    Block,
+    Endpoint,
+    Gift,
+    Key,
+    Loan,
+    Segment,
+    ShmUnpacker,
+    is_carrier,
+)
+from snakepit.transports._byte_channel import ByteChannel, ByteStream
+from snakepit.transports._shm_copies import COPY_BYTES_MAX, Copies
+
+_log = logging.getLogger("snakepit.transports")
+
+
+class Waiting:
+    """A message whose buffers are to be copied, or which may not overtake such a one."""
+
+    __slots__ = ("message", "on_sent")
+
+    def __init__(self, message: ToWorker, on_sent: OnSent) -> None:
+        self.message, self.on_sent = message, on_sent
+
+
+class ShmChannel(ByteChannel):
+    """The host's end of a link with shared memory."""
+
+    def __init__(self, stream: ByteStream, endpoint: Endpoint) -> None:
+        super().__init__(stream)
+        self._unpacker = ShmUnpacker(decode_to_host, lambda: endpoint)
+        self._endpoint = endpoint
+        endpoint.tell = self.send_nowait
+        endpoint.bury = self._bury
+        # What may still be withdrawn.
+        self._bound: dict[int, tuple[ToWorker, ToWorker, list[Loan]]] = {}
+        self._waiting: deque[Waiting] = deque()
+        self._graves: deque[Segment] = deque()  # not used any more, and still mapped
+        self._more_waits = anyio.Event()
+        self._copies = Copies(endpoint)
+
+    @property
+    def is_sending(self) -> bool:
+        return bool(self._outbox or self._waiting)
+
+    @property
+    def shares_memory(self) -> bool:
+        return self._endpoint.is_up
+
+    @property
+    def lent_bytes(self) -> int:
+        return self._endpoint.lent_bytes
+
+    @property
+    def peer_counts(self) -> tuple[int, ...] | None:
+        return self._endpoint.peer_counts if self.shares_memory else None
+
+    def send_nowait(self, message: ToWorker) -> bool:
+        if not is_carrier(message) and not self._waiting:
+            return super().send_nowait(message)
+        if self._closed or self._peer_gone:
+            return False
+        ready = self._bind_now(message)
+        if ready is None:
+            self._wait(message, None)
+            return True
+        sent = super().send_nowait(ready)
+        self._tidy()
+        return sent
+
+    def queue_nowait(self, message: ToWorker) -> bool:
+        if not is_carrier(message) and not self._waiting:
+            return super().queue_nowait(message)
+        if self._closed or self._peer_gone:
+            return False
+        self._put(message, None)
+        return True
+
+    def _flush(self) -> bool:
+        done = super()._flush()
+        self._tidy()
+        return done
+
+    def _put(self, message: ToWorker, on_sent: OnSent) -> None:
+        ready = self._bind_now(message)
+        if ready is None:
+            self._wait(message, on_sent)
+        else:
+            super()._put(ready, on_sent)
+
+    def withdraw(self, message: ToWorker) -> bool:
+        for waiting in self._waiting:
+            if waiting.message is message:
+                self._waiting.remove(waiting)
+                return True
+        known = self._bound.get(id(message))
+        if known is None:
+            return super().withdraw(message)
+        _, bound, loans = known
+        withdrawn = super().withdraw(bound)
+        if withdrawn:
+            del self._bound[id(message)]
+            self._endpoint.take_back(loans)
+            self._endpoint.speak()
+        return withdrawn
+
+    def _bind_now(self, message: ToWorker) -> ToWorker | None:
+        """The message as it is to be packed; None if it must wait."""
+        if self._waiting and self._is_behind(message):
+            return None
+        if not is_carrier(message) or not self._endpoint.is_up:
+            return message
+        self._endpoint.speak()  # `empty` may have made room for what the message carries
+        blocks = self._copies.make_now(message)
+        return None if blocks is None else self._bind(message, blocks)
+
+    def _bind(self, message: ToWorker, blocks: dict[Key, Block | Gift]) -> ToWorker:
+        bound, loans = self._endpoint.bind(message, blocks)
+        self._bound[id(message)] = (message, bound, loans)
+        ready: ToWorker = bound
+        return ready
+
+    def _is_behind(self, message: ToWorker) -> bool:
+        """Must it keep its place behind a message of the same call?"""
+        call = call_of(message)
+        return call is not None and any(call_of(one.message) == call for one in self._waiting)
+
+    def _wait(self, message: ToWorker, on_sent: OnSent) -> None:
+        self._waiting.append(Waiting(message, on_sent))
+        self._more_waits.set()
+
+    def _tidy(self) -> None:
+        """What has been written cannot be withdrawn any more."""
+        if self._bound and not self._outbox:
+            self._bound.clear()
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._serve_waiting)
+            tasks.start_soon(self._trim)
+            await super().run()
+            tasks.cancel_scope.cancel()
+
+    async def _serve_waiting(self) -> None:
+        while True:
+            await self._more_waits.wait()
+            self._more_waits = anyio.Event()
+            while self._waiting:
+                await self._serve(self._waiting[0])
+            if self._graves:
+                await self._copies.in_thread(partial(self._graves.clear), COPY_BYTES_MAX)
+
+    def _bury(self, segment: Segment) -> None:
+        if segment.size > COPY_BYTES_MAX:
+            self._graves.append(segment)
+            self._more_waits.set()
+
+    async def _trim(self) -> None:
+        """Give memory back that has idled for a while, here and in the worker, which is asked to."""
+        while True:
+            await anyio.sleep(IDLE_TRIM_S)
+            heap = self._endpoint.heap
+            await self._copies.in_thread(partial(heap.trim, idle_s=IDLE_TRIM_S), heap.idle_bytes)
+            heap.speak()
+            if self._endpoint.has_borrowed:
+                self.send_nowait(Drop(()))
+
+    async def _serve(self, waiting: Waiting) -> None:
+        # In a frame of its own: what has been sent is not kept while nothing waits.
+        message = waiting.message
+        try:
+            blocks = await self._copies.make(message)
+            if not self._waiting or self._waiting[0] is not waiting:
+                return  # noqa: ASYNC910 - withdrawn; `make` begins with one
+            may_refer = is_carrier(message) and self._endpoint.is_up
+            ready = self._bind(message, blocks) if may_refer else message
+            super()._put(ready, waiting.on_sent)
+        except Exception:  # no memory, or whatever the library raises that the value is of
+            if not self._waiting or self._waiting[0] is not waiting:
+                return  # noqa: ASYNC910 - as above
+            _log.exception("a value could not be copied for a worker, which is given up")
+            self._lose_peer()
+            return  # noqa: ASYNC910 - as above
+        self._waiting.popleft()
+        self.flush_nowait()
+
+    def _lose_peer(self) -> None:
+        super()._lose_peer()
+        self._drop_waiting()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self._drop_waiting()
+        self._bound.clear()
+        self._endpoint.close()
+
+    def _drop_waiting(self) -> None:
+        dropped = list(self._waiting)
+        self._waiting.clear()
+        for waiting in dropped:
+            if waiting.on_sent is not None:
+                waiting.on_sent()
