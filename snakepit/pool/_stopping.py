@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from snakepit.errors import CallTimeoutError, QueueTimeoutError, WorkerDiedError
-from snakepit.protocol import Cancel
+from snakepit.protocol import Call, Cancel, HostFailure, HostReply, describe
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
@@ -81,6 +81,23 @@ class StopsCalls:
         if not self._is_spawned:
             grace += self._core.settings.stop.term_grace  # it is asked, and that is all
         self._give_grace(call, grace, self._core.now())
+
+    def unsendable(self, message: ToWorker, error: Exception) -> None:
+        """This could not be written: what it was for fails of it, and nothing else does."""
+        if isinstance(message, HostReply):
+            self.tell(HostFailure(message.id, "serialization", describe(error)))
+            return
+        call = (
+            self.seat.settle(message.id, self._core.now(), ran=False)
+            if isinstance(message, Call)
+            else None
+        )
+        if call is None:
+            self.condemn(f"could not be told what it must know ({error})")
+        elif not call.settled:
+            call.error = error
+            self._core.settle(call)
+        self.seat_changed(self._core.now())
 
     def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
         ring = self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))

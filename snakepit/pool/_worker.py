@@ -270,6 +270,7 @@ class Worker(StopsCalls):
                 self._hatching.cancel()
             ready, early = await shake_hands(channel, self.id, self._core.settings)
             if not self._condemned.is_set():  # it may have been since Ready woke this task
+                channel.on_unsendable = self.unsendable
                 self._core.ready(self, {tool.name: tool for tool in ready.tools})
                 return early
         raise StartFailedError(self._reason, exits_by_itself=self._exited.is_set())

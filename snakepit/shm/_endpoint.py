@@ -115,8 +115,21 @@ class Endpoint:
     def bind(self, message: Any, blocks: dict[Key, Block | Gift]) -> tuple[Any, list[Loan]]:
         """The message with references to `blocks` and to what lies in segments, lent; and the loans.
 
-        What cannot be shown or lent now stays in it, and travels with it.
+        What cannot be shown or lent now stays in it, in a row, and travels with it. Raises what keeps that
+        from being written, as MemoryError; then nothing is lent.
         """
+        bound, loans = self._refer(message, blocks)
+        try:
+            for buffer in bound.buffers:
+                if isinstance(buffer, Loose):
+                    buffer.in_a_row()
+        except BaseException:
+            self.take_back(loans)
+            self.speak()
+            raise
+        return bound, loans
+
+    def _refer(self, message: Any, blocks: dict[Key, Block | Gift]) -> tuple[Any, list[Loan]]:
         places: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}  # is an echo
         kept: dict[bool, list[Any]] = {False: [], True: []}
         loans: list[Loan] = []
@@ -179,15 +192,7 @@ class Endpoint:
             elif gift is not None:
                 blocks[key] = gift
         self.speak()
-        bound, loans = self.bind(message, blocks)
-        try:
-            for buffer in bound.buffers:
-                if isinstance(buffer, Loose):
-                    buffer.in_a_row()  # what goes through the pipe after all
-        except BaseException:
-            self.take_back(loans)
-            self.speak()
-            raise
+        bound, _ = self.bind(message, blocks)
         self._tell_counts()
         return bound
 

@@ -9,7 +9,7 @@ place never finds it again: it is broken for good.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -21,9 +21,14 @@ class Channel(ABC):
 
     `is_direct`: what the worker writes can be read at once by `receive_nowait`, whether this
     process does anything meanwhile or not; so an answer may come sooner than a task sleeps and wakes up.
+
+    `on_unsendable` is called, in the task of `run`, with a message of `send_nowait` that turns out not to be
+    writable, and why: a MemoryError or SerializationError. The worker never sees it, and the link goes on;
+    without such a function it is broken.
     """
 
     is_direct: bool = False
+    on_unsendable: Callable[[ToWorker, Exception], object] | None = None
 
     @abstractmethod
     def send_nowait(self, message: ToWorker) -> bool:
@@ -65,7 +70,8 @@ class Channel(ABC):
         """Send the message and wait until the link has taken all of it.
 
         If cancelled before its last frame began, it is withdrawn: the worker never sees it.
-        Raises: anyio.BrokenResourceError: the worker is gone. anyio.ClosedResourceError.
+        Raises: anyio.BrokenResourceError: the worker is gone. anyio.ClosedResourceError. MemoryError,
+        SerializationError: it cannot be written; the link goes on.
         """
 
     @abstractmethod

@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from functools import partial
+from typing import Any
 
 import anyio
 
-from snakepit.protocol import Drop, OnSent, ToWorker, call_of, decode_to_host
+from snakepit.errors import SerializationError
+from snakepit.protocol import Drop, Loose, OnSent, ToWorker, call_of, decode_to_host
 from snakepit.shm import (
     IDLE_TRIM_S,
     Block,
@@ -56,6 +58,7 @@ class ShmChannel(ByteChannel):
         self._graves: deque[Segment] = deque()  # not used any more, and still mapped
         self._more_waits = anyio.Event()
         self._copies = Copies(endpoint)
+        self._failed: dict[int, Exception] = {}  # of messages that a task waits to have sent
 
     @property
     def is_sending(self) -> bool:
@@ -99,6 +102,18 @@ class ShmChannel(ByteChannel):
         self._tidy()
         return done
 
+    async def send(self, message: ToWorker) -> None:
+        error: Exception | None = None
+        try:
+            await super().send(message)
+        finally:
+            error = self._failed.pop(id(message), None)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # no cycle is left, which would keep the message
+
     def _put(self, message: ToWorker, on_sent: OnSent) -> None:
         ready = self._bind_now(message)
         if ready is None:
@@ -114,29 +129,40 @@ class ShmChannel(ByteChannel):
         known = self._bound.get(id(message))
         if known is None:
             return super().withdraw(message)
-        _, bound, loans = known
-        withdrawn = super().withdraw(bound)
+        withdrawn = super().withdraw(known[1])
         if withdrawn:
-            del self._bound[id(message)]
-            self._endpoint.take_back(loans)
-            self._endpoint.speak()
+            self._unbind(message)
         return withdrawn
 
     def _bind_now(self, message: ToWorker) -> ToWorker | None:
         """The message as it is to be packed; None if it must wait."""
         if self._waiting and self._is_behind(message):
             return None
-        if not is_carrier(message) or not self._endpoint.is_up:
+        if not is_carrier(message):
             return message
+        if not self._endpoint.is_up:
+            return None if _has_loose(message) else message
         self._endpoint.speak()  # `empty` may have made room for what the message carries
         blocks = self._copies.make_now(message)
-        return None if blocks is None else self._bind(message, blocks)
+        if blocks is None:
+            return None
+        try:
+            return self._bind(message, blocks)
+        except Exception:
+            return None  # it fails again where that harms this message alone
 
     def _bind(self, message: ToWorker, blocks: dict[Key, Block | Gift]) -> ToWorker:
         bound, loans = self._endpoint.bind(message, blocks)
         self._bound[id(message)] = (message, bound, loans)
         ready: ToWorker = bound
         return ready
+
+    def _unbind(self, message: ToWorker) -> None:
+        """It is not sent after all."""
+        known = self._bound.pop(id(message), None)
+        if known is not None:
+            self._endpoint.take_back(known[2])
+            self._endpoint.speak()
 
     def _is_behind(self, message: ToWorker) -> bool:
         """Must it keep its place behind a message of the same call?"""
@@ -185,22 +211,37 @@ class ShmChannel(ByteChannel):
 
     async def _serve(self, waiting: Waiting) -> None:
         # In a frame of its own: what has been sent is not kept while nothing waits.
-        message = waiting.message
+        message, error = waiting.message, None
         try:
             blocks = await self._copies.make(message)
-            if not self._waiting or self._waiting[0] is not waiting:
-                return  # noqa: ASYNC910 - withdrawn; `make` begins with one
+            if self._is_withdrawn(waiting):
+                return  # noqa: ASYNC910 - `make` begins with one
             may_refer = is_carrier(message) and self._endpoint.is_up
             ready = self._bind(message, blocks) if may_refer else message
             super()._put(ready, waiting.on_sent)
-        except Exception:  # no memory, or whatever the library raises that the value is of
-            if not self._waiting or self._waiting[0] is not waiting:
+        except Exception as failure:  # no memory, or what the value's own library raises
+            if self._is_withdrawn(waiting):
                 return  # noqa: ASYNC910 - as above
-            _log.exception("a value could not be copied for a worker, which is given up")
-            self._lose_peer()
-            return  # noqa: ASYNC910 - as above
+            self._unbind(message)
+            error = _told(failure)
         self._waiting.popleft()
+        if error is not None:
+            self._fail(waiting, error)
         self.flush_nowait()
+
+    def _is_withdrawn(self, waiting: Waiting) -> bool:
+        return not self._waiting or self._waiting[0] is not waiting
+
+    def _fail(self, waiting: Waiting, error: Exception) -> None:
+        """The message cannot be written: whoever it is from is told, and the link goes on."""
+        if waiting.on_sent is not None:
+            self._failed[id(waiting.message)] = error
+            waiting.on_sent()
+        elif self.on_unsendable is not None:
+            self.on_unsendable(waiting.message, error)
+        else:
+            _log.error("a worker could not be told what it must know: %s", error)
+            self._lose_peer()
 
     def _lose_peer(self) -> None:
         super()._lose_peer()
@@ -218,3 +259,17 @@ class ShmChannel(ByteChannel):
         for waiting in dropped:
             if waiting.on_sent is not None:
                 waiting.on_sent()
+
+
+def _has_loose(message: Any) -> bool:
+    """Has something of it to be put in a row before it can be written?"""
+    return any(isinstance(buffer, Loose) for buffer in message.buffers)
+
+
+def _told(error: Exception) -> Exception:
+    """The error as whoever the message is from gets it, without frames, which would keep the value."""
+    if not isinstance(error, MemoryError | SerializationError):
+        problem = f"a value could not be written: {type(error).__name__}: {str(error)[:300]}"
+        error.__traceback__ = None
+        error = SerializationError(problem)
+    return error.with_traceback(None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from _backends import one_loop_each
-from pool_kit import until
+from pool_kit import pids, tools_pool, until
 from shm_adapters import MIB, Sharer, memory
 
 import snakepit
@@ -42,22 +43,55 @@ async def test_who_dies_of_what_does_not_lie_in_a_row_keeps_nobody_waiting(
     ]
 
 
-@pytest.mark.parametrize("size", [MIB // 8, MIB])  # copied where the call is made, and in a thread
-@one_loop_each
-async def test_what_cannot_be_written_costs_its_own_call_and_worker(
-    size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError
+def strided(rows: int) -> Any:
+    return np.ones((rows, 2))[:, 0]
 
-    async with snakepit.open_pool(Sharer, size=1, transport="shm") as pool:
+
+@one_loop_each
+async def test_what_cannot_be_written_costs_its_own_call_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not its worker, not what others have there, and no memory."""
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError("no room")
+
+    def torn(*_: object) -> None:
+        raise OSError("torn")
+
+    refusals: list[tuple[Any, type[Exception], str]] = [
+        (no_memory, MemoryError, "no room"),
+        (torn, snakepit.SerializationError, "could not be written: OSError: torn"),
+    ]
+
+    async def items(size: int) -> AsyncIterator[Any]:
+        yield strided(size)
+
+    async with tools_pool(Sharer, size=1, transport="shm") as pool:
+        pool.add_host_tool(lambda value: strided(len(value)), name="same")
         assert await pool.execute("total", {"array": pool.empty(2 * MIB)[:0]}) == 0
-        with monkeypatch.context() as patch:
-            patch.setattr(Loose, "write_to", fail)
-            with pytest.raises(snakepit.WorkerDiedError):
-                await pool.execute("echo", {"value": np.ones((size, 2))[:, 0]})
-        assert await pool.execute("echo", {"value": 1}) == 1
-    assert "a value could not be copied for a worker, which is given up" in caplog.messages
+        before = pids(pool)
+        async with pool.session() as session:
+            await session.execute("keep", {"value": 3})
+            # One is copied where the call is made, the other in a thread.
+            for size, (fail, kind, words) in product((MIB // 8, MIB), refusals):
+                value = strided(size)
+                with monkeypatch.context() as patch:
+                    patch.setattr(Loose, "write_to", fail)
+                    with pytest.raises(kind, match=words):
+                        await pool.execute("echo", {"value": value})
+                    with pytest.raises(kind, match=words):
+                        async with pool.stream("repeat", {"value": value, "times": 2}) as stream:
+                            await anext(stream)
+                    with pytest.raises(kind, match=words):
+                        await pool.execute("lengths", {"values": items(size)})
+                    with pytest.raises(snakepit.ToolError, match=words):
+                        await pool.execute("through_the_host", {"value": value.copy()})
+                assert (await pool.execute("echo", {"value": value})).sum() == size
+            assert await session.execute("kept_total") == 3
+        await until(lambda: memory(pool).leases == memory(pool).used_bytes == 0)
+        assert pids(pool) == before
+    assert not caplog.records
 
 
 @one_loop_each
