@@ -209,7 +209,7 @@ class ShmChannel(ByteChannel):
             if self._endpoint.has_borrowed:
                 self.send_nowait(Drop(()))
 
-    async def _serve(self, waiting: Waiting) -> None:
+    async def _serve(self, waiting: Waiting) -> None:  # noqa: ASYNC910 - `make` is one
         # In a frame of its own: what has been sent is not kept while nothing waits.
         message, error = waiting.message, None
         try:

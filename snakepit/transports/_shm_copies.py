@@ -56,16 +56,24 @@ class Copies:
 
         Raises what keeps a value from being written, as MemoryError.
         """
-        await anyio.lowlevel.checkpoint()
         blocks: dict[Key, Block | Gift] = {}
         if not is_carrier(message):
-            return blocks
-        if not self._endpoint.is_up:
+            await anyio.lowlevel.checkpoint()
+        elif self._endpoint.is_up:
+            await self._make_each(self._endpoint.strangers(message), blocks)
+        else:
+            await anyio.lowlevel.checkpoint()
             for buffer in message.buffers:
                 if isinstance(buffer, Loose):
                     await self.in_thread(partial(buffer.in_a_row), len(buffer))
-            return blocks
-        for key, buffer in self._endpoint.strangers(message).items():
+        return blocks
+
+    async def _make_each(  # noqa: ASYNC910 - each copy is one, and so is the lack of any
+        self, strangers: dict[Key, Buffer | Loose], blocks: dict[Key, Block | Gift]
+    ) -> None:
+        if not strangers:
+            await anyio.lowlevel.checkpoint()
+        for key, buffer in strangers.items():
             block = await self._room(key[1])
             if block is not None:
                 # Taken out there: a thread may keep what it was called with until it is called again.
@@ -76,7 +84,6 @@ class Copies:
                 blocks[key] = gift
             elif isinstance(buffer, Loose):
                 await self.in_thread(partial(buffer.in_a_row), key[1])
-        return blocks
 
     async def in_thread(self, function: partial[Any], size: int) -> Any:
         """Call it, in a thread if it has much to do. Always a checkpoint."""
@@ -88,17 +95,17 @@ class Copies:
     def _fill(self, job: list[tuple[Block, Buffer | Loose]]) -> None:
         self._endpoint.fill(*job.pop())
 
-    async def _room(self, size: int) -> Block | None:
+    async def _room(self, size: int) -> Block | None:  # noqa: ASYNC910 - the copy follows, which is one
         """A block; waits for one while the budget is spent, but not long, nor in vain twice."""
         heap = self._endpoint.heap
+        block = heap.take_warm(size)
+        if block is not None:
+            return block  # noqa: ASYNC910 - as above
         until = anyio.current_time() + size * PIPE_S_PER_BYTE
-        await anyio.lowlevel.checkpoint()
         while True:
-            block = heap.take_warm(size)
-            if block is None:
-                # However little is asked for: a slab may have to be made, or garbage collected.
-                block = await anyio.to_thread.run_sync(heap.take, size, limiter=self._limiter)
-                heap.speak()
+            # However little is asked for: a slab may have to be made, or garbage collected.
+            block = await anyio.to_thread.run_sync(heap.take, size, limiter=self._limiter)
+            heap.speak()
             if block is not None or heap.freed_blocks == self._waited_in_vain_at:
                 return block
             if size > heap.arena.budget or anyio.current_time() >= until:
