@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import mmap
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 
 from benchmarks._contender import Calls
+from benchmarks._machine import queued_s
 from benchmarks._timing import clock, p50
 
 COLUMNS: Final = 1_000  # of a table
@@ -120,7 +123,10 @@ def _columns(size: int) -> list[Any]:
 
 
 async def stall(calls: Calls, *, size: int) -> dict[str, float]:
-    """The longest that the event loop let a task wait: while an array is sent, and while none is."""
+    """The longest that the event loop let a task wait: while an array is sent, and while none is.
+
+    And while a thread alone copies as much, which nothing of the pool has a part in.
+    """
     import numpy
 
     sent: Any = numpy.empty(size, "u1")
@@ -132,32 +138,50 @@ async def stall(calls: Calls, *, size: int) -> dict[str, float]:
             await calls.pool.execute("look", {"value": sent})
 
     start = clock()
-    sending = await _longest_wait(send)
+    sending, queued = await _longest_wait(send)
     took = clock() - start
+    copying, _ = await _longest_wait(lambda: anyio.to_thread.run_sync(_copy, sent))
+    quiet, _ = await _longest_wait(lambda: anyio.sleep(took))
     return {
         "sending": sending,
-        "quiet": await _longest_wait(lambda: anyio.sleep(took)),
+        "queued": queued,
+        "copying": copying,
+        "quiet": quiet,
         "took": took / SENDS,
     }
 
 
-async def _longest_wait(work: Callable[[], Awaitable[None]]) -> float:
-    """By how much a task that looks at the clock again and again was late while this was done."""
-    longest = 0.0
+def _copy(sent: Any) -> None:
+    """Copy into memory that is new and can be shared, and into the same again."""
+    import numpy
+
+    copy = numpy.frombuffer(mmap.mmap(-1, len(sent)), "u1")
+    for _ in range(SENDS):
+        numpy.copyto(copy, sent)  # lets go of the GIL
+
+
+async def _longest_wait(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """By how much a task that looks at the clock again and again was late while this was done.
+
+    And for how much of it this thread could have run, and others had the CPUs.
+    """
+    longest, queued = 0.0, 0.0
     over = False
 
     async def watch() -> None:
-        nonlocal longest
+        nonlocal longest, queued
         while not over:
-            start = clock()
+            queued_before, start = queued_s(), clock()
             await anyio.sleep(TICK_S)
-            longest = max(longest, clock() - start - TICK_S)
+            late = clock() - start - TICK_S
+            if late > longest:
+                longest, queued = late, queued_s() - queued_before
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
         await work()
         over = True
-    return longest
+    return longest, queued
 
 
 ARRAY_MEASURES: Final[tuple[Callable[..., Awaitable[Any]], ...]] = (

@@ -118,6 +118,10 @@ def _stalls(plan: Plan) -> Table:
             for subject in here.subjects.values():
                 found = subject.measure("stall", size=size)
                 rows.setdefault("while it is sent", []).append(found["sending"])
+                rows.setdefault("of that, able to run and without a CPU", []).append(
+                    found["queued"]
+                )
+                rows.setdefault("while a thread alone copies as much", []).append(found["copying"])
                 rows.setdefault("as long, nothing sent", []).append(found["quiet"])
                 rows.setdefault("time to send it", []).append(found["took"])
     title = f"The longest that the event loop lets a task wait while {size // MIB} MiB are sent"

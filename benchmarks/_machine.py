@@ -47,6 +47,15 @@ class Onlooker:
         return f"others used {cpus:.1f} of the CPUs meanwhile"
 
 
+def queued_s() -> float:
+    """How long this thread has been able to run while others had the CPUs; 0 where that is not told."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 def _cpu_seconds() -> tuple[float, float]:
     """CPU time of the machine, time that its own host took away included; and ours."""
     times = psutil.cpu_times()

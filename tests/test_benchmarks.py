@@ -264,7 +264,7 @@ def test_the_scenarios_of_one_transport_run(tmp_path: Path) -> None:
     results, told = short_run(tmp_path, *TRANSPORTS)
     assert len(results.tables["shmcalls"].rows) == 4
     assert len(results.tables["shm"].rows) == 17
-    assert len(results.tables["stall"].rows) == 3
+    assert len(results.tables["stall"].rows) == 5
     by_size = [table for name, table in results.tables.items() if name.startswith("array ")]
     assert [set(table.rows) for table in by_size] == [
         {SHARED, f"{SHARED}, {_array_scenarios.IN_PLACE}", DEFAULT}
