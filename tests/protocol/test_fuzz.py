@@ -175,6 +175,16 @@ def test_mutated_tables(data: bytes, seed: int) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    "value", [pa.table({"zzzz": [1]}), pa.record_batch({"zzzz": [1]}), pa.table({"zzzz": []})]
+)
+def test_a_column_s_name_that_is_no_text_is_refused(value: object) -> None:
+    body = bytes(p.encode_value(value)[0])
+    assert p.decode_value(body).column_names == ["zzzz"]
+    with pytest.raises(ProtocolError, match="codec can't decode byte 0xff"):
+        p.decode_value(body.replace(b"zzzz", b"zz\xffz"))
+
+
 @pytest.mark.parametrize("data", SEEDS[: len(SEEDS) // 2], ids=lambda data: str(len(data)))
 def test_truncated_bytes(data: bytes) -> None:
     for end in range(len(data)):
