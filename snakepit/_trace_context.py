@@ -21,7 +21,7 @@ HEADERS: Final = ("traceparent", "tracestate")
 TRACESTATE_CHARS_MAX: Final = 4096  # a longer one may be left out, says the specification
 
 # A later version may append something to it; version ff, and zeros, mean nothing.
-_TRACEPARENT: Final = re.compile(
+_TRACEPARENT: Final = (
     r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?"
 )
 
@@ -51,7 +51,7 @@ def trace_context(headers: Mapping[str, str]) -> Generator[None]:
 
 def trace_of(traceparent: str | None, tracestate: str | None) -> Trace:
     """What these headers say. A traceparent that makes no sense says nothing, as W3C has it."""
-    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
+    if traceparent is None or not re.fullmatch(_TRACEPARENT, traceparent):
         return NO_TRACE
     state = (tracestate or "").strip()
     is_header = state.isascii() and state.isprintable() and len(state) <= TRACESTATE_CHARS_MAX

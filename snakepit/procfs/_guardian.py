@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 
 from snakepit.procfs._marks import end_marked
+from snakepit.procfs._signals import signal
 from snakepit.procfs._table import Handle
 from snakepit.procfs._tree import end_trees
 

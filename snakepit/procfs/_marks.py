@@ -8,10 +8,9 @@ table of processes is the registry: nothing is written to a disk, and nothing ca
 from __future__ import annotations
 
 import os
-import signal
-from binascii import hexlify
-from collections.abc import Callable, Iterator
+from _collections_abc import Callable, Iterator
 
+from snakepit.procfs._signals import signal
 from snakepit.procfs._table import (
     Process,
     all_processes,
@@ -86,7 +85,7 @@ class Mark:
 
 def random_id() -> str:
     """A name that nobody else has."""
-    return hexlify(os.urandom(8)).decode()
+    return os.urandom(8).hex()
 
 
 def where_we_are() -> tuple[str, int]:

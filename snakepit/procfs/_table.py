@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from _collections_abc import Iterable, Iterator
+
+from snakepit.procfs._signals import signal
 
 TICKS_PER_S: int = os.sysconf("SC_CLK_TCK") if sys.platform == "linux" else 100
 LOOKS_MAX = 10  # at what has begun while the others were looked at

@@ -7,10 +7,10 @@ else meanwhile. A fork that was under way is found by walking again, until nobod
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterable
+from _collections_abc import Callable, Iterable
 
+from snakepit.procfs._signals import signal
 from snakepit.procfs._table import (
     Handle,
     Process,

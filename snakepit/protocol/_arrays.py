@@ -24,8 +24,9 @@ from ._loose import Loose, Places
 
 DIMENSIONS_MAX: Final = 64
 SPARSE_MAX: Final = 16  # of what is named of shared memory, so many bytes for each that is meant
-_FORMAT: Final = re.compile(r"@?[bBcChHiIlLqQnNfdeP?]")
-_DTYPE: Final = re.compile(r"[<>|=]?[A-Za-z?][0-9]{0,9}(\[[0-9A-Za-z/]{1,20}\])?")
+# Not compiled here, which each worker would pay for at its start; `re` keeps what it has compiled.
+_FORMAT: Final = r"@?[bBcChHiIlLqQnNfdeP?]"
+_DTYPE: Final = r"[<>|=]?[A-Za-z?][0-9]{0,9}(\[[0-9A-Za-z/]{1,20}\])?"
 _DLPACK_CPU: Final = (1, 3, 11)  # and the CPU's memory that is pinned for CUDA or ROCm
 _DLPACK_DEVICES: Final = {
     2: "a CUDA",
@@ -39,7 +40,7 @@ _TO_CPU: Final = {"torch": ".cpu()", "cupy": ".get()", "jax": "jax.device_get()"
 
 
 def write_memoryview(writer: Writer, value: memoryview) -> Any:
-    if not _FORMAT.fullmatch(value.format):
+    if not re.fullmatch(_FORMAT, value.format):
         raise UnsendableError(
             f"a memoryview of format {value.format!r} cannot travel; send the array itself"
         )
@@ -59,7 +60,7 @@ def write_memoryview(writer: Writer, value: memoryview) -> Any:
 
 def read_memoryview(reader: Reader, data: memoryview) -> memoryview:
     format_, sizes, content = reader.array(data, 3)
-    if type(format_) is not str or not _FORMAT.fullmatch(format_):
+    if type(format_) is not str or not re.fullmatch(_FORMAT, format_):
         malformed("a memoryview of unknown format")
     shape = integers(sizes)
     view: Any = memoryview(reader.view(content))  # typeshed knows neither format nor shape
@@ -225,7 +226,7 @@ def _write_dtype(numpy: ModuleType, dtype: Any) -> Any:
 
 def _read_dtype(numpy: ModuleType, value: Any) -> Any:
     if type(value) is str:
-        if not _DTYPE.fullmatch(value):
+        if not re.fullmatch(_DTYPE, value):
             malformed("a dtype of unknown form")
         dtype = numpy.dtype(value)
     elif type(value) is list and len(value) == 3 and value[0] == "sub":

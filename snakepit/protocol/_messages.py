@@ -5,9 +5,9 @@ results, items) are not encoded here: a message carries them as `body`, already 
 `_values.py`), plus `buffers`, large buffers kept out of the body. Above the channel the
 buffers are the real bytes; on a byte stream they are numbers of transfers whose `Part`s came
 before (see `_parts.py`). Fields that a newer peer appends are ignored; unknown tags are refused.
-"""
 
-from __future__ import annotations
+Annotations are evaluated here: as text they would be, by msgspec, in three times the time.
+"""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -46,7 +46,7 @@ class ErrorData(Struct, array_like=True, frozen=True):
     args: Raw = NIL
     traceback: str = ""
     notes: tuple[str, ...] = ()
-    cause: ErrorData | None = None
+    cause: "ErrorData | None" = None
 
 
 class Start(Struct, array_like=True, tag=1):

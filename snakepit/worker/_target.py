@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from importlib import import_module
 from types import CodeType, ModuleType
 from typing import Any
-from zlib import crc32
 
 from msgspec import Struct
 
@@ -296,6 +295,7 @@ def _spec_in_archive(path: str) -> Any:
 
 def _load_file(path: str) -> ModuleType:
     from importlib import util
+    from zlib import crc32
 
     stem = os.path.basename(path).removesuffix(".py")
     stem = "".join(letter if letter.isalnum() else "_" for letter in stem)

@@ -34,13 +34,13 @@ TO_WORKER, TO_HOST = (set(typing.get_args(union)) for union in (p.ToWorker, p.To
 MESSAGES = sorted(TO_WORKER | TO_HOST, key=lambda kind: kind.__struct_config__.tag)
 RECORDS: list[type[msgspec.Struct]] = [p.ToolInfo, p.ErrorData]
 
-# What the document calls a type, for each annotation of a field.
+# What the document calls the type of a field.
 TYPES = {
-    "str": "str", "int": "int", "bool": "bool", "float": "number", "Raw": "value", "Any": "value",
-    "int | float": "number", "int | float | None": "number/nil",
-    "Buffers": "[int]", "str | None": "str/nil", "float | None": "number/nil", "int | None": "int/nil",
-    "tuple[int, ...]": "[int]", "tuple[str, ...]": "[str]", "tuple[ToolInfo, ...]": "[ToolInfo]",
-    "memoryview | None": "bin/nil", "ErrorData": "ErrorData", "ErrorData | None": "ErrorData/nil",
+    str: "str", int: "int", bool: "bool", float: "number", Raw: "value", Any: "value",
+    int | float: "number", int | float | None: "number/nil",
+    p.Buffers: "[int]", str | None: "str/nil", float | None: "number/nil", int | None: "int/nil",
+    tuple[int, ...]: "[int]", tuple[str, ...]: "[str]", tuple[p.ToolInfo, ...]: "[ToolInfo]",
+    memoryview | None: "bin/nil", p.ErrorData: "ErrorData", p.ErrorData | None: "ErrorData/nil",
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def shown_fields(kind: type[msgspec.Struct]) -> str:
     """The fields as the document must show them: names in order, types and defaults."""
     shown = []
     for field in msgspec.structs.fields(kind):
-        line = f"`{field.name}` {TYPES[kind.__annotations__[field.name]]}"
+        line = f"`{field.name}` {TYPES[field.type]}"
         if field.default is not msgspec.NODEFAULT:
             default = shown_default(field.default).replace("null", "nil")
             line += f" = {default}"

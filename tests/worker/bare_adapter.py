@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 
 import snakepit
 from snakepit import Adapter, context, tool
@@ -15,6 +17,14 @@ class Bare(Adapter):
     @tool
     def modules(self) -> list[str]:
         return sorted(sys.modules)
+
+    @tool
+    def import_one(self, name: str) -> str:
+        return import_module(name).__name__
+
+    @tool
+    def collector(self) -> tuple[bool, int]:
+        return gc.isenabled(), gc.get_freeze_count()
 
     @tool
     def prefix(self) -> list[str]:

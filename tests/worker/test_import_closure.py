@@ -107,6 +107,12 @@ def test_a_live_worker_with_a_bare_adapter_has_loaded_none_of_the_hosts() -> Non
         modules = worker.call("modules")
         assert "snakepit.worker._service" in modules
         assert strangers(modules) == set()
+        # msgspec would load the first of these, and that the other; adapters still can.
+        assert {"typing_extensions", "inspect"}.isdisjoint(modules)
+        assert worker.call("import_one", {"name": "typing_extensions"}) == "typing_extensions"
+        is_enabled, frozen = worker.call("collector")
+        assert is_enabled
+        assert frozen > 10_000  # what was imported is not looked through for garbage
 
 
 def test_an_async_tool_brings_its_loop_and_no_other() -> None:
