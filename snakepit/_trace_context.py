@@ -21,9 +21,7 @@ HEADERS: Final = ("traceparent", "tracestate")
 TRACESTATE_CHARS_MAX: Final = 4096  # a longer one may be left out, says the specification
 
 # A later version may append something to it; version ff, and zeros, mean nothing.
-_TRACEPARENT: Final = (
-    r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?"
-)
+_TRACEPARENT: Final = r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?"
 
 _said: ContextVar[Trace | None] = ContextVar("snakepit_trace", default=None)  # None: nothing yet
 
