@@ -44,12 +44,14 @@ async def load(calls: Calls, *, callers: int, seconds: float) -> float:
 
 
 async def sessions(calls: Calls, *, count: int, seconds: float) -> float:
-    """Seconds per call through so many open sessions, each used in its turn."""
+    """Seconds per call through so many open sessions, each used in its turn, and not for the first time."""
     async with AsyncExitStack() as stack:
         opened = [
             await stack.enter_async_context(calls.pool.session(f"s{number}"))
             for number in range(count)
         ]
+        for session in opened:
+            await session.execute("nothing")  # it gets its worker, which takes some 4 µs
         turns = cycle(opened)
         return await _under_load([lambda: next(turns).execute("nothing")] * SHORT_CALLERS, seconds)
 

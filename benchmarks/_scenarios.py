@@ -145,7 +145,7 @@ def sessions(plan: Plan) -> Iterator[Table]:
             measure = partial(subject.measure, "sessions", seconds=plan.seconds(0.3))
             turns[base] = partial(measure, count=10)
             turns[many] = partial(measure, count=plan.count(10_000))
-        rows = plan.play(turns, company, turns_each=1)
+        rows = plan.play(turns, company, turns_each=3)
     yield make_table("sessions", "Time per call, by open sessions", rows, company, base=base)
 
 

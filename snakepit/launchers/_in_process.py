@@ -1,7 +1,8 @@
 """Workers that are tasks of this process: the real service, lanes and tools, over a link in memory.
 
 For tests of what uses a pool, and for virtual time. Async tools run on the pool's own loop; sync
-tools, sync hooks and the constructor of an adapter that has any run in one thread per worker. What
+tools, sync hooks and the constructor of an adapter that has any run in one thread per worker, which
+begins with the first of these to run: the kernel takes longer to wake one of a thousand threads. What
 cannot be had without a process is not there: a sync tool is never interrupted (it may ask
 `context().check_cancelled()`), and one that does not end delays its caller and the pool.
 """
@@ -48,6 +49,7 @@ from snakepit.worker._offer import (
     could_not_start,
     do_nothing,
     does_nothing,
+    has_no_constructor,
     is_async_only,
 )
 from snakepit.worker._reader import ORPHAN_EXIT_CODE, ORPHAN_GRACE_S
@@ -271,6 +273,8 @@ class InProcessWorker(Launched):
         make = partial(_make_offer, target, start)
         if is_async_only(target):
             await thread.end()
+            offer = make()
+        elif has_no_constructor(target):
             offer = make()
         else:
             offer = await thread.run(make)

@@ -48,6 +48,9 @@ class Homes:
     def _put(self, seat: Seat[Any], number: int) -> None:
         """Where the row with the fewest has just been emptied, this one is the next."""
         self._counts[seat] = number
-        self._rows.setdefault(number, OrderedDict())[seat] = None
+        row = self._rows.get(number)
+        if row is None:
+            row = self._rows[number] = OrderedDict()
+        row[seat] = None
         if number < self._fewest or self._fewest not in self._rows:
             self._fewest = number

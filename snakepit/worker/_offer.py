@@ -69,6 +69,15 @@ def is_async_only(target: Any) -> bool:
     )
 
 
+def has_no_constructor(target: Any) -> bool:
+    """True if making the adapter runs no code of its own: a module, or a class that is made as `object` is."""
+    return isinstance(target, ModuleType) or (
+        type(target) is type
+        and target.__init__ is object.__init__
+        and target.__new__ is object.__new__
+    )
+
+
 def could_not_start(error: BaseException) -> Failure:
     """The message that tells the host why there will be no Ready."""
     return Failure(0, "start", describe(error))

@@ -388,6 +388,16 @@ async def test_a_pool_cancelled_from_outside_cleans_up() -> None:
     assert AsyncWork.log.count("cleanup") == 2
 
 
+async def test_a_thread_begins_with_the_first_sync_code_of_its_worker() -> None:
+    before = threading.active_count()
+    async with open_pool(MixedWork, size=3, min_ready=3, transport="memory") as pool:
+        here = threading.current_thread().name
+        assert await pool.execute("where_async") == here
+        assert threading.active_count() == before
+        assert await pool.execute("where_sync") != here
+        assert threading.active_count() == before + 1
+
+
 @pytest.mark.unmeasured
 @pytest.mark.unmeasured
 async def test_a_thousand_workers_need_no_thread() -> None:
