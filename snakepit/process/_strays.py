@@ -1,12 +1,16 @@
 """What a worker has left behind bears its mark, and is ended when the worker has.
 
-A host without a single free descriptor can find nothing. What it could not look for is not forgotten:
-the next worker that ends, or at last the pool, looks for that as well.
+Looking means reading the whole table of processes. So it is done for all at once that end side by side,
+as the workers of a pool do that closes. A host without a single free descriptor can find nothing. What
+it could not look for is not forgotten: the next worker that ends, or at last the pool, looks for that
+as well.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from threading import Lock
 
 import anyio
 
@@ -14,6 +18,7 @@ from snakepit.procfs import kill_marked
 
 _log = logging.getLogger("snakepit.process")
 _unsearched: set[str] = set()  # instances in marks
+_searching = Lock()
 
 
 def end_strays(instance: str) -> None:
@@ -22,7 +27,9 @@ def end_strays(instance: str) -> None:
     Blocks: it reads the whole table of processes.
     """
     _unsearched.add(instance)
-    _end_unsearched()
+    with _searching:
+        if instance in _unsearched:  # else whoever had the lock has looked for this one as well
+            _end_unsearched()
 
 
 async def end_strays_at_last() -> None:
@@ -47,3 +54,11 @@ def _end_unsearched() -> None:
         _unsearched.difference_update(instances)
     except OSError as error:
         _log.error("what a worker has left behind cannot be found: %s", error)
+
+
+def _in_child() -> None:
+    global _searching
+    _searching = Lock()  # whoever held it is not here
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,6 +144,33 @@ def test_what_would_not_die_is_said(
     with subprocess.Popen(["sleep", "1000"]):
         _offspring.Offspring().end_since(begun, 1.0)
     assert "would not die: 4713" in capfd.readouterr().err
+
+
+def test_what_ends_side_by_side_is_looked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look reads the whole table of processes."""
+    looks: list[frozenset[str]] = []
+    first_looks, all_wait = threading.Event(), threading.Event()
+
+    def look(instances: frozenset[str]) -> list[int]:
+        looks.append(instances)
+        first_looks.set()
+        assert all_wait.wait(PATIENCE_S)
+        return []
+
+    monkeypatch.setattr(_strays, "kill_marked", look)
+    ends = [threading.Thread(target=_strays.end_strays, args=(name,)) for name in "abcd"]
+    ends[0].start()
+    assert first_looks.wait(PATIENCE_S)
+    for thread in ends[1:]:
+        thread.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while len(_strays._unsearched) < len(ends) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    all_wait.set()
+    for thread in ends:
+        thread.join()
+    assert looks == [{"a"}, {"b", "c", "d"}]
+    assert not _strays._unsearched
 
 
 @one_loop_each
