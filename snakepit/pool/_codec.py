@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -19,13 +19,11 @@ from msgspec import Raw
 from snakepit.protocol import Buffers, Copy, Places, TakesLongError, decode_value, encode_arguments
 from snakepit.shm import private_bytes, private_copy
 
-if TYPE_CHECKING:
-    from snakepit.pool._call import PendingCall
-
 COPY_BYTES_MAX: Final = 4 * 2**20  # copied on the loop; more is copied in a thread
 THREADS_MAX: Final = 2  # memory is no faster for more
 
 T = TypeVar("T")
+Answer: TypeAlias = tuple[Raw, Buffers]  # the value of a result
 Arguments: TypeAlias = tuple[Raw, Buffers, Sequence[AsyncIterable[Any]]]
 
 
@@ -56,26 +54,26 @@ class Codec:
             return self.read(body, buffers)  # noqa: ASYNC910 - as above
         except TakesLongError:
             pass
-        return await self.in_thread(self.long_read(body, buffers))
+        return await self.in_thread(self.reader_of(body, buffers))
 
     def read(self, body: Raw, buffers: Buffers) -> Any:
         """The value. Raises TakesLongError if a thread should do it, and as `decode_value`."""
         work_max = None if sum(map(len, buffers)) <= COPY_BYTES_MAX else self.work_max
         return decode_value(body, buffers, copy=self._copy, work_max=work_max)
 
-    def long_read(self, body: Raw, buffers: Buffers) -> partial[Any]:
+    def reader_of(self, body: Raw, buffers: Buffers) -> partial[Any]:
         """The same for a thread, with all the time that it takes."""
         return partial(decode_value, body, buffers, copy=self._copy, make=private_bytes)
 
-    async def read_long(self, body: Raw, buffers: Buffers) -> Any:
+    async def read_arguments(self, body: Raw, buffers: Buffers) -> Any:
         """What a worker sends as arguments, of which is known that it takes long."""
         return await self.in_thread(partial(decode_value, body, buffers, make=private_bytes))
 
-    def takes_long(self, call: PendingCall) -> bool:
-        """Is what it was answered with to be read in a thread, whatever is in it?"""
-        if self.work_max is None or call.result is None:
+    def takes_long(self, result: Answer | None) -> bool:
+        """Is this to be read in a thread, whatever is in it?"""
+        if self.work_max is None or result is None:
             return False
-        return sum(map(len, call.result[1])) > self.work_max
+        return sum(map(len, result[1])) > self.work_max
 
     async def in_thread(self, job: partial[T]) -> T:
         """Do what takes long. Cancelled, it goes on, and so does the wait for it, unless asyncio cuts that off."""

@@ -268,7 +268,7 @@ class Desk:
     def _conclude(self, errand: Errand) -> None:
         """Give it its outcome, or have a task do that where it takes a thread to read it."""
         call, nursery = errand.call, self.core.nursery
-        if call is None or nursery is None or not self.core.codec.takes_long(call):
+        if call is None or nursery is None or not self.core.codec.takes_long(call.result):
             errand.conclude()
             return
         self._unread[errand] = None

@@ -53,7 +53,7 @@ class FunctionCalls:
         await finish(self._core, call)
         read = partial(outcome_of, *call.outcome())
         codec = self._core.codec
-        value, error = await codec.in_thread(read) if codec.takes_long(call) else read()
+        value, error = await codec.in_thread(read) if codec.takes_long(call.result) else read()
         if error is not None:
             raise error
         returned: T = value

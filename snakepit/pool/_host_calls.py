@@ -80,7 +80,7 @@ class Request:
 
     async def read(self, codec: Codec) -> Any:
         """Its arguments, if they take long."""
-        return await codec.read_long(self.message.body, self.message.buffers)
+        return await codec.read_arguments(self.message.body, self.message.buffers)
 
     def reply(self, value: object, places: Places | None, work_max: int | None) -> HostReply:
         """The answer. Raises SerializationError, and TakesLongError."""

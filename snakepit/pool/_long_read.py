@@ -73,7 +73,7 @@ class Values:
             try:
                 return self._codec.read(body, buffers)  # noqa: ASYNC910 - as above
             except TakesLongError:
-                self._next = of, LongRead(self._codec, self._codec.long_read(body, buffers))
+                self._next = of, LongRead(self._codec, self._codec.reader_of(body, buffers))
         try:
             value = await self._next[1].value()
         except anyio.get_cancelled_exc_class():
