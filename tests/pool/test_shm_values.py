@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,16 +20,23 @@ from snakepit import ZeroCopy
 
 pytestmark = one_loop_each
 
-MIXED = pyarrow.table(
-    {
-        "n": np.arange(MIB),
-        "s": pyarrow.array([None, "a", "bc", ""] * (MIB // 4)),
-        "d": pyarrow.array(["x", None, "y", "x"] * (MIB // 4)).dictionary_encode(),
-        "l": pyarrow.array([[1], None, [2, 3], []] * (MIB // 4)),
-        "b": np.arange(MIB) % 3 == 0,
-    }
-)
-NESTED = pyarrow.array([{"x": 1, "y": [None, "a"]}, None] * (MIB // 2))
+
+@functools.cache
+def mixed() -> pyarrow.Table:
+    return pyarrow.table(
+        {
+            "n": np.arange(MIB),
+            "s": pyarrow.array([None, "a", "bc", ""] * (MIB // 4)),
+            "d": pyarrow.array(["x", None, "y", "x"] * (MIB // 4)).dictionary_encode(),
+            "l": pyarrow.array([[1], None, [2, 3], []] * (MIB // 4)),
+            "b": np.arange(MIB) % 3 == 0,
+        }
+    )
+
+
+@functools.cache
+def nested() -> pyarrow.Array:
+    return pyarrow.array([{"x": 1, "y": [None, "a"]}, None] * (MIB // 2))
 
 
 def addresses(table: Any) -> list[int | None]:
@@ -46,10 +54,10 @@ def addresses(table: Any) -> list[int | None]:
 
 async def test_a_table_is_copied_once_and_from_then_on_never() -> None:
     async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=256)) as pool:
-        there = await pool.execute("echo", {"value": {"deep": [MIXED]}})
+        there = await pool.execute("echo", {"value": {"deep": [mixed()]}})
         table = there["deep"][0]
-        assert table.equals(MIXED)
-        assert table.schema.equals(MIXED.schema, check_metadata=True)
+        assert table.equals(mixed())
+        assert table.schema.equals(mixed().schema, check_metadata=True)
         assert memory(pool).copies == 1
         for given in (table, table.slice(1000, 5), table.select(["d", "n"]), table.slice(3)):
             back = await pool.execute("echo", {"value": given})
@@ -71,15 +79,15 @@ async def test_a_table_is_copied_once_and_from_then_on_never() -> None:
 
 async def test_of_a_table_only_what_lies_elsewhere_is_copied() -> None:
     async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=256)) as pool:
-        table = await pool.execute("echo", {"value": MIXED.select(["n", "s"])})
+        table = await pool.execute("echo", {"value": mixed().select(["n", "s"])})
         before = memory(pool).copied_bytes
-        added = table.append_column("z", pyarrow.array(np.zeros(MIB))).append_column("o", NESTED)
+        added = table.append_column("z", pyarrow.array(np.zeros(MIB))).append_column("o", nested())
         back = await pool.execute("echo", {"value": added})
         assert back.equals(added)
         assert addresses(back)[:5] == addresses(table)
         new = memory(pool).copied_bytes - before
-        assert 8 * MIB < new < 8 * MIB + 2 * NESTED.nbytes
-        assert await pool.execute("copied") < 2 * NESTED.nbytes  # structs go again
+        assert 8 * MIB < new < 8 * MIB + 2 * nested().nbytes
+        assert await pool.execute("copied") < 2 * nested().nbytes  # structs go again
 
 
 async def test_a_polars_frame_of_shared_memory_is_not_copied() -> None:
@@ -126,7 +134,7 @@ async def test_arrays_that_are_not_contiguous_are_copied_once_or_not_at_all() ->
 async def test_host_calls_sessions_and_inputs_share_as_well() -> None:
     async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=128)) as pool:
         pool.add_host_tool(lambda value: value, name="same")
-        table = await pool.execute("echo", {"value": MIXED.select(["n"])})
+        table = await pool.execute("echo", {"value": mixed().select(["n"])})
         back = await pool.execute("through_the_host", {"value": table})
         assert addresses(back) == addresses(table)
         async with pool.session() as session:
@@ -147,8 +155,8 @@ async def test_host_calls_sessions_and_inputs_share_as_well() -> None:
 async def test_without_room_the_same_values_are_given_away() -> None:
     async with tools_pool(Sharer, transport="shm", zero_copy=ZeroCopy(budget_mb=1)) as pool:
         strided = np.arange(2 * MIB)[::2]
-        back = await pool.execute("echo", {"value": [MIXED.select(["n", "s"]), strided]})
-        assert back[0].equals(MIXED.select(["n", "s"]))
+        back = await pool.execute("echo", {"value": [mixed().select(["n", "s"]), strided]})
+        assert back[0].equals(mixed().select(["n", "s"]))
         assert (back[1] == strided).all()
         assert memory(pool).references == 0
         assert memory(pool).donations == 2
