@@ -12,12 +12,15 @@ from pathlib import Path
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from family_adapters import SyncFamily
 from ownership_kit import wait_until
 
 from snakepit import Adapter, Stop, WorkerDiedError, open_pool, open_pool_sync, tool
 from snakepit.process import ExitStatus, _worker_process
 from snakepit.process._oom import parse_oom_kills
+
+pytestmark = one_loop_each
 
 BRISK = Stop(cancel_grace=0.2, term_grace=0.2, drain_timeout=2)
 

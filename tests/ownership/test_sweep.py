@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from _leaks import is_alive
 from family_adapters import KINDS, SyncFamily
 from ownership_kit import (
@@ -34,6 +35,8 @@ from snakepit.procfs import (
     find_marked,
     read_process,
 )
+
+pytestmark = one_loop_each
 
 
 def mark_of(host_pid: int) -> Mark:

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 import stubborn
+from _backends import one_loop_each
 from msgspec import Raw
 from pool_kit import lines, until
 
@@ -25,6 +26,8 @@ from snakepit import (
 )
 from snakepit.pool._call import PendingCall
 from snakepit.pool._codec import Codec
+
+pytestmark = one_loop_each
 
 QUICK = Stop(cancel_grace=0.1, term_grace=1, drain_timeout=2)
 

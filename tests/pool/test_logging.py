@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from _backends import one_loop_each
 from adapters import BadTools, Tools
 from pool_kit import ROOT, pids, tools_pool, until
 
 from snakepit import ToolSpec, WorkerDiedError, WorkerInfo
+
+pytestmark = one_loop_each
 
 WORKER = [sys.executable, "-m", "snakepit.worker"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from _backends import virtual_time
+from _backends import one_loop_each, virtual_time
 from pool_kit import tools_pool, until
 
 from snakepit import (
@@ -28,6 +28,8 @@ from snakepit import (
     tool,
 )
 from snakepit.testing import Die, MemoryTransport, Passage, crash
+
+pytestmark = one_loop_each
 
 BRISK = Stop(cancel_grace=0.1, term_grace=0.1, drain_timeout=0.1)
 
@@ -155,7 +157,6 @@ async def test_the_fourth_call_after_three_deaths_is_refused_and_others_are_not(
             await pool.execute("fail", {"name": "fly agaric"})  # another tool
 
 
-@pytest.mark.one_loop_each
 @pytest.mark.parametrize(("after", "expected"), [(1, 1), (2, 2), (None, 6)])
 async def test_after_how_many_deaths_is_an_option(after: int | None, expected: int) -> None:
     async with poison_pool(quarantine_after=after) as pool:
@@ -339,7 +340,6 @@ async def test_a_call_with_an_input_is_known_only_by_what_it_pulls_and_is_never_
         assert await call("bread", "ham") == 2
 
 
-@pytest.mark.one_loop_each
 @pytest.mark.parametrize("tool_name", ["shielded", "killed", "crashing"])
 async def test_workers_that_end_because_their_call_was_to_stop_do_not_count(tool_name: str) -> None:
     """Of a tool that will not stop, one that dies with its cancel, one that crashes as it stops."""

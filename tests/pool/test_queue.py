@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _backends import one_loop_each
 from adapters import BadStart
 from pool_kit import PATIENT, lines, tools_pool, until
 
@@ -20,6 +21,8 @@ from snakepit import (
     ToolError,
     open_pool,
 )
+
+pytestmark = one_loop_each
 
 
 class Gate:
