@@ -207,7 +207,7 @@ async def test_progress_of_a_call_that_was_given_up_is_not_shown(tmp_path: Path)
         tasks.start_soon(let_go_on)
         with pytest.raises(CallTimeoutError):
             await pool.execute(
-                "say", {"messages": messages}, timeout=0.3,
+                "say", {"messages": messages}, timeout=1.0,
                 on_progress=lambda done, *_: shown.append(done),
             )  # fmt: skip
         assert shown == [1]

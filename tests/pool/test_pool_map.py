@@ -174,12 +174,12 @@ async def test_a_slow_first_call_holds_up_no_worker_until_the_limit(tmp_path: Pa
 
 
 async def test_calls_are_not_made_before_a_worker_is_free_so_their_time_is_their_own() -> None:
-    """Eight calls of 0.15 s one after the other, each in time for its timeout of 0.6 s."""
+    """Eight calls of 0.2 s one after the other, each in time for its timeout of 1.5 s."""
     async with tools_pool(Mapped) as pool:
         for _ in range(3):
             await pool.execute("pid")  # short calls before do not matter
-        items = [{"number": number, "seconds": 0.15} for number in range(8)]
-        async with pool.map("nap", items, timeout=0.6) as results:
+        items = [{"number": number, "seconds": 0.2} for number in range(8)]
+        async with pool.map("nap", items, timeout=1.5) as results:
             async for _ in results:
                 assert pool.stats().queued == 0
 
@@ -280,7 +280,7 @@ async def test_on_error_return_gives_each_exception_in_its_place() -> None:
         async with pool.map("unreadable", [{}], on_error="return") as results:
             assert isinstance(await anext(results), TypeError)
         naps = [{"number": 0, "seconds": s} for s in (0, 30, 0)]
-        async with pool.map("nap", naps, on_error="return", timeout=0.5) as results:
+        async with pool.map("nap", naps, on_error="return", timeout=1.0) as results:
             got = [result async for result in results]
         assert got[::2] == [0, 0]
         assert isinstance(got[1], CallTimeoutError)
@@ -298,9 +298,9 @@ async def test_a_timeout_is_that_of_one_call(tmp_path: Path) -> None:
     async with tools_pool(Mapped, size=2) as pool:
         items = Source(2, folder=str(tmp_path)).plain()
         with pytest.raises(CallTimeoutError) as caught:
-            async with pool.map("wait", items, timeout=0.3) as results:
+            async with pool.map("wait", items, timeout=1.0) as results:
                 await anext(results)
-        assert (caught.value.tool, caught.value.timeout) == ("wait", 0.3)
+        assert (caught.value.tool, caught.value.timeout) == ("wait", 1.0)
         assert sorted(lines(tmp_path / "stopped")) == ["0", "1"]
 
 

@@ -220,7 +220,7 @@ async def test_a_timeout_while_an_item_is_awaited_stops_the_tool_first() -> None
         [pid] = pids(pool)
         with pytest.raises(CallTimeoutError):
             async with pool.stream(
-                "count_then", {"stop": 2, "what": "stall"}, timeout=0.2
+                "count_then", {"stop": 2, "what": "stall"}, timeout=1.0
             ) as items:
                 assert [await anext(items), await anext(items)] == [0, 1]
                 await anext(items)
