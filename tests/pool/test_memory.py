@@ -399,7 +399,6 @@ async def test_a_thread_begins_with_the_first_sync_code_of_its_worker() -> None:
 
 
 @pytest.mark.unmeasured
-@pytest.mark.unmeasured
 async def test_a_thousand_workers_need_no_thread() -> None:
     before = threading.active_count()
     async with open_pool(
