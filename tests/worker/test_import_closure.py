@@ -16,6 +16,7 @@ from _venvs import HOSTS, make_venv
 from worker_kit import ROOT, Worker
 
 import snakepit
+from snakepit.process import _guardian
 from snakepit.protocol import End
 from snakepit.shm import can_share
 
@@ -92,6 +93,18 @@ def test_importing_snakepit_alone_imports_next_to_nothing() -> None:
     """The face is lazy: it costs what it is asked for, and `typing`."""
     added = set(modules_after("import snakepit")) - set(modules_after("import typing"))
     assert added <= {"snakepit", "__future__"}
+
+
+def test_the_guardian_imports_a_few_modules_and_none_that_are_slow() -> None:
+    """It starts beside each first worker."""
+    program = _guardian._PROGRAM.format(root=str(ROOT / "snakepit"))
+    shown = program.replace("main(sys.argv[1:])", "print(*sys.modules)")
+    assert shown != program
+    argv = [sys.executable, "-I", "-S", "-c", shown]
+    run = subprocess.run(argv, capture_output=True, text=True, check=True)
+    modules = set(run.stdout.split())
+    assert "snakepit.procfs._marks" in modules
+    assert {"signal", "enum", "collections", "typing", "re", "threading"}.isdisjoint(modules)
 
 
 def test_a_live_worker_with_a_bare_adapter_has_loaded_none_of_the_hosts() -> None:
