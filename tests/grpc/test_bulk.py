@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from itertools import pairwise
 from typing import Any
+from weakref import ref
 
 import pytest
 from _backends import asyncio_only
-from _h2_client import Client, until_idle
+from _h2_client import Client, Held, until_idle
 from grpclib.const import Cardinality, Handler
+from grpclib.server import Server
 from h2.events import DataReceived
 from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit.grpc import SoundServer, _bulk, send_in_pieces
+from snakepit.grpc import Codec, SoundServer, _bulk, send_in_pieces
 from snakepit.grpc._bulk import PIECE_BYTES, in_pieces, read_in_pieces
 from snakepit.grpc._generated.grpc.health.v1 import HealthCheckRequest
 
@@ -159,3 +162,31 @@ async def test_a_server_with_a_maximum_reads_large_messages_in_pieces() -> None:
     assert type(service.received) is bytearray
     assert service.received == sent
     client.server.connection_lost(None)
+
+
+class Bulk:
+    """Something large."""
+
+
+@asyncio_only
+@pytest.mark.parametrize("kind", ["grpclib", "sound"])
+async def test_a_call_that_lost_its_connection_keeps_nothing_alive(kind: str) -> None:
+    made: list[ref[Bulk]] = []
+
+    class Keeps(Held):
+        async def call(self, stream: Any) -> None:
+            bulk = Bulk()
+            made.append(ref(bulk))
+            await super().call(stream)
+
+    client = Client(SoundServer([Keeps()]) if kind == "sound" else Server([Keeps()], codec=Codec()))
+    client.begin(message(b""))
+    client.exchange()
+    await until_idle()
+    client.server.connection_lost(None)
+    await until_idle()
+    gc.collect()
+    if kind == "sound":
+        assert made[0]() is None
+    else:
+        assert made[0]() is not None, "grpclib has mended it: SoundHandler need not forget"
