@@ -235,7 +235,7 @@ async def _params(request: Request) -> tuple[Raw, Buffers]:
         if len(request.json) < LARGE_BYTES:
             return _from_json(request.json), ()
         return await asyncio.to_thread(_from_json, request.json), ()
-    except (msgspec.DecodeError, ProtocolError, SerializationError, RecursionError) as error:
+    except (ValueError, ProtocolError, SerializationError, RecursionError) as error:
         reason = _clip(f"params are no {kind}: {error}", STATUS_BYTES_MAX)
         raise GRPCError(Status.INVALID_ARGUMENT, reason) from error
 

@@ -23,6 +23,7 @@ from snakepit.grpc._generated.google.protobuf import Value as Json
 from snakepit.grpc._generated.snakepit.v1 import ErrorDetail, ExecuteReply, ExecuteRequest, Value
 from snakepit.grpc._json import read_json, write_json
 from snakepit.protocol import (
+    PART_BYTES_MAX,
     Call,
     Cancel,
     ErrorData,
@@ -32,6 +33,7 @@ from snakepit.protocol import (
     Settled,
     encode_value,
 )
+from snakepit.protocol._ext import encode_plain
 from snakepit.worker import _grpc_services
 from snakepit.worker._grpc_messages import Request
 from snakepit.worker._grpc_reflection import ReflectionService
@@ -126,8 +128,9 @@ def params_of(kind: int, data: bytes) -> bytes:
         params_of(1, b"\x1a\x01\xff"),
         params_of(2, b"\x91" * 10_000 + b"\xc0"),
         params_of(2, b"\x91"),
+        params_of(2, b"\x82\xa1\xff\xc0\xa1a" + encode_plain(bytes(PART_BYTES_MAX))),
     ],
-    ids=["deep array", "deep object", "no text", "deep msgpack", "msgpack cut short"],
+    ids=["deep array", "deep object", "no text", "deep msgpack", "msgpack cut short", "no name"],
 )
 async def test_params_that_cannot_be_read_are_the_clients_mistake(request_: bytes) -> None:
     async with hosted() as (worker, _, host):
