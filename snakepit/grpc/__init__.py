@@ -4,6 +4,7 @@ Imported by nothing before gRPC is used: it needs the extra `[grpc]`. `_generate
 """
 
 from snakepit.grpc._answer import answer_at_once as answer_at_once
+from snakepit.grpc._bulk import hold_if_lost as hold_if_lost
 from snakepit.grpc._bulk import send_in_pieces as send_in_pieces
 from snakepit.grpc._codec import Codec as Codec
 from snakepit.grpc._codec import fields_of as fields_of

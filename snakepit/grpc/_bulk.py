@@ -20,14 +20,27 @@ Data: TypeAlias = bytes | bytearray | memoryview
 Read: TypeAlias = Callable[[int], Awaitable[bytes]]
 
 
-async def send_in_pieces(call: Stream[Any, Any], message: Iterable[Data], size: int) -> None:
-    """Send what `message` is when put together, of `size` bytes. Other tasks run after each piece."""
+async def send_in_pieces(
+    call: Stream[Any, Any], message: Iterable[Data], size: int, turns: asyncio.Lock
+) -> None:
+    """Send what `message` is when put together, of `size` bytes. Other tasks run before each piece.
+
+    `turns`: of all who send in pieces on this loop. However many they are, it does one piece a turn.
+    """
     if not call._send_initial_metadata_done:
         await call.send_initial_metadata()
     for piece in in_pieces((head_of_message(size), *message)):
-        await call._stream.send_data(piece)
-        await asyncio.sleep(0)
+        async with turns:
+            await asyncio.sleep(0)
+        await hold_if_lost(call)
+        await call._stream.send_data(piece)  # not in it: this client may not be reading
     call._send_message_done = True
+
+
+async def hold_if_lost(call: Stream[Any, Any]) -> None:  # noqa: ASYNC910 - nothing is sent here
+    """If the connection is lost, wait to be cancelled, in a moment: asyncio logs each write there."""
+    if call._stream.connection.is_closing():
+        await asyncio.Event().wait()
 
 
 def in_pieces(parts: Iterable[Data]) -> Iterator[bytes]:

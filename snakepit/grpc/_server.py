@@ -45,7 +45,10 @@ class SoundHandler(Handler):
         said = dict(headers)
         if self.message_bytes_max is not None:
             is_connect = said.get(":path") == CONNECT
-            bound(stream, CONNECT_BYTES_MAX if is_connect else self.message_bytes_max)
+            if is_connect:
+                bound(stream, CONNECT_BYTES_MAX)
+            else:
+                bound(stream, self.message_bytes_max, in_pieces=True)
         released = False
 
         def release_once() -> None:
@@ -61,6 +64,16 @@ class SoundHandler(Handler):
         self._tasks[stream].add_done_callback(partial(self._forget, stream))
         self._tasks[stream].add_done_callback(lambda _: release_once())
 
+    def close(self) -> None:
+        """The connection is lost: end all calls, also those that the client has reset.
+
+        grpclib has them wait until more can be written, to tell the client how they have ended.
+        """
+        before = list(self._cancelled)
+        super().close()
+        for task in before:
+            task.cancel()
+
     def _forget(self, stream: Stream, task: asyncio.Task[None]) -> None:
         # grpclib does so every ten calls: one that failed keeps its request and reply until then.
         self._tasks.pop(stream, None)
@@ -72,10 +85,10 @@ class SoundHandler(Handler):
         return [task for task in (*self._tasks.values(), *self._cancelled) if not task.done()]
 
 
-def bound(stream: Stream, message_bytes_max: int) -> None:
+def bound(stream: Stream, message_bytes_max: int, *, in_pieces: bool = False) -> None:
     """Have the call fail with RESOURCE_EXHAUSTED when a larger message begins, before it comes.
 
-    What is large comes in pieces, which are a bytearray.
+    `in_pieces`: read what is large so, as a bytearray; once that has begun the call is not asked again.
     """
     read = stream.recv_data
 
@@ -83,7 +96,7 @@ def bound(stream: Stream, message_bytes_max: int) -> None:
         if size > message_bytes_max:
             reason = f"a message of {size} bytes is over the maximum of {message_bytes_max}"
             raise GRPCError(Status.RESOURCE_EXHAUSTED, reason)
-        return await read_in_pieces(read, size)
+        return await (read_in_pieces(read, size) if in_pieces else read(size))
 
     stream.recv_data = recv_data  # type: ignore[method-assign, assignment]
 

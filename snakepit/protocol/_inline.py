@@ -1,4 +1,4 @@
-"""A value whose large buffers came beside it, as one msgpack value again, none of them copied; and back.
+"""A value whose large buffers came beside it, as one msgpack value again, none of them copied.
 
 For clients that know msgpack and nothing of ours: an index of a buffer means nothing to them. msgspec
 reads and writes all that holds no buffer; what does becomes `_Pieces`, and whatever holds that. An
@@ -20,7 +20,6 @@ from . import _ext as ext
 from ._messages import Buffer
 
 BIN_32, EXT_32 = b"\xc6", b"\xc9"
-BIN_32_HEAD_BYTES: Final = 5  # it and the length
 MARK_BYTES: Final = 16  # of chance: nobody writes it by accident
 # Where in the payload of an ext the index of a buffer may stand; None: it is the payload.
 INDEX_AT: Final = {
@@ -37,27 +36,6 @@ HOLDERS: Final = frozenset((ext.TUPLE, ext.SET, ext.FROZENSET, ext.DICT))
 def inline(body: Buffer, buffers: Sequence[Buffer]) -> list[Buffer]:
     """The pieces that together are the value as `encode` writes it without buffers."""
     return _Inliner(buffers).pieces(body) if buffers else [body]
-
-
-def outline(params: Buffer) -> tuple[Buffer, list[Buffer]]:
-    """A map of arguments with those that are large byte strings beside it, as `encode` has them.
-
-    Not copied either. What is no map of names comes back as it is. Raises msgspec.DecodeError: it is no msgpack.
-    """
-    try:
-        arguments: dict[str, Any] = _arguments(params)
-    except msgspec.ValidationError:
-        return params, []
-    buffers: list[Buffer] = []
-    for name, value in arguments.items():
-        packed = memoryview(value)
-        if packed[:1] == BIN_32 and len(buffers) < ext.BUFFERS_MAX:
-            arguments[name] = Ext(ext.BYTES, ext.encode_plain(len(buffers)))
-            buffers.append(packed[BIN_32_HEAD_BYTES:])
-    return (ext.encode_plain(arguments), buffers) if buffers else (params, [])
-
-
-_arguments = msgspec.msgpack.Decoder(dict[str, Raw]).decode
 
 
 class _Pieces:

@@ -50,6 +50,7 @@ from snakepit.worker._grpc_host import Last, OfCall, OwnHost
 
 CANCEL_GRACE_S: Final = Start("").cancel_grace_s  # until the pool has said Start
 TAKEN: Final = "this worker has a pool already"
+HANGS_UP_S: Final = 0.5  # who comes next may be heard before the one who has just gone
 
 ConnectCall = Stream[bytes, bytes]
 
@@ -65,12 +66,11 @@ class PoolService:
         return {CONNECT: Handler(self._connect, Cardinality.STREAM_STREAM, bytes, bytes)}
 
     async def _connect(self, stream: ConnectCall) -> None:
-        before = self._guest
         pool = "" if stream.metadata is None else str(stream.metadata.get(POOL_KEY, ""))
-        if before is not None and not before.has_left:
-            if not pool or pool != before.pool:
-                raise GRPCError(Status.FAILED_PRECONDITION, TAKEN)
-            before.leave()  # it has lost its connection, of which nobody has told us
+        await self._until_free(pool)
+        before = self._guest
+        if before is not None:
+            before.leave()  # if it has not, it has lost its connection, of which nobody has told us
         self._guest = guest = PoolGuest(self._host, pool, before)
         try:
             await guest.serve(stream)
@@ -78,6 +78,18 @@ class PoolService:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         finally:
             guest.leave()
+
+    async def _until_free(self, pool: str) -> None:
+        """Return if this pool may have the worker, at once or soon. Raises GRPCError."""
+        end = asyncio.get_running_loop().time() + HANGS_UP_S
+        while (guest := self._guest) is not None and not guest.has_left:
+            if pool and pool == guest.pool:
+                return
+            try:
+                async with asyncio.timeout_at(end):
+                    await guest.left.wait()
+            except TimeoutError:
+                raise GRPCError(Status.FAILED_PRECONDITION, TAKEN) from None
 
 
 class GuestsCall:
@@ -99,7 +111,7 @@ class PoolGuest:
     def __init__(self, host: OwnHost, pool: str, before: PoolGuest | None) -> None:
         self.pool = pool
         self.cancel_grace_s = CANCEL_GRACE_S
-        self.has_left = False
+        self.left = asyncio.Event()
         self.is_over = asyncio.Event()  # it has left, and none of its calls runs any more
         self._host, self._before = host, before
         self._is_welcome = False
@@ -126,11 +138,16 @@ class PoolGuest:
         finally:
             await end_tasks(hear, tell)
 
+    @property
+    def has_left(self) -> bool:
+        """Has it gone, or been taken for gone?"""
+        return self.left.is_set()
+
     def leave(self) -> None:
         """End what is the pool's own here. Idempotent."""
         if self.has_left:
             return
-        self.has_left = True
+        self.left.set()
         self._host.guests.discard(self)
         self._say_last()
         if self._sending is None or self._sending.done():

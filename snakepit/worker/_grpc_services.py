@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from snakepit._trace_context import NO_TRACE, Trace, trace_of
 from snakepit.errors import ProtocolError, SerializationError
-from snakepit.grpc import answer_at_once, receive, send_in_pieces
+from snakepit.grpc import answer_at_once, hold_if_lost, receive, send_in_pieces
 from snakepit.grpc._generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -42,7 +42,8 @@ from snakepit.protocol import (
     decode_value,
     encode_value,
 )
-from snakepit.protocol._inline import inline, outline
+from snakepit.protocol._inline import inline
+from snakepit.protocol._outline import outline
 from snakepit.worker._grpc_host import Outcome, OwnHost, WorkerGoneError
 from snakepit.worker._grpc_messages import JSON, MSGPACK, PackedReply, Request
 
@@ -56,7 +57,7 @@ MESSAGE_BYTES_MAX: Final = 1024
 TYPE_BYTES_MAX: Final = 256
 TRACEBACK_BYTES_MAX: Final = 1700
 LARGE_BYTES: Final = 2**16  # JSON of that size keeps the loop from other calls: it has a thread
-REPLY_BYTES_MAX: Final = 2**32 - 2**10  # of gRPC's 4 GiB, less what stands before the value
+REPLY_BYTES_MAX: Final = 2**32 - 2**20  # of gRPC's 4 GiB, less what may stand before what is large
 INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
 
 ExecuteCall: TypeAlias = Stream[Request, PackedReply]
@@ -101,6 +102,7 @@ class WorkerService:
 
     def __init__(self, host: OwnHost) -> None:
         self._host = host
+        self._turns = asyncio.Lock()
 
     def __mapping__(self) -> dict[str, Handler]:
         ask, reply = Request, ExecuteReply
@@ -146,14 +148,11 @@ class WorkerService:
                     if comes.answered:
                         return
                     reply = comes.reply or await _reply(message, as_json=as_json)
-                    if streams and call._stream.connection.is_closing():
-                        await (
-                            asyncio.Event().wait()
-                        )  # to be cancelled in a moment; asyncio logs each write
+                    await hold_if_lost(call)
                     if reply.size < LARGE_BYTES:
                         await call.send_message(reply)
                     else:
-                        await send_in_pieces(call, reply.parts, reply.size)
+                        await send_in_pieces(call, reply.parts, reply.size, self._turns)
                     if isinstance(message, Result):
                         return
                     self._host.credit(message.id)
@@ -247,12 +246,19 @@ def _from_json(data: memoryview) -> Raw:
 async def _reply(message: Result | Item, *, as_json: bool) -> PackedReply:
     """What the tool has made, in the encoding of the request. Raises SerializationError."""
     size = _size_of(message)
-    if size > REPLY_BYTES_MAX:
-        raise SerializationError(f"{size} bytes are too many for one message of gRPC; stream them")
+    _check_size(size)
     pack = _in_json if as_json else _in_msgpack
     if memoryview(message.body).nbytes < LARGE_BYTES and (size < LARGE_BYTES or not as_json):
-        return pack(message)
-    return await asyncio.to_thread(pack, message)
+        reply = pack(message)
+    else:
+        reply = await asyncio.to_thread(pack, message)
+    _check_size(reply.size)  # JSON makes more of it
+    return reply
+
+
+def _check_size(size: int) -> None:
+    if size > REPLY_BYTES_MAX:
+        raise SerializationError(f"{size} bytes are too many for one message of gRPC; stream them")
 
 
 def _is_large(message: Result | Item) -> bool:

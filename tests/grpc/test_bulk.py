@@ -44,6 +44,7 @@ class Service:
 
     def __init__(self) -> None:
         self.received: Any = None
+        self.turns = asyncio.Lock()
 
     async def check(self, call: Any) -> None:
         await call.recv_message()
@@ -53,7 +54,7 @@ class Service:
         self.received = await call._stream.recv_data(5)
         self.received = await call._stream.recv_data(int.from_bytes(self.received[1:], "big"))
         data = bytearray(LARGE_BYTES)
-        await send_in_pieces(call, (b"head", data), 4 + LARGE_BYTES)
+        await send_in_pieces(call, (b"head", data), 4 + LARGE_BYTES, self.turns)
 
     def __mapping__(self) -> dict[str, Handler]:
         unary = Cardinality.UNARY_UNARY
@@ -108,6 +109,42 @@ async def test_a_call_is_answered_amid_a_large_reply_to_another_on_the_same_conn
     data = b"".join(data for stream, data in came if stream == bulk)
     assert data == message(b"head" + bytes(LARGE_BYTES))
     client.server.connection_lost(None)
+
+
+class Counts:
+    """A call on which pieces are sent, by tasks of which each notes the turns of the loop."""
+
+    _send_initial_metadata_done = True
+    connection: Any
+
+    def __init__(self, sent: list[int], turn: list[int]) -> None:
+        self._stream, self._sent, self._turn = self, sent, turn
+        self.connection = self
+
+    def is_closing(self) -> bool:
+        return False
+
+    async def send_data(self, _: bytes) -> None:  # noqa: ASYNC910 - as grpclib's does not either
+        self._sent.append(self._turn[0])
+
+
+@asyncio_only
+async def test_many_large_replies_are_sent_one_piece_a_turn_of_the_loop() -> None:
+    sent, turn, lock = list[int](), [0], asyncio.Lock()
+
+    async def count() -> None:
+        while True:
+            turn[0] += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    calls: list[Any] = [Counts(sent, turn) for _ in range(8)]
+    await asyncio.gather(
+        *(send_in_pieces(call, (bytes(LARGE_BYTES),), LARGE_BYTES, lock) for call in calls)
+    )
+    counting.cancel()
+    assert len(sent) == 8 * 21
+    assert len(set(sent)) == len(sent)
 
 
 class Gives:

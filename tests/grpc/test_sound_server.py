@@ -253,3 +253,26 @@ def endless_request() -> bytes:
     stream = client.begin(bytes(5))
     client.h2.end_stream(stream)
     return client.h2.data_to_send()
+
+
+@asyncio_only
+async def test_a_call_that_was_reset_by_a_client_that_does_not_read_ends_with_the_connection() -> (
+    None
+):
+    """grpclib has it wait for ever to tell the client how it has ended."""
+    for server, left in ((SoundServer([Held()]), 0), (Server([Held()], codec=Codec()), 1)):
+        client = Client(server)
+        stream = client.begin(b"")
+        client.exchange()
+        await until_idle()
+        client.server.pause_writing()
+        client.h2.reset_stream(stream)
+        client.exchange()
+        await until_idle()
+        client.server.connection_lost(None)
+        await until_idle()
+        waiting = [task for task in asyncio.all_tasks() if "request_handler" in repr(task)]
+        assert len(waiting) == left
+        for task in waiting:
+            task.cancel()
+        await until_idle()

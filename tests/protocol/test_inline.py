@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from msgspec import DecodeError
 
-from snakepit.protocol import decode_value, encode_value
+from snakepit.protocol import encode_value
 from snakepit.protocol._ext import encode_plain
-from snakepit.protocol._inline import BIN_32_HEAD_BYTES, inline, outline
+from snakepit.protocol._inline import inline
 
 BYTES = bytes(range(256)) * 300
 ARRAY = np.arange(20_000, dtype=np.int64)
@@ -54,32 +53,3 @@ def test_no_buffer_is_copied() -> None:
 def test_a_body_without_buffers_is_the_only_piece() -> None:
     body = encode_plain([1, 2])
     assert inline(body, ()) == [body]
-
-
-def address(buffer: Any) -> int:
-    return int(np.frombuffer(buffer, np.uint8).ctypes.data)
-
-
-def test_large_arguments_of_bytes_are_taken_out_uncopied() -> None:
-    arguments = {"a": 1, "data": BYTES, "b": [BYTES], "again": BYTES, "small": b"x"}
-    packed = encode_plain(arguments)
-    body, buffers = outline(packed)
-    assert len(memoryview(body)) < len(BYTES) + 100
-    assert [len(memoryview(buffer)) for buffer in buffers] == [len(BYTES)] * 2
-    start = address(packed)
-    assert all(start < address(buffer) < start + len(packed) for buffer in buffers)
-    assert decode_value(body, buffers) == arguments
-
-
-@pytest.mark.parametrize("params", [{}, {"a": [BYTES]}, {1: BYTES}, [BYTES], BYTES, None])
-def test_what_holds_no_such_arguments_is_left_as_it_is(params: Any) -> None:
-    packed = encode_plain(params)
-    assert outline(packed) == (packed, [])
-
-
-def test_what_is_no_msgpack_is_not_taken_apart() -> None:
-    packed = encode_plain({"data": BYTES})
-    with pytest.raises(DecodeError):
-        outline(packed[: BIN_32_HEAD_BYTES + 10])
-    with pytest.raises(DecodeError):
-        outline(packed + b"x")

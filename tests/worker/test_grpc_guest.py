@@ -46,7 +46,7 @@ from snakepit.protocol import (
     decode_to_host,
     decode_to_worker,
 )
-from snakepit.worker import _grpc_host
+from snakepit.worker import _grpc_guest, _grpc_host
 from snakepit.worker._grpc_guest import PoolService
 from snakepit.worker._grpc_host import OwnHost
 
@@ -313,7 +313,10 @@ async def test_what_is_out_of_place_ends_the_call() -> None:
         assert [type(message) for message in await worker.hears()] == [Call, Cancel]
 
 
-async def test_one_pool_at_a_time_and_its_own_lost_connection_gives_way() -> None:
+async def test_one_pool_at_a_time_and_its_own_lost_connection_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_grpc_guest, "HANGS_UP_S", 0.01)
     async with hosted() as (worker, service, _):
         pool = await welcomed(service, "one")
         for name in ("another", ""):
@@ -361,3 +364,25 @@ async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPat
         worker.ends()
         await pool.over
         assert (await pool.hears())[1:] == [failure]
+
+
+async def test_a_pool_that_is_heard_before_another_one_hangs_up_is_welcome() -> None:
+    """They come on two connections; the one that has just gone may be heard last."""
+    async with hosted() as (worker, service, _):
+        pool = await welcomed(service, "one")
+        await pool.says(Call(1, "a"))
+        (call,) = await worker.hears()
+        assert isinstance(call, Call)
+        next_ones = [Pool(service, "another"), Pool(service, "a third")]
+        await settle()
+        assert [next_one.over.done() for next_one in next_ones] == [False, False]
+        await pool.is_lost()
+        (cancel,) = await worker.hears()
+        assert cancel == Cancel(call.id)
+        (hello,) = await next_ones[0].hears()
+        assert isinstance(hello, Hello)
+        await worker.says(Settled(call.id))
+        with pytest.raises(GRPCError, match="FAILED_PRECONDITION"):
+            await next_ones[1].over
+        next_ones[0].ends()
+        await next_ones[0].over

@@ -52,7 +52,7 @@ class ClientsCall:
     def __init__(self, request: ExecuteRequest | bytes) -> None:
         self._data = bytes(request)
         self.sent: list[bytes] = []
-        self._stream = self
+        self._stream = self.connection = self
         self.trailers: dict[str, Any] = {}
 
     async def recv_message(self) -> Request:
@@ -60,6 +60,9 @@ class ClientsCall:
 
     async def send_message(self, message: Any) -> None:
         self.sent.append(bytes(message))
+
+    def is_closing(self) -> bool:
+        return False
 
     async def send_data(self, data: bytes) -> None:
         self.sent.append(data)
