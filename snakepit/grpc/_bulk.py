@@ -58,10 +58,8 @@ def in_pieces(parts: Iterable[Data]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-async def read_in_pieces(read: Read, size: int) -> Data:
+async def read_in_pieces(read: Read, size: int) -> bytearray:
     """What `read` gives for `size`, asked for in pieces. Less at the end of the stream, as `read` has it."""
-    if size <= PIECE_BYTES:
-        return await read(size)
     data = bytearray()
     while (left := size - len(data)) and (piece := await read(min(left, PIECE_BYTES))):
         data += piece

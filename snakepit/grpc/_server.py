@@ -23,7 +23,7 @@ from grpclib.protocol import H2Protocol, Stream
 from grpclib.server import Handler, Server
 from h2.settings import SettingCodes
 
-from snakepit.grpc._bulk import Data, read_in_pieces
+from snakepit.grpc._bulk import PIECE_BYTES, Data, read_in_pieces
 from snakepit.grpc._codec import Codec
 from snakepit.grpc._limits import CONNECT, FRAMES_BYTES_MAX, STREAMS_MAX, configuration
 from snakepit.grpc._protocol import WideProtocol
@@ -96,7 +96,9 @@ def bound(stream: Stream, message_bytes_max: int, *, in_pieces: bool = False) ->
         if size > message_bytes_max:
             reason = f"a message of {size} bytes is over the maximum of {message_bytes_max}"
             raise GRPCError(Status.RESOURCE_EXHAUSTED, reason)
-        return await (read_in_pieces(read, size) if in_pieces else read(size))
+        if in_pieces and size > PIECE_BYTES:
+            return await read_in_pieces(read, size)
+        return await read(size)
 
     stream.recv_data = recv_data  # type: ignore[method-assign, assignment]
 
