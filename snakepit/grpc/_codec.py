@@ -72,12 +72,12 @@ def parts_of(message: Bytes) -> Iterator[tuple[int, Any]]:
     while position < length:
         tag, position = _varint(message, position)
         kind = tag & 7
-        if kind == 0:
+        if kind == _LENGTH_DELIMITED:
+            size, position = _varint(message, position)
+        elif kind == 0:
             value, position = _varint(message, position)
             yield tag, value
             continue
-        if kind == _LENGTH_DELIMITED:
-            size, position = _varint(message, position)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
@@ -91,6 +91,8 @@ def parts_of(message: Bytes) -> Iterator[tuple[int, Any]]:
 
 def _varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
     """The number there, and where it ends."""
+    if position < len(message) and (byte := message[position]) < 0x80:
+        return byte, position + 1  # as most are
     value = 0
     for index in range(_VARINT_BYTES_MAX):
         if position + index >= len(message):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import BaseTransport, Transport
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any, Final, cast
 
 from grpclib import GRPCError
@@ -61,8 +60,14 @@ class SoundHandler(Handler):
             super().accept(stream, headers, release_once)
         else:
             self._tasks[stream] = self.loop.create_task(refuse(stream, release_once, *refused))
-        self._tasks[stream].add_done_callback(partial(self._forget, stream))
-        self._tasks[stream].add_done_callback(lambda _: release_once())
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # grpclib forgets every ten calls: one that failed keeps its request and reply until then.
+            self._tasks.pop(stream, None)
+            self._cancelled.discard(task)
+            release_once()
+
+        self._tasks[stream].add_done_callback(ended)
 
     def close(self) -> None:
         """The connection is lost: end all calls, also those that the client has reset.
@@ -73,11 +78,6 @@ class SoundHandler(Handler):
         super().close()
         for task in before:
             task.cancel()
-
-    def _forget(self, stream: Stream, task: asyncio.Task[None]) -> None:
-        # grpclib does so every ten calls: one that failed keeps its request and reply until then.
-        self._tasks.pop(stream, None)
-        self._cancelled.discard(task)
 
     @property
     def running(self) -> list[asyncio.Task[None]]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from typing import Final, Protocol
 
@@ -61,6 +60,27 @@ class WorkerGoneError(Exception):
     """The worker has ended, or does so: it answers nothing more."""
 
 
+class Inbox:
+    """What comes for one call of a client's, in order. One task waits at a time."""
+
+    def __init__(self) -> None:
+        self._come: deque[Outcome | None] = deque()
+        self._more: asyncio.Future[None] | None = None
+
+    def put_nowait(self, outcome: Outcome | None) -> None:
+        """It has come; None: the worker is gone."""
+        self._come.append(outcome)
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    async def get(self) -> Outcome | None:  # noqa: ASYNC910 - at once if something has come
+        """The next."""
+        while not self._come:
+            self._more = asyncio.get_running_loop().create_future()
+            await self._more
+        return self._come.popleft()
+
+
 class Comes(Protocol):
     """Takes what comes for a call of a pool's. `cancel_grace_s`: as the pool has it."""
 
@@ -108,7 +128,7 @@ class OwnHost:
         self._worker: WorkersEnd
         self._packer, self._unpacker = Packer(), Unpacker(decode_to_host)
         self._numbers = count(1)
-        self._calls: dict[int, asyncio.Queue[Outcome | None]] = {}
+        self._calls: dict[int, Inbox] = {}
         self._leaving: set[asyncio.Future[None]] = set()  # calls that clients have left
         self._guests_calls: dict[int, Comes] = {}
         self._recalls: deque[Guest] = deque()  # who waits for an answer
@@ -225,8 +245,7 @@ class OwnHost:
 
     # -- for other clients ---------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def call(
+    def call(
         self,
         tool: str,
         params: Raw,
@@ -236,49 +255,49 @@ class OwnHost:
         timeout_s: float | None,
         streams: bool,
         trace: tuple[str, ...] = (),
-        comes: asyncio.Queue[Outcome | None],
-    ) -> AsyncGenerator[None]:
-        """A call; what comes for it is put into `comes`, None if the worker is gone.
+        comes: Inbox,
+    ) -> OwnCall:
+        """A call, for a block; what comes for it is put into `comes`, None if the worker is gone.
 
         When the block is left before its outcome has come, the tool is cancelled, and has ended;
         who is cancelled once more meanwhile does not wait for that.
         """
-        await self.ready.wait()
+        window = WINDOW if streams else 0
+        number = next(self._numbers)
+        message = Call(number, tool, params, buffers, timeout_s, window, session or None, 0, trace)
+        return OwnCall(self, message, comes)
+
+    async def begin_call(self, message: Call, comes: Inbox) -> asyncio.Future[None] | None:
+        """Send a client's call; None: all of it is on its way, else it goes in parts. Raises WorkerGoneError."""
+        if not self.ready.is_set():
+            await self.ready.wait()
         if not self.is_serving:
             raise WorkerGoneError
-        number = next(self._numbers)
-        window = WINDOW if streams else 0
-        message = Call(number, tool, params, buffers, timeout_s, window, session or None, 0, trace)
-        sending: asyncio.Future[None] | None = None
         frame = self._packer.pack(message)  # may raise: nothing is known of the call yet
-        self._calls[number] = comes
-        self.sessions.begin(session)
+        self._calls[message.id] = comes
+        self.sessions.begin(message.session or "")
         if frame is not None:
             self._worker.write(frame)
-        else:
-            # In a task of its own: what has been written in part is written to its end.
-            sending = asyncio.ensure_future(self._send_parts(message))
-        try:
-            if sending is not None:
-                await asyncio.shield(sending)
-            yield
-        finally:
-            if number in self._calls:
-                # A deadline and the client's reset cancel twice: what has begun goes on all the same.
-                leaving = asyncio.ensure_future(self._leave(number, comes, sending))
-                self._leaving.add(leaving)
-                leaving.add_done_callback(self._leaving.discard)
-                leaving.add_done_callback(lambda _: self.sessions.end(session))
-                await asyncio.shield(leaving)
-            else:
-                self.sessions.end(session)
+            return None
+        # In a task of its own: what has been written in part is written to its end.
+        return asyncio.ensure_future(self._send_parts(message))
 
-    async def _leave(
-        self,
-        number: int,
-        comes: asyncio.Queue[Outcome | None],
-        sending: asyncio.Future[None] | None,
+    async def end_call(
+        self, message: Call, comes: Inbox, sending: asyncio.Future[None] | None
     ) -> None:
+        """The client has left its call."""
+        session = message.session or ""
+        if message.id not in self._calls:
+            self.sessions.end(session)
+            return
+        # A deadline and the client's reset cancel twice: what has begun goes on all the same.
+        leaving = asyncio.ensure_future(self._leave(message.id, comes, sending))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        leaving.add_done_callback(lambda _: self.sessions.end(session))
+        await asyncio.shield(leaving)
+
+    async def _leave(self, number: int, comes: Inbox, sending: asyncio.Future[None] | None) -> None:
         """Cancel a call, once all of it has been sent, and wait for its outcome."""
         if sending is not None:
             with suppress(OSError):
@@ -313,3 +332,23 @@ class OwnHost:
             if data is not None:
                 self._worker.write(data)
             await self._worker.drain()  # other calls go between the parts
+
+
+class OwnCall:
+    """A call of a client's, for as long as a block. See `OwnHost.call`."""
+
+    def __init__(self, host: OwnHost, message: Call, comes: Inbox) -> None:
+        self._host, self._message, self._comes = host, message, comes
+        self._sending: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> None:  # noqa: ASYNC910 - at once if it is small
+        self._sending = await self._host.begin_call(self._message, self._comes)
+        if self._sending is not None:
+            try:
+                await asyncio.shield(self._sending)
+            except BaseException:
+                await self.__aexit__()  # noqa: ASYNC102 - it shields what it waits for
+                raise
+
+    async def __aexit__(self, *_: object) -> None:  # noqa: ASYNC910 - as `OwnHost.end_call`
+        await self._host.end_call(self._message, self._comes, self._sending)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 import msgspec
@@ -16,7 +15,7 @@ from msgspec import Raw
 
 from snakepit._trace_context import NO_TRACE, Trace, trace_of
 from snakepit.errors import ProtocolError, SerializationError
-from snakepit.grpc import answer_at_once, hold_if_lost, receive, send_in_pieces
+from snakepit.grpc import hold_if_lost, receive, send_in_pieces
 from snakepit.grpc._generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -31,7 +30,7 @@ from snakepit.grpc._generated.snakepit.v1 import (
     ListToolsRequest,
     Tool,
 )
-from snakepit.grpc._json import read_json, write_json
+from snakepit.grpc._json import read_json
 from snakepit.protocol import (
     PART_BYTES_MAX,
     Buffers,
@@ -39,13 +38,12 @@ from snakepit.protocol import (
     Item,
     Result,
     Settled,
-    decode_value,
     encode_value,
 )
-from snakepit.protocol._inline import inline
 from snakepit.protocol._outline import outline
-from snakepit.worker._grpc_host import Outcome, OwnHost, WorkerGoneError
-from snakepit.worker._grpc_messages import JSON, MSGPACK, PackedReply, Request
+from snakepit.worker._grpc_host import OwnHost, WorkerGoneError
+from snakepit.worker._grpc_messages import Request
+from snakepit.worker._grpc_replies import LARGE_BYTES, Arrivals, ExecuteCall, reply_with
 
 SERVICE: Final = "snakepit.v1.Worker"
 NO_PARAMS: Final = Raw(b"\x80")
@@ -56,11 +54,8 @@ STATUS_BYTES_MAX: Final = 1024
 MESSAGE_BYTES_MAX: Final = 1024
 TYPE_BYTES_MAX: Final = 256
 TRACEBACK_BYTES_MAX: Final = 1700
-LARGE_BYTES: Final = 2**16  # JSON of that size keeps the loop from other calls: it has a thread
-REPLY_BYTES_MAX: Final = 2**32 - 2**20  # of gRPC's 4 GiB, less what may stand before what is large
 INLINE: Final = 2**62  # no buffer is so large: all of a value is in its body
 
-ExecuteCall: TypeAlias = Stream[Request, PackedReply]
 HealthCall: TypeAlias = Stream[HealthCheckRequest, HealthCheckResponse]
 
 STATUS_OF: Final = {
@@ -74,27 +69,6 @@ UNREADABLE: Final = (
     f"{ProtocolError.__module__}.{ProtocolError.__name__}"  # of params: of a result there is none
 )
 _check = msgspec.msgpack.Decoder(Raw).decode
-
-
-class Arrivals(asyncio.Queue[Outcome | None]):
-    """What comes for a client's call. A small result is sent to the client in the same step: `answered`.
-
-    `reply`: that result as the client wants it, whether or not it could be sent.
-    """
-
-    def __init__(self, call: ExecuteCall, *, as_json: bool) -> None:
-        super().__init__()
-        self._call, self._as_json = call, as_json
-        self.answered = False
-        self.reply: PackedReply | None = None
-
-    def put_nowait(self, item: Outcome | None) -> None:
-        """It has come."""
-        if isinstance(item, Result) and not _is_large(item):
-            with suppress(Exception):  # the handler meets it again, and tells the client
-                self.reply = _in_json(item) if self._as_json else _in_msgpack(item)
-                self.answered = answer_at_once(self._call, bytes(self.reply))
-        super().put_nowait(item)
 
 
 class WorkerService:
@@ -129,7 +103,9 @@ class WorkerService:
             if len(name.encode()) > NAME_BYTES_MAX:
                 reason = f"the name of the {what} is over {NAME_BYTES_MAX} bytes"
                 raise GRPCError(Status.INVALID_ARGUMENT, reason)
-        await self._limit(call, request.tool)
+        if not self._host.ready.is_set():
+            await self._host.ready.wait()
+        self._limit(call, request.tool)
         (params, buffers), as_json = await _params(request), request.msgpack is None
         comes = Arrivals(call, as_json=as_json)
         timeout_s = call.deadline.time_remaining() if call.deadline is not None else None
@@ -147,7 +123,7 @@ class WorkerService:
                 while isinstance(message := await comes.get(), Item | Result):
                     if comes.answered:
                         return
-                    reply = comes.reply or await _reply(message, as_json=as_json)
+                    reply = comes.reply or await reply_with(message, as_json=as_json)
                     await hold_if_lost(call)
                     if reply.size < LARGE_BYTES:
                         await call.send_message(reply)
@@ -174,13 +150,13 @@ class WorkerService:
         elif message is None or isinstance(message, Settled):
             raise GRPCError(Status.UNAVAILABLE, "the worker ends")
 
-    async def _limit(self, call: ExecuteCall, tool: str) -> None:
+    def _limit(self, call: ExecuteCall, tool: str) -> None:
         """Have the call end by the tool's own timeout, if it has one and the client has set no deadline."""
-        await self._host.ready.wait()
         timeout_s = self._host.timeouts.get(tool)
-        task = asyncio.current_task()
-        if timeout_s is None or call.deadline is not None or task is None:
+        if timeout_s is None or call.deadline is not None:
             return
+        task = asyncio.current_task()
+        assert task is not None, "a handler of grpclib's is one"
         call.deadline = Deadline.from_timeout(timeout_s)
         late = GRPCError(Status.DEADLINE_EXCEEDED, f"the tool's own timeout of {timeout_s:g} s")
         wrapper = call._stream.wrapper
@@ -241,40 +217,6 @@ async def _params(request: Request) -> tuple[Raw, Buffers]:
 
 def _from_json(data: memoryview) -> Raw:
     return encode_value(read_json(data), buffer_threshold=INLINE)[0]
-
-
-async def _reply(message: Result | Item, *, as_json: bool) -> PackedReply:
-    """What the tool has made, in the encoding of the request. Raises SerializationError."""
-    size = _size_of(message)
-    _check_size(size)
-    pack = _in_json if as_json else _in_msgpack
-    if memoryview(message.body).nbytes < LARGE_BYTES and (size < LARGE_BYTES or not as_json):
-        reply = pack(message)
-    else:
-        reply = await asyncio.to_thread(pack, message)
-    _check_size(reply.size)  # JSON makes more of it
-    return reply
-
-
-def _check_size(size: int) -> None:
-    if size > REPLY_BYTES_MAX:
-        raise SerializationError(f"{size} bytes are too many for one message of gRPC; stream them")
-
-
-def _is_large(message: Result | Item) -> bool:
-    return _size_of(message) >= LARGE_BYTES
-
-
-def _size_of(message: Result | Item) -> int:
-    return sum(memoryview(part).nbytes for part in (message.body, *message.buffers))
-
-
-def _in_msgpack(message: Result | Item) -> PackedReply:
-    return PackedReply(MSGPACK, inline(message.body, message.buffers))
-
-
-def _in_json(message: Result | Item) -> PackedReply:
-    return PackedReply(JSON, write_json(decode_value(message.body, message.buffers)))
 
 
 async def _fail(call: ExecuteCall, status: Status, detail: ErrorDetail) -> None:

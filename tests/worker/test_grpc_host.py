@@ -11,7 +11,7 @@ from test_grpc_guest import hosted, settle
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol import FRAME_BYTES_MAX, PART_BYTES_MAX, Call, Cancel, Settled
-from snakepit.worker._grpc_host import Outcome
+from snakepit.worker._grpc_host import Inbox
 from snakepit.worker._grpc_services import NO_PARAMS
 
 pytestmark = asyncio_only
@@ -27,7 +27,7 @@ async def test_a_large_call_that_is_cancelled_twice_is_sent_to_its_end_and_cance
         params = Raw(bytes(5 * PART_BYTES_MAX))
 
         async def run() -> None:
-            arrivals = asyncio.Queue[Outcome | None]()
+            arrivals = Inbox()
             async with host.call(
                 "echo", params, session="", timeout_s=None, streams=False, comes=arrivals
             ):
@@ -54,7 +54,7 @@ async def test_of_a_call_that_cannot_be_packed_nothing_is_kept() -> None:
         name = "x" * FRAME_BYTES_MAX
         with pytest.raises(ProtocolError, match="over the maximum"):
             async with host.call(
-                name, NO_PARAMS, session=name, timeout_s=None, streams=False, comes=asyncio.Queue()
+                name, NO_PARAMS, session=name, timeout_s=None, streams=False, comes=Inbox()
             ):
                 raise AssertionError("it cannot be sent")
         assert not host._calls

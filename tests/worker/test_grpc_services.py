@@ -34,10 +34,11 @@ from snakepit.protocol import (
     encode_value,
 )
 from snakepit.protocol._ext import encode_plain
-from snakepit.worker import _grpc_services
+from snakepit.worker import _grpc_replies, _grpc_services
 from snakepit.worker._grpc_messages import Request
 from snakepit.worker._grpc_reflection import ReflectionService
-from snakepit.worker._grpc_services import LARGE_BYTES, NAME_BYTES_MAX, SERVICE, WorkerService
+from snakepit.worker._grpc_replies import LARGE_BYTES
+from snakepit.worker._grpc_services import NAME_BYTES_MAX, SERVICE, WorkerService
 
 pytestmark = asyncio_only
 HEADERS_BYTES_MAX = 8 * 1024 - 256  # what grpcio takes, less the names and the other headers
@@ -158,7 +159,7 @@ async def test_large_json_is_read_and_written_apart_from_the_loop(
         return note
 
     monkeypatch.setattr(_grpc_services, "read_json", noted(read_json))
-    monkeypatch.setattr(_grpc_services, "write_json", noted(write_json))
+    monkeypatch.setattr(_grpc_replies, "write_json", noted(write_json))
     async with hosted() as (worker, _, host):
         params = Value(json=Json(string_value="x" * size))
         call: Any = ClientsCall(ExecuteRequest(tool="echo", params=params))
@@ -193,7 +194,7 @@ async def test_a_large_result_is_sent_in_pieces_and_is_one_msgpack_value() -> No
 async def test_a_result_over_the_maximum_of_grpc_is_told_as_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_grpc_services, "REPLY_BYTES_MAX", LARGE_BYTES)
+    monkeypatch.setattr(_grpc_replies, "REPLY_BYTES_MAX", LARGE_BYTES)
     async with hosted() as (worker, _, host):
         call: Any = ClientsCall(ExecuteRequest(tool="load"))
         running = asyncio.ensure_future(WorkerService(host)._execute(call))

@@ -10,7 +10,7 @@ from test_grpc_guest import hosted, settle
 
 from snakepit.protocol import Call, EndSession, Item, Result
 from snakepit.worker import _grpc_sessions
-from snakepit.worker._grpc_host import Outcome
+from snakepit.worker._grpc_host import Inbox
 from snakepit.worker._grpc_services import NO_PARAMS
 from snakepit.worker._grpc_sessions import ClientSessions
 
@@ -77,7 +77,7 @@ async def test_a_call_is_of_its_session_until_its_outcome_has_come(clock: list[f
     async with hosted() as (worker, _, host):
 
         async def run() -> None:
-            arrivals = asyncio.Queue[Outcome | None]()
+            arrivals = Inbox()
             async with host.call(
                 "echo", NO_PARAMS, session="s", timeout_s=None, streams=True, comes=arrivals
             ):
