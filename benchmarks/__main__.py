@@ -38,7 +38,7 @@ def main() -> int:
             results.failed[name] = str(found)
             print(f"{name} FAILED: {found}\n", flush=True)
     print(_report.verdicts_text(results))
-    results.machine["others"] = onlooker.others()
+    results.machine["others"] = f"{onlooker.others()}; {plan.patience}"
     _save(results, options.json)
     if options.update:
         _update(results)

@@ -47,7 +47,7 @@ LOAD: Final = f"a call of {CALLERS}, {{}}"
 
 def shared_memory(plan: Plan) -> Iterator[Table]:
     """Arrays of several sizes and ways, a table, calls without any of it, the loop's patience."""
-    yield _calls(plan)
+    yield _calls(plan.longer)
     if find_spec("numpy") is None:
         yield make_table("shm", "Arrays", {}, Company({}, {"arrays": "not installed (NumPy)"}))
         return
@@ -112,11 +112,11 @@ def _stalls(plan: Plan) -> Table:
     size = plan.count(size // MIB) * MIB
     rows: dict[str, list[float]] = {}
     company = Company()
-    for _ in range(min(plan.rounds, FEW_ROUNDS)):
+    for _ in range(plan.rounds):
         with gather(plan.wanted(SHARED), 1) as here:
             company = here
             for subject in here.subjects.values():
-                found = subject.measure("stall", size=size)
+                found = plan.patience.take(partial(subject.measure, "stall", size=size))
                 rows.setdefault("while it is sent", []).append(found["sending"])
                 rows.setdefault("of that, able to run and without a CPU", []).append(
                     found["queued"]

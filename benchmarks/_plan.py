@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from benchmarks._patience import Patience
 from benchmarks._results import Table
 from benchmarks._rounds import Turn, play
 from benchmarks._subjects import Company
@@ -14,6 +15,8 @@ from benchmarks._subjects import Company
 FLOOR: Final = "floor"
 TURNS_EACH: Final = 5
 CALLERS: Final = 64
+ROUNDS: Final = 7
+MANY: Final = 3
 
 
 @frozen
@@ -24,9 +27,15 @@ class Plan:
     of contenders; empty: all take part.
     """
 
-    rounds: int = 7
+    rounds: int = ROUNDS
     scale: float = 1.0
     only: tuple[str, ...] = field(default=(), converter=tuple)
+    patience: Patience = field(factory=Patience)
+
+    @property
+    def longer(self) -> Plan:
+        """The same with more rounds, where two are compared that differ by less than one round's luck."""
+        return evolve(self, rounds=MANY * self.rounds) if self.rounds >= ROUNDS else self
 
     def wanted(self, *names: str) -> list[str]:
         """Those of them that shall take part."""
@@ -53,7 +62,10 @@ class Plan:
         self, turns: dict[str, Turn], company: Company, turns_each: int = TURNS_EACH
     ) -> dict[str, list[float]]:
         """The rounds of this run."""
-        return play(turns, rounds=self.rounds, turns_each=turns_each, failed=company.failed)
+        patient: dict[str, Turn] = {
+            name: partial(self.patience.take, turn) for name, turn in turns.items()
+        }
+        return play(patient, rounds=self.rounds, turns_each=turns_each, failed=company.failed)
 
 
 def make_table(

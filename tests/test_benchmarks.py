@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from benchmarks import _array_scenarios, _floor, _gate_list, _grpc_scenarios, _report
 from benchmarks.__main__ import exit_status
 from benchmarks._contenders import DEFAULT, EVERYONE, NOT_PIPELINED, SHARED
+from benchmarks._patience import LONG_S, Patience
 from benchmarks._results import Results, Table
 from benchmarks._rounds import FailedError, Summary, play, ratios
 from benchmarks._scenarios import SCENARIOS
@@ -69,6 +71,30 @@ def test_who_fails_is_named_and_the_others_go_on() -> None:
     rows = play({"a": fails, "b": lambda: 1.0}, rounds=2, turns_each=2, failed=failed)
     assert (rows, failed) == ({"b": [1.0, 1.0]}, {"a": "it broke"})
     assert play({}, rounds=7, turns_each=3, failed={}) == {}
+
+
+def test_a_turn_that_was_disturbed_is_taken_again_and_the_least_disturbed_one_counts() -> None:
+    now, stolen = 0.0, 0.0
+
+    def turns(*each: tuple[float, float, str]) -> Callable[[], str]:
+        left = iter(each)
+
+        def turn() -> str:
+            nonlocal now, stolen
+            took, lost, figure = next(left)
+            now, stolen = now + took, stolen + lost
+            return figure
+
+        return turn
+
+    patience = Patience(lambda: stolen, lambda: now, cpus=2)
+    assert patience.take(turns((1, 0.1, "let alone"))) == "let alone"
+    assert patience.take(turns((1, 0.2, "lost some"), (1, 0.0, "let alone"))) == "let alone"
+    assert (patience.turns, patience.again) == (2, 1)
+    tries = [(1.0, lost, f"lost {lost}") for lost in (0.8, 0.5, 0.3, 0.4, 0.5)]
+    assert patience.take(turns(*tries, (1, 0.0, "once too often"))) == "lost 0.3"
+    assert patience.take(turns((LONG_S + 1, 3.0, "a long one"))) == "a long one"
+    assert str(patience) == "5 disturbed turns were taken again, 4 counted"
 
 
 def test_a_ratio_is_taken_within_its_round_and_to_the_best_of_the_others() -> None:
