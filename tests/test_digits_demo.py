@@ -25,7 +25,7 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=110,
+        timeout=230,
         check=False,
     )
 
@@ -36,7 +36,7 @@ def table_of(output: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows if len(row) == 4}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_demo_sees_what_it_expects() -> None:
     result = run_demo("--large-mb=16")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -64,7 +64,7 @@ def test_the_demo_sees_what_it_expects() -> None:
     assert "1797/1797" in result.stdout
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_demo_fails_when_something_is_not_as_expected() -> None:
     result = run_demo("--scenes=1", "--expect-accuracy=1.1")
     assert result.returncode == 1, result.stdout + result.stderr

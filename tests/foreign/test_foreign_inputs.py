@@ -88,7 +88,7 @@ async def test_a_tool_that_waits_for_an_item_can_be_cancelled(open_it: Any) -> N
     async with open_it() as pool:
         pid = await pool.execute("pid")
         with pytest.raises(CallTimeoutError):
-            await pool.execute("total", {"numbers": stalled()}, timeout=0.2)
+            await pool.execute("total", {"numbers": stalled()}, timeout=0.5)
         assert await pool.execute("pid") == pid
 
 

@@ -168,7 +168,7 @@ async def test_a_cancelled_call_stops_and_its_worker_is_kept() -> None:
             await pool.execute("sleep", {"seconds": FOREVER_S})
         assert scope.cancelled_caught
         with pytest.raises(CallTimeoutError):
-            await pool.execute("sleep", {"seconds": FOREVER_S}, timeout=0.1)
+            await pool.execute("sleep", {"seconds": FOREVER_S}, timeout=0.4)
         assert await pool.execute("pid") == pid
         assert (pool.stats().restarts, pool.stats().errors) == (0, 2)
 
@@ -181,7 +181,7 @@ async def test_a_tool_that_is_deaf_to_cancel_costs_the_worker(
     async with foreign_pool(stop=stop) as pool:
         pid = await pool.execute("pid")
         with pytest.raises(CallTimeoutError):
-            await pool.execute("spin", {"seconds": FOREVER_S}, timeout=0.1)
+            await pool.execute("spin", {"seconds": FOREVER_S}, timeout=0.4)
         assert await pool.execute("pid") != pid
     [death] = [record.getMessage() for record in caplog.records if "ended" in record.getMessage()]
     assert death.startswith(f"default-1.1 (pid {pid}) was ended because 'spin' did not stop")
@@ -294,7 +294,7 @@ async def test_it_calls_host_tools() -> None:
         with pytest.raises(ValueError, match="not_found"):
             await pool.execute("ask", {"name": "eval", "params": {}})
         with pytest.raises(CallTimeoutError):
-            await pool.execute("ask", {"name": "sleep", "params": {}}, timeout=0.2)
+            await pool.execute("ask", {"name": "sleep", "params": {}}, timeout=0.5)
         assert await pool.execute("echo", {"value": 5}) == 5
         assert pool.stats().restarts == 0
 

@@ -203,9 +203,9 @@ async def test_a_cancelled_call_stops_and_its_worker_is_kept() -> None:
             await pool.execute("sleep", {"seconds": FOREVER_S})
         assert scope.cancelled_caught
         with pytest.raises(CallTimeoutError):
-            await pool.execute("sleep", {"seconds": FOREVER_S}, timeout=0.1)
+            await pool.execute("sleep", {"seconds": FOREVER_S}, timeout=0.4)
         with pytest.raises(CallTimeoutError):
-            async with pool.stream("watch", timeout=0.1) as items:
+            async with pool.stream("watch", timeout=0.4) as items:
                 async for _ in items:
                     pass
         assert await pool.execute("pid") == pid
@@ -289,7 +289,7 @@ async def test_a_tool_that_computes_through_its_cancel_costs_the_worker() -> Non
     async with node_pool(stop=stop) as pool:
         pid = await pool.execute("pid")
         with pytest.raises(CallTimeoutError):
-            await pool.execute("spin", {"seconds": FOREVER_S}, timeout=0.1)
+            await pool.execute("spin", {"seconds": FOREVER_S}, timeout=0.4)
         assert await pool.execute("pid") != pid
 
 
@@ -709,7 +709,7 @@ async def test_it_calls_host_tools_and_hands_on_their_errors() -> None:
         with pytest.raises(LookupError):
             await pool.execute("ask", {"name": "eval"})
         with pytest.raises(CallTimeoutError):
-            await pool.execute("ask", {"name": "sleep"}, timeout=0.2)
+            await pool.execute("ask", {"name": "sleep"}, timeout=0.5)
         assert await pool.execute("askInTime", {"name": "sleep", "ms": 10}) == "TimeoutError"
         assert pool.stats().restarts == 0
 

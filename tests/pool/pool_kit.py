@@ -17,7 +17,7 @@ from adapters import Tools
 from snakepit import Pool, Stop, open_pool
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 # A cancelled tool has all the time in the world here: a worker that is replaced is a failure.
 PATIENT = Stop(cancel_grace=30, term_grace=10, drain_timeout=10)
 # Here the ladder is what is tested.

@@ -173,7 +173,7 @@ async def test_it_is_cancelled_when_the_call_s_time_is_up() -> None:
 
         async def call() -> None:
             with pytest.raises(CallTimeoutError):
-                await pool.execute("nap", timeout=0.1)
+                await pool.execute("nap", timeout=0.4)
             assert sleeper.ended.is_set()
 
         tasks.start_soon(call)

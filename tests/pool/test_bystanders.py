@@ -111,7 +111,7 @@ async def test_tools_that_have_to_be_killed_do_not_wear_the_pool_out() -> None:
             for _ in range(4):
                 await pool.ready()
                 with pytest.raises(CallTimeoutError):
-                    await pool.execute("doomed", timeout=0.2)
+                    await pool.execute("doomed", timeout=0.5)
             assert await pool.execute("echo", {"value": 7}) == 7
 
 

@@ -189,7 +189,7 @@ async def test_the_ambient_scope_ends_as_itself_and_the_timeout_as_call_timeout_
         assert type(ambient.value) is TimeoutError
         with anyio.fail_after(15):
             with pytest.raises(CallTimeoutError) as own:
-                await pool.execute("sleep", params, timeout=0.1)
+                await pool.execute("sleep", params, timeout=0.4)
         assert (own.value.tool, own.value.timeout) == ("sleep", 0.1)
         assert isinstance(own.value, TimeoutError)
         assert await pool.execute("pid") == pid

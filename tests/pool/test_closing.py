@@ -278,7 +278,7 @@ async def test_the_errors_of_calls_arrive_bare() -> None:
     """What a call raises, it raises through the block as it is: no group is made of it."""
     with pytest.raises(CallTimeoutError):
         async with tools_pool() as pool:
-            await pool.execute("sleep", {"started": os.devnull}, timeout=0.1)
+            await pool.execute("sleep", {"started": os.devnull}, timeout=0.4)
     with pytest.raises(WorkerDiedError):
         async with tools_pool() as pool:
             await pool.execute("die", {"how": "exit"})

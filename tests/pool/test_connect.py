@@ -176,7 +176,7 @@ async def test_a_cancelled_call_is_interrupted_and_the_connection_kept(
     async with connected(address) as pool:
         with pytest.raises(CallTimeoutError):
             key = "started" if tool == "sleep" else "log"
-            await pool.execute(tool, {key: str(log)}, timeout=0.1)
+            await pool.execute(tool, {key: str(log)}, timeout=0.4)
         written = lines(log)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pool.execute, "beat", {"log": str(log)})

@@ -55,7 +55,7 @@ async def test_a_cancelled_call_is_interrupted_and_its_worker_lives_on(tmp_path:
         pid = await pool.execute("pid")
         for tool in ("sleep", "spin"):
             with pytest.raises(CallTimeoutError):
-                await pool.execute(tool, {"started": str(tmp_path / tool)}, timeout=0.05)
+                await pool.execute(tool, {"started": str(tmp_path / tool)}, timeout=0.3)
         with anyio.move_on_after(PATIENCE_S) as scope:
             async with anyio.create_task_group() as tasks:
                 log = str(tmp_path / "log")

@@ -438,7 +438,7 @@ async def test_when_the_time_of_the_call_is_up_its_host_tool_is_cancelled(
     async with asking_pool(adapter, transport) as pool:
         pool.add_host_tool(sleeping, name="sleep")
         with pytest.raises(CallTimeoutError):
-            await pool.execute("ask", {"name": "sleep"}, timeout=0.2)
+            await pool.execute("ask", {"name": "sleep"}, timeout=0.5)
         assert sleeping.was == "ended"
         assert await pool.execute("echo", {"value": 5}) == 5
         assert pool.stats().restarts == 0

@@ -438,7 +438,7 @@ async def test_a_timeout_stops_both(kind: str) -> None:
     source = Source(stall_at=3)
     async with inputs_pool(kind) as pool:
         with pytest.raises(CallTimeoutError):
-            await pool.execute("total", {"numbers": source}, timeout=0.1)
+            await pool.execute("total", {"numbers": source}, timeout=0.4)
         assert (source.pulled, source.closed) == (3, 1)
 
 
@@ -508,7 +508,7 @@ async def test_a_tool_that_will_not_end_loses_its_worker_and_the_input_is_closed
     async with tools_pool(SyncInputs, stop=BRISK) as pool:
         [pid] = pids(pool)
         with pytest.raises(CallTimeoutError):
-            await pool.execute("deaf", {"items": source}, timeout=0.1)
+            await pool.execute("deaf", {"items": source}, timeout=0.4)
         assert source.closed == 1
         assert await pool.execute("pid") != pid
 

@@ -161,7 +161,7 @@ async def test_a_worker_behind_a_command_serves_like_any_other(
         data = bytes(3_000_000)
         assert await pool.execute("echo", {"value": data}) == data
         with pytest.raises(TimeoutError):
-            await pool.execute("sleep", {"started": str(started)}, timeout=0.2)
+            await pool.execute("sleep", {"started": str(started)}, timeout=0.5)
         assert await pool.execute("pid") in found
         with pytest.raises(WorkerDiedError):
             await pool.execute("die", {"how": "exit"})

@@ -231,11 +231,12 @@ async def test_a_sync_tool_that_does_not_look_delays_its_caller() -> None:
 async def test_timeouts_tell_waiting_from_running() -> None:
     async with memory_pool(AsyncWork) as pool, anyio.create_task_group() as tasks:
         with pytest.raises(CallTimeoutError):
-            await pool.execute("nap", timeout=0.02)
-        tasks.start_soon(pool.execute, "nap", {"seconds": 0.2})
-        await anyio.sleep(0.01)
+            await pool.execute("nap", timeout=0.3)
+        tasks.start_soon(pool.execute, "nap")
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(QueueTimeoutError):
             await pool.execute("nap", timeout=0.02)
+        tasks.cancel_scope.cancel()
 
 
 async def test_the_queue_is_bounded() -> None:

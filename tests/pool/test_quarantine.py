@@ -348,7 +348,7 @@ async def test_workers_that_end_because_their_call_was_to_stop_do_not_count(tool
         for _ in range(4):
             await pool.ready()
             with pytest.raises(CallTimeoutError):
-                await pool.execute(tool_name, timeout=0.05)
+                await pool.execute(tool_name, timeout=0.3)
         await pool.ready()
         assert not pool._core.suspects.known
         assert pool.stats().restarts == 4 or tool_name == "shielded"

@@ -353,7 +353,7 @@ def test_bind_gives_a_view_whose_calls_have_its_options(pool: SyncPool) -> None:
         assert list(told) == [1, 2]
     pool.end_session("bound")
     with pytest.raises(TimeoutError):
-        pool.bind(timeout=0.05).execute("sleep")
+        pool.bind(timeout=0.3).execute("sleep")
     with pytest.raises(ConfigError):
         pool.bind(timeout=-1)
     assert "timeout=15" in repr(view)
