@@ -47,7 +47,7 @@ LOAD: Final = f"a call of {CALLERS}, {{}}"
 
 def shared_memory(plan: Plan) -> Iterator[Table]:
     """Arrays of several sizes and ways, a table, calls without any of it, the loop's patience."""
-    yield _calls(plan.longer)
+    yield _calls(plan.longer(5))
     if find_spec("numpy") is None:
         yield make_table("shm", "Arrays", {}, Company({}, {"arrays": "not installed (NumPy)"}))
         return
@@ -73,7 +73,7 @@ def _calls(plan: Plan) -> Table:
                 measure = partial(here.subjects[name].measure, seconds=plan.seconds(0.1))
                 turns[CALL.format(name)] = partial(measure, "round_trip")
                 turns[LOAD.format(name)] = partial(measure, "load", callers=CALLERS)
-            for row, figures in evolve(plan, rounds=1).play(turns, here).items():
+            for row, figures in evolve(plan, rounds=1).play(turns, here, turns_each=3).items():
                 rows.setdefault(row, []).extend(figures)
         if here.failed or here.left_out:
             break

@@ -16,7 +16,7 @@ NAMES: Final = (GRPC, GRPC_ON_ASYNCIO.name, *(contender.name for contender in GR
 
 def over_grpc(plan: Plan) -> Iterator[Table]:
     """One caller, and many, of one worker or server."""
-    plan = plan.longer
+    plan = plan.longer(3)
     with gather(plan.wanted(*NAMES), 1) as company:
         turns = plan.turns(company, "round_trip", seconds=0.1)
         rows = plan.play(turns, company)

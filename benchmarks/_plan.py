@@ -16,7 +16,6 @@ FLOOR: Final = "floor"
 TURNS_EACH: Final = 5
 CALLERS: Final = 64
 ROUNDS: Final = 7
-MANY: Final = 3
 
 
 @frozen
@@ -32,10 +31,9 @@ class Plan:
     only: tuple[str, ...] = field(default=(), converter=tuple)
     patience: Patience = field(factory=Patience)
 
-    @property
-    def longer(self) -> Plan:
+    def longer(self, times: int) -> Plan:
         """The same with more rounds, where two are compared that differ by less than one round's luck."""
-        return evolve(self, rounds=MANY * self.rounds) if self.rounds >= ROUNDS else self
+        return evolve(self, rounds=times * self.rounds) if self.rounds >= ROUNDS else self
 
     def wanted(self, *names: str) -> list[str]:
         """Those of them that shall take part."""

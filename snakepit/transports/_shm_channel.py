@@ -16,7 +16,15 @@ from typing import Any
 import anyio
 
 from snakepit.errors import SerializationError
-from snakepit.protocol import Drop, Loose, OnSent, ToWorker, call_of, decode_to_host
+from snakepit.protocol import (
+    CARRIERS,
+    Drop,
+    Loose,
+    OnSent,
+    ToWorker,
+    call_of,
+    decode_to_host,
+)
 from snakepit.shm import (
     IDLE_TRIM_S,
     Block,
@@ -76,30 +84,33 @@ class ShmChannel(ByteChannel):
     def peer_counts(self) -> tuple[int, ...] | None:
         return self._endpoint.peer_counts if self.shares_memory else None
 
+    # Nothing of shared memory may cost a call that has nothing to do with it: not even `super()`.
+
     def send_nowait(self, message: ToWorker) -> bool:
-        if not is_carrier(message) and not self._waiting:
-            return super().send_nowait(message)
+        if not (self._waiting or (type(message) in CARRIERS and message.buffers)):  # type: ignore[union-attr]
+            return ByteChannel.send_nowait(self, message)
         if self._closed or self._peer_gone:
             return False
         ready = self._bind_now(message)
         if ready is None:
             self._wait(message, None)
             return True
-        sent = super().send_nowait(ready)
+        sent = ByteChannel.send_nowait(self, ready)
         self._tidy()
         return sent
 
     def queue_nowait(self, message: ToWorker) -> bool:
-        if not is_carrier(message) and not self._waiting:
-            return super().queue_nowait(message)
+        if not (self._waiting or (type(message) in CARRIERS and message.buffers)):  # type: ignore[union-attr]
+            return ByteChannel.queue_nowait(self, message)
         if self._closed or self._peer_gone:
             return False
         self._put(message, None)
         return True
 
     def _flush(self) -> bool:
-        done = super()._flush()
-        self._tidy()
+        done = ByteChannel._flush(self)
+        if self._bound:
+            self._tidy()
         return done
 
     async def send(self, message: ToWorker) -> None:

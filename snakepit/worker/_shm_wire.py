@@ -58,7 +58,7 @@ class ShmWire(Wire):
     def send(self, message: ToHost) -> None:
         if type(message) in CARRIERS and message.buffers and not self.is_closed:  # type: ignore[union-attr]
             message = self.take_up().place(message)
-        super().send(message)
+        Wire.send(self, message)
 
     def protect(self, seams: set[CodeType]) -> None:
         self._seams = seams

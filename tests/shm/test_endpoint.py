@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from link_kit import BUDGET, KIB, MIB, THRESHOLD, leases, link, passed, received
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol import NIL, Drop, Result
-from snakepit.shm import Endpoint, FdSocket, Heap, open_for_host
+from snakepit.shm import Endpoint, FdSocket, Heap, _heap, open_for_host
 from snakepit.shm import _fd_socket as kinds
 from snakepit.shm._leases import SLOTS
 from snakepit.shm._memory import address_of
@@ -180,6 +182,31 @@ def test_views_in_cycles_are_collected_for_want_of_room() -> None:
             assert host.heap.references == 1
         finally:
             gc.enable()
+
+
+def test_collections_that_take_long_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the process stands still meanwhile."""
+    now, collections, took = 100.0, list[float](), 0.0
+
+    def collect() -> None:
+        nonlocal now
+        collections.append(now)
+        now += took
+
+    monkeypatch.setattr(_heap, "gc", SimpleNamespace(collect=collect))
+    monkeypatch.setattr(_heap, "time", SimpleNamespace(monotonic=lambda: now))
+    with link(budget=4 * MIB) as (host, _):
+        kept = host.heap.take(3 * MIB)
+        for took in (0.01, 2.0):
+            collections.clear()
+            for _ in range(100):
+                assert host.heap.take(3 * MIB) is None
+                now += 0.5
+            pauses = [after - before - took for before, after in pairwise(collections)]
+            assert pauses
+            assert all(pause > max(0.9, 20 * took - 0.5) for pause in pauses), pauses
+            assert all(pause < max(1.6, 20 * took + 0.6) for pause in pauses), pauses
+        del kept
 
 
 def test_other_sizes_make_room_by_giving_up_what_idles() -> None:
