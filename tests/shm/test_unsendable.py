@@ -12,7 +12,7 @@ from link_kit import KIB, leases, link, used
 from test_idle import Heard
 
 from snakepit.errors import SerializationError
-from snakepit.protocol import NIL, Call, Cancel, Loose, ToWorker
+from snakepit.protocol import NIL, Call, Cancel, Loose, Outbox, ToWorker
 from snakepit.shm import Block, Endpoint
 from snakepit.transports._shm_channel import ShmChannel
 
@@ -87,6 +87,41 @@ async def test_what_finds_no_place_after_all_gives_back_what_went_with_it(
             await anyio.sleep(1)
             assert told == [message]
             assert leases(host) == 0
+
+
+@virtual_time
+async def test_what_cannot_be_queued_in_the_end_gives_back_what_it_was_to_refer_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its buffers are where they should be, and there is no memory for the frame that names them."""
+    with link() as (host, _):
+        kept = host.heap.take(100 * KIB)
+        assert kept is not None
+        writes: list[int] = []
+
+        def the_second_time(_: memoryview) -> None:
+            writes.append(1)
+            if len(writes) == 1:
+                raise ValueError("so that it has to wait")
+
+        def no_room(*_: object) -> None:
+            raise MemoryError("no room for the frame")
+
+        async with running(host) as channel:
+            told: list[ToWorker] = []
+            channel.on_unsendable = lambda message, _: told.append(message)
+            message = Call(1, "t", NIL, (kept.view(100 * KIB), Loose(100 * KIB, the_second_time)))
+            with monkeypatch.context() as patch:
+                patch.setattr(Outbox, "put", no_room)
+                assert channel.send_nowait(message)
+                await anyio.sleep(1)
+            assert told == [message]
+            assert len(writes) == 2
+            assert leases(host) == 0
+            assert channel.send_nowait(Cancel(3))
+        del kept, message
+        told.clear()
+        assert used(host) == 0
 
 
 @virtual_time
