@@ -29,6 +29,7 @@ class Havoc:
         self.world, self.pool, self.random = world, pool, random
         self.elsewhere = elsewhere
         self.stopped: list[Handle] = []
+        self.ended: set[int] = set()  # or about to end: they have been sent a signal for that
 
     async def run(self) -> None:
         every_s = self.world.plan.havoc_every_s
@@ -69,6 +70,7 @@ class Havoc:
         if keep:
             self.stopped.append(handle)
         else:
+            self.ended.add(process.pid)
             handle.close()
         return True
 

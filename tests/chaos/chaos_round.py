@@ -133,7 +133,7 @@ class Round:
             world.restarts = pool.stats().restarts
         if plan.ending == "calm":
             havoc.go_on_all()
-            await self.show_that_all_is_well(pool)
+            await self.show_that_all_is_well(pool, havoc)
             world.ending_at = world.closing_at = now()
 
     async def caller(self, caller: Caller) -> None:
@@ -156,15 +156,19 @@ class Round:
 
     # -- a calm ending ---------------------------------------------------------------------------
 
-    async def show_that_all_is_well(self, pool: Pool) -> None:
+    async def show_that_all_is_well(self, pool: Pool, havoc: Havoc) -> None:
         """Every worker is there again and takes a call, all of them at once; nothing is kept."""
         world, size = self.world, self.plan.options["size"]
         with anyio.move_on_after(PATIENCE_S) as patience:
-            while not all(slot.is_ready for slot in pool._core.slots):
+            # The pool has yet to hear of the end of one that was hit a moment ago.
+            while any(worker.pid in havoc.ended for worker in pool.workers()) or not all(
+                slot.is_ready for slot in pool._core.slots
+            ):
                 try:
                     await pool.ready()
                 except WorkerStartError:  # one was hit while it started; it is started again
-                    await anyio.sleep(0.05)
+                    pass
+                await anyio.sleep(0.05)
         if patience.cancelled_caught:
             world.is_wrong(f"not all workers are there again: {pool.workers()}")
             return

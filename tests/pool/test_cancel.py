@@ -190,7 +190,7 @@ async def test_the_ambient_scope_ends_as_itself_and_the_timeout_as_call_timeout_
         with anyio.fail_after(15):
             with pytest.raises(CallTimeoutError) as own:
                 await pool.execute("sleep", params, timeout=0.4)
-        assert (own.value.tool, own.value.timeout) == ("sleep", 0.1)
+        assert (own.value.tool, own.value.timeout) == ("sleep", 0.4)
         assert isinstance(own.value, TimeoutError)
         assert await pool.execute("pid") == pid
 
