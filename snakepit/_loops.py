@@ -84,10 +84,51 @@ def this_loop() -> Loop:
     return AsyncioLoop()
 
 
+class TrioSignal:
+    """As `trio.Event`, for what is made and waited for once at each call: by one task, nearly always."""
+
+    __slots__ = ("_is_set", "_others", "_task")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._task: trio.lowlevel.Task | None = None
+        self._others: trio.Event | None = None
+
+    def set(self) -> None:
+        """Wake all who wait, and all who will."""
+        self._is_set = True
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+        if self._others is not None:
+            self._others.set()
+
+    def is_set(self) -> bool:
+        """Has it been set?"""
+        return self._is_set
+
+    def wait(self) -> Awaitable[object]:
+        """Wait until it is set. To be awaited at once."""
+        if self._is_set:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - our caller awaits it
+        if self._task is None:
+            self._task = trio.lowlevel.current_task()
+            return trio.lowlevel.wait_task_rescheduled(  # noqa: ASYNC105 - as above
+                self._give_up
+            )
+        if self._others is None:
+            self._others = trio.Event()
+        return self._others.wait()
+
+    def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
 class TrioLoop(Loop):
     """trio's own primitives."""
 
-    new_signal = staticmethod(trio.Event)
+    new_signal = staticmethod(TrioSignal)
     current_task = staticmethod(trio.lowlevel.current_task)
     checkpoint = staticmethod(trio.lowlevel.checkpoint)
     checkpoint_if_cancelled = staticmethod(trio.lowlevel.checkpoint_if_cancelled)
