@@ -112,18 +112,20 @@ def _stalls(plan: Plan) -> Table:
     size = plan.count(size // MIB) * MIB
     rows: dict[str, list[float]] = {}
     company = Company()
-    for _ in range(plan.rounds):
+
+    def take() -> tuple[Company, list[dict[str, float]]]:
+        # With new processes each time: what was sent before would be sent into memory that is there.
         with gather(plan.wanted(SHARED), 1) as here:
-            company = here
-            for subject in here.subjects.values():
-                found = plan.patience.take(partial(subject.measure, "stall", size=size))
-                rows.setdefault("while it is sent", []).append(found["sending"])
-                rows.setdefault("of that, able to run and without a CPU", []).append(
-                    found["queued"]
-                )
-                rows.setdefault("while a thread alone copies as much", []).append(found["copying"])
-                rows.setdefault("as long, nothing sent", []).append(found["quiet"])
-                rows.setdefault("time to send it", []).append(found["took"])
+            return here, [one.measure("stall", size=size) for one in here.subjects.values()]
+
+    for _ in range(plan.rounds):
+        company, all_found = plan.patience.take(take)
+        for found in all_found:
+            rows.setdefault("while it is sent", []).append(found["sending"])
+            rows.setdefault("of that, able to run and without a CPU", []).append(found["queued"])
+            rows.setdefault("while a thread alone copies as much", []).append(found["copying"])
+            rows.setdefault("as long, nothing sent", []).append(found["quiet"])
+            rows.setdefault("time to send it", []).append(found["took"])
     title = f"The longest that the event loop lets a task wait while {size // MIB} MiB are sent"
     return make_table("stall", title, rows, company)
 

@@ -85,7 +85,10 @@ def this_loop() -> Loop:
 
 
 class TrioSignal:
-    """As `trio.Event`, for what is made and waited for once at each call: by one task, nearly always."""
+    """As `trio.Event`, for what is made and waited for once at each call: by one task, nearly always.
+
+    No Ctrl+C gets between what belongs together: a task that was noted and never woken, or twice.
+    """
 
     __slots__ = ("_is_set", "_others", "_task")
 
@@ -94,6 +97,7 @@ class TrioSignal:
         self._task: trio.lowlevel.Task | None = None
         self._others: trio.Event | None = None
 
+    @trio.lowlevel.enable_ki_protection
     def set(self) -> None:
         """Wake all who wait, and all who will."""
         self._is_set = True
@@ -107,18 +111,18 @@ class TrioSignal:
         """Has it been set?"""
         return self._is_set
 
-    def wait(self) -> Awaitable[object]:
-        """Wait until it is set. To be awaited at once."""
+    @trio.lowlevel.enable_ki_protection
+    async def wait(self) -> None:
+        """Wait until it is set. Always a checkpoint."""
         if self._is_set:
-            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - our caller awaits it
-        if self._task is None:
+            await trio.lowlevel.checkpoint()
+        elif self._task is None:
             self._task = trio.lowlevel.current_task()
-            return trio.lowlevel.wait_task_rescheduled(  # noqa: ASYNC105 - as above
-                self._give_up
-            )
-        if self._others is None:
-            self._others = trio.Event()
-        return self._others.wait()
+            await trio.lowlevel.wait_task_rescheduled(self._give_up)
+        else:
+            if self._others is None:
+                self._others = trio.Event()
+            await self._others.wait()
 
     def _give_up(self, _: object) -> trio.lowlevel.Abort:
         self._task = None

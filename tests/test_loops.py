@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
+import trio
+import trio.testing
 from _backends import virtual_time
 
 from snakepit._loops import Signal, this_loop
@@ -76,3 +80,32 @@ async def test_a_signal_that_is_set_and_a_deadline_at_the_same_moment_end_one_wa
                 await signal.wait()
         await anyio.sleep(5)
         assert signal.is_set() or scope.cancelled_caught
+
+
+def test_ctrl_c_cannot_leave_a_task_noted_and_not_asleep_or_asleep_and_not_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, bool]] = []
+    reschedule, wait = trio.lowlevel.reschedule, trio.lowlevel.wait_task_rescheduled
+
+    def noted(task: trio.lowlevel.Task) -> None:
+        seen.append(("wakes", trio.lowlevel.currently_ki_protected()))
+        reschedule(task)
+
+    async def waits(abort: Any) -> None:
+        seen.append(("sleeps", trio.lowlevel.currently_ki_protected()))
+        await wait(abort)
+
+    async def main() -> None:
+        signal = this_loop().new_signal()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(signal.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not trio.lowlevel.currently_ki_protected()
+            signal.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.lowlevel, "reschedule", noted)
+        patch.setattr(trio.lowlevel, "wait_task_rescheduled", waits)
+        trio.run(main)
+    assert seen == [("sleeps", True), ("wakes", True)]
