@@ -222,7 +222,9 @@ async def test_the_first_error_stops_the_others_and_then_is_raised_as_itself(
     source = Source(folder=str(tmp_path))
     async with tools_pool(Mapped, size=3) as pool:
         before = pids(pool)
-        async with pool.map("fail_when", source.waiting(), ordered=ordered) as results:
+        # With a limit nobody is inside of the input by then, where the end would meet it as a cancel.
+        opened = pool.map("fail_when", source.waiting(), ordered=ordered, limit=3)
+        async with opened as results:
             with pytest.raises(FileNotFoundError) as caught:
                 await anext(results)
             assert type(caught.value).__mro__[1] is ToolError
