@@ -11,7 +11,7 @@ from typing import Final
 
 from benchmarks import _plot, _report
 from benchmarks._machine import Onlooker, describe_machine
-from benchmarks._plan import Plan
+from benchmarks._plan import ROUNDS, Plan
 from benchmarks._results import Results, Table
 from benchmarks._scenarios import SCENARIOS, run
 
@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
         metavar="NAME,…",
         help="only those whose names begin so, and the floor",
     )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--scale", type=float, default=1.0, help="shorten or lengthen each turn")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench" / "results.json")
     parser.add_argument("--update", action="store_true", help="rewrite the figures in docs/")
@@ -77,8 +77,8 @@ def _options() -> argparse.Namespace:
     if options.rounds < 1 or options.scale <= 0:
         parser.error("rounds and scale are above 0")
     partial = options.only != list(SCENARIOS) or options.contenders or options.scale < 1
-    if options.update and (partial or options.rounds < 7):
-        parser.error("the documentation shows a whole run, of at least 7 rounds")
+    if options.update and (partial or options.rounds < ROUNDS):
+        parser.error(f"the documentation shows a whole run, of at least {ROUNDS} rounds")
     return options
 
 

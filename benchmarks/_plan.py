@@ -15,7 +15,7 @@ from benchmarks._subjects import Company
 FLOOR: Final = "floor"
 TURNS_EACH: Final = 5
 CALLERS: Final = 64
-ROUNDS: Final = 7
+ROUNDS: Final = 7  # the fewest that gates are judged by
 
 
 @frozen
@@ -23,7 +23,7 @@ class Plan:
     """How a run was asked for.
 
     `scale`: everything takes this much more or less time than usual. `only`: beginnings of names
-    of contenders; empty: all take part.
+    of contenders; empty: all take part. `patience`: of the whole run, with disturbed turns.
     """
 
     rounds: int = ROUNDS

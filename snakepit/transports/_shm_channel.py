@@ -186,7 +186,7 @@ class ShmChannel(ByteChannel):
 
     def _tidy(self) -> None:
         """What has been written cannot be withdrawn any more."""
-        if self._bound and not self._outbox:
+        if not self._outbox:
             self._bound.clear()
 
     async def run(self) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from _leaks import is_alive
 from adapters import Tools
 
 from snakepit import Pool, Stop, open_pool
+from snakepit.pool import _seat
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 45.0
@@ -32,6 +34,12 @@ async def tools_pool(
     with anyio.fail_after(PATIENCE_S):
         async with open_pool(adapter, size=size, min_ready=size, stop=stop, **options) as pool:
             yield pool
+
+
+def take_all_calls_for_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So others may be sent behind any of them, and stay there, however slow this machine is."""
+    monkeypatch.setattr(_seat, "PREFETCH_AVERAGE_MAX_S", PATIENCE_S)
+    monkeypatch.setattr(_seat, "OVERDUE_S", PATIENCE_S)
 
 
 async def until(condition: Callable[[], Any]) -> Any:

@@ -15,10 +15,18 @@ from _backends import asyncio_only, one_loop_each, trio_only
 from _leaks import is_alive
 from _transports import TRANSPORTS
 from adapters import AsyncTools
-from pool_kit import BRISK, PATIENCE_S, PATIENT, lines, pids, tools_pool, until
+from pool_kit import (
+    BRISK,
+    PATIENCE_S,
+    PATIENT,
+    lines,
+    pids,
+    take_all_calls_for_short,
+    tools_pool,
+    until,
+)
 
 from snakepit import Adapter, CallTimeoutError, Pool, QueueTimeoutError, Stop, open_pool, tool
-from snakepit.pool import _seat
 from snakepit.pool._seat import PREFETCH_AVERAGE_MAX_S
 
 SILENCE_S = 0.08  # eight beats of the tools that beat
@@ -363,9 +371,7 @@ async def test_calls_sent_ahead_and_cancelled_never_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Calls wait in the worker behind a long one; cancelled at any moment, none of them runs."""
-    # However slow this machine is.
-    monkeypatch.setattr(_seat, "PREFETCH_AVERAGE_MAX_S", PATIENCE_S)
-    monkeypatch.setattr(_seat, "OVERDUE_S", PATIENCE_S)
+    take_all_calls_for_short(monkeypatch)
     log = tmp_path / "log"
     ahead = 0
     async with tools_pool() as pool:

@@ -11,10 +11,9 @@ import anyio.abc
 import pytest
 from _backends import one_loop_each
 from connecting import starting, told, worker
-from pool_kit import PATIENCE_S, PATIENT, lines, until
+from pool_kit import PATIENCE_S, PATIENT, lines, take_all_calls_for_short, until
 
 from snakepit import Pool, QueueTimeoutError, WorkerDiedError, open_pool
-from snakepit.pool import _seat
 
 CALLS = 100
 HOST = "127.0.0.1"
@@ -55,9 +54,7 @@ async def test_what_was_sent_ahead_is_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker goes on with it: it does not know yet. In a worker that died it could not have run."""
-    # Here every call is taken for a short one, behind which others may be sent, and stay there.
-    monkeypatch.setattr(_seat, "PREFETCH_AVERAGE_MAX_S", PATIENCE_S)
-    monkeypatch.setattr(_seat, "OVERDUE_S", PATIENCE_S)
+    take_all_calls_for_short(monkeypatch)
     log = tmp_path / "log"
     failed: list[str] = []
 

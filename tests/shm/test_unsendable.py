@@ -33,6 +33,16 @@ async def running(host: Endpoint) -> AsyncGenerator[ShmChannel]:
         await channel.aclose()
 
 
+async def refuses(channel: ShmChannel, message: Call) -> bool:
+    """Take the message, and then tell of it alone that it cannot be sent?"""
+    told: list[ToWorker] = []
+    channel.on_unsendable = lambda message, _: told.append(message)
+    assert channel.send_nowait(message)
+    await anyio.sleep(1)
+    channel.on_unsendable = None
+    return told == [message]
+
+
 @virtual_time
 @pytest.mark.parametrize("is_up", [True, False])
 async def test_whoever_it_is_from_is_told_and_the_link_goes_on(is_up: bool) -> None:
@@ -80,12 +90,8 @@ async def test_what_finds_no_place_after_all_gives_back_what_went_with_it(
         monkeypatch.setattr(Endpoint, "_number_of", first_alone)
         monkeypatch.setattr(Block, "fill", lambda *_: None)
         async with running(host) as channel:
-            told: list[ToWorker] = []
-            channel.on_unsendable = lambda message, _: told.append(message)
             message = Call(1, "t", NIL, (kept.view(100 * KIB), refused(MemoryError)))
-            assert channel.send_nowait(message)
-            await anyio.sleep(1)
-            assert told == [message]
+            assert await refuses(channel, message)
             assert leases(host) == 0
 
 
@@ -108,19 +114,14 @@ async def test_what_cannot_be_queued_in_the_end_gives_back_what_it_was_to_refer_
             raise MemoryError("no room for the frame")
 
         async with running(host) as channel:
-            told: list[ToWorker] = []
-            channel.on_unsendable = lambda message, _: told.append(message)
             message = Call(1, "t", NIL, (kept.view(100 * KIB), Loose(100 * KIB, the_second_time)))
             with monkeypatch.context() as patch:
                 patch.setattr(Outbox, "put", no_room)
-                assert channel.send_nowait(message)
-                await anyio.sleep(1)
-            assert told == [message]
+                assert await refuses(channel, message)
             assert len(writes) == 2
             assert leases(host) == 0
             assert channel.send_nowait(Cancel(3))
         del kept, message
-        told.clear()
         assert used(host) == 0
 
 
