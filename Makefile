@@ -131,9 +131,10 @@ else
 ABSENT += compare
 endif
 
-# ONLY=… chooses, as pytest's -k does.
+# ONLY=… chooses, as pytest's -k does. Some of these take minutes: the watchdog of all tests must not show
+# their stacks meanwhile, which can crash a process that runs.
 thorough: $(VENV)/.has-dev  ## the long runs of which make test runs a share: seeds, signals, ways to leave a pool
-	@$(BIN)/python -m pytest -q -n $(JOBS) --thorough -m share $(if $(ONLY),-k '$(ONLY)') $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) -o faulthandler_timeout=0 --thorough -m share $(if $(ONLY),-k '$(ONLY)') $(PYTEST_ARGS)
 
 # UPDATE=1 rewrites the table of docs/guarantees.md.
 ladder: $(VENV)/.has-dev  ## at which step of the stop ladder each kind of stuck call ends

@@ -34,7 +34,7 @@ RUNNER_FILES = ("/dev/urandom", "/.hypothesis/", ".coverage", "/__pycache__/")
 # Threads parked for reuse by trio; a busy one bears the name of what it runs.
 RUNNER_THREADS = ("Trio thread ",)
 
-_spawned_pids: set[int] = set()
+_spawned: set[tuple[int, float]] = set()  # pids come again: with when they were started
 _failed = pytest.StashKey[bool]()
 
 
@@ -147,9 +147,16 @@ def _describe(pid: int) -> str:
         return str(pid)
 
 
+def _identity(pid: int) -> tuple[int, float]:
+    try:
+        return pid, psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:  # reaped already, by the kernel or by others
+        return pid, 0.0
+
+
 def _reap_adopted(pid: int) -> bool:
     """Whether it was a dead orphan, which only we could reap. Our own zombies are leaks."""
-    if pid in _spawned_pids or is_alive(pid):
+    if _identity(pid) in _spawned or is_alive(pid):
         return False
     try:
         os.waitpid(pid, os.WNOHANG)
@@ -187,7 +194,7 @@ def _remember_spawned() -> None:
     @functools.wraps(original)
     def init(self: subprocess.Popen[bytes], *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        _spawned_pids.add(self.pid)
+        _spawned.add(_identity(self.pid))
 
     subprocess.Popen.__init__ = init  # type: ignore[method-assign, assignment]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import Seat
 
-SHORT_S = 0.0005  # well under what may have others prefetched behind it
+SHORT_S = 0.0004  # well under what may have others prefetched behind it
 
 
 class FakeCall:

@@ -48,6 +48,14 @@ CLEAN = {
         subprocess.run(['sh', '-c', '(sleep 0.1) & exit 0'])
         time.sleep(0.3)
     """,
+    "an_orphan_with_the_pid_of_an_earlier_child": """
+    def test_orphan():
+        import _leaks
+        script = '(sleep 0.1) > /dev/null 2>&1 & echo $!; exit 0'
+        pid = int(subprocess.run(['sh', '-c', script], stdout=subprocess.PIPE).stdout)
+        _leaks._spawned.add((pid, 1.0))
+        time.sleep(0.3)
+    """,
     "what_belongs_to_a_wider_fixture": """
     @pytest.fixture(scope="module")
     def worker():

@@ -60,6 +60,7 @@ class PendingCall:
     given_up = False
     may_have_run = False  # on a worker that died; it is being repeated
     wait_until: float | None = None  # the end of the time that it may wait
+    alarm: Alarm | None = None  # rings when its time to wait is over, its time at all, or its grace
     reached_worker = True  # False once it is known that its worker never saw it
     fate: BaseException | None = None
     unstopped: BaseException | None = (
@@ -117,7 +118,6 @@ class PendingCall:
         self.body: Raw = body
         self.buffers: Buffers = buffers
         self.trace: Trace = current_trace()  # of the code that makes the call
-        self.alarms: tuple[Alarm, ...] = ()
         self._new_signal = new_signal
         if pumps:
             self.pumps = pumps

@@ -126,8 +126,6 @@ class PoolCore(Gate):
             window=window,
             pumps=pumps,
         )
-        if call.expires_at is not None:
-            call.alarms = (self.deadlines.at(call.expires_at, lambda: self._expire(call)),)
         call.attended = attended
         if suspect is not None:
             call.suspect = suspect
@@ -137,17 +135,21 @@ class PoolCore(Gate):
         if above is not None:
             join(self, call, above)
         self.requests += 1
+        seat = None
+        if place is None and follower is None:
+            seat = self.scheduler.lease_idle(call, now)
+        if seat is None:
+            self._limit_wait(call, now)
+        if call.alarm is None and call.expires_at is not None:
+            call.alarm = self.deadlines.at(call.expires_at, lambda: self._expire(call))
+        if seat is not None:
+            self._worker_of[seat].send(call, now)
+            return call
         if place is not None:
             self.sessions.begin(call, *place, now)
             self.dispatch(now)
-        else:
-            seat = None if follower is not None else self.scheduler.lease_idle(call, now)
-            if seat is not None:
-                self._worker_of[seat].send(call, now)
-                return call
-            if self.scheduler.submit(call):  # else those before it wait, and so does it
-                self.dispatch(now)
-        self._limit_wait(call, now)
+        elif self.scheduler.submit(call):  # else those before it wait, and so does it
+            self.dispatch(now)
         if above is not None:
             watch(self, call)
         return call
@@ -223,8 +225,7 @@ class PoolCore(Gate):
         call.worker = None
         if call.link is not None:
             leave(call)
-        for alarm in call.alarms:
-            self.deadlines.cancel(alarm)
+        self.deadlines.cancel(call.alarm)
         if call.given_up or call.error is not None:
             self.errors += 1
             if call.feed and (call.given_up or isinstance(call.error, WorkerDiedError)):
@@ -363,8 +364,15 @@ class PoolCore(Gate):
         limit = self.settings.queue.timeout
         if limit is not None and self.tools is not None:
             call.wait_until = now + limit
-            alarm = self.deadlines.at(call.wait_until, lambda: self._waited_too_long(call))
-            call.alarms = (*call.alarms, alarm)
+            if call.expires_at is None or call.wait_until < call.expires_at:
+                self.deadlines.cancel(call.alarm)
+                call.alarm = self.deadlines.at(call.wait_until, lambda: self._end_of_wait(call))
+
+    def _end_of_wait(self, call: PendingCall) -> None:
+        call.alarm = None
+        if call.expires_at is not None:
+            call.alarm = self.deadlines.at(call.expires_at, lambda: self._expire(call))
+        self._waited_too_long(call)
 
     def _waited_too_long(self, call: PendingCall) -> None:
         """Its time to wait is over; if a worker has it or had it, that is no matter any more."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Entry: TypeAlias = PendingCall | Exception  # the latter for what never became a call
 
-HELD_PER_WORKER: Final = 10  # twice what a worker may have, so that one slow call holds up nobody
+HELD_PER_WORKER: Final = 10  # more than a worker may have
 CALLS_PER_WORKER_MAX: Final = 1 + PREFETCH_MAX
 TURN_S: Final = 0.001  # an input that never waits lets others run as often
 ON_ERROR: Final = ("cancel", "return")

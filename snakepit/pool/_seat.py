@@ -13,7 +13,10 @@ from collections import OrderedDict
 from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-PREFETCH_MAX: Final = 4
+PREFETCH_MAX: Final = 8
+PREFETCH_S: Final = (
+    0.004  # what is there, the running call included, takes less before one more is sent
+)
 PREFETCH_AVERAGE_MAX_S: Final = 0.001
 OVERDUE_S: Final = 0.002
 LATENCY_NOTED_MAX_S: Final = 0.05
@@ -95,6 +98,7 @@ class Seat(Generic[C]):
             self.phase is _LEASED
             and len(self.calls) <= PREFETCH_MAX
             and self.average_s < PREFETCH_AVERAGE_MAX_S
+            and len(self.calls) * self.average_s < PREFETCH_S
             and not self.recalled
             and not self._alone
         )

@@ -102,7 +102,8 @@ class StopsCalls:
     def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
         ring = self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))
         if not call.settled:  # then it ends with the call, and does not keep its arguments
-            call.alarms = (*(alarm for alarm in call.alarms if alarm.action is not None), ring)
+            self._core.deadlines.cancel(call.alarm)  # no other limit matters any more
+            call.alarm = ring
 
     def _grace_is_over(self, call: PendingCall, grace: float) -> None:
         """A cancelled call is still here: end the worker, if it is this call that runs.

@@ -39,6 +39,7 @@ async def tools_pool(
 def take_all_calls_for_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """So others may be sent behind any of them, and stay there, however slow this machine is."""
     monkeypatch.setattr(_seat, "PREFETCH_AVERAGE_MAX_S", PATIENCE_S)
+    monkeypatch.setattr(_seat, "PREFETCH_S", PATIENCE_S * _seat.PREFETCH_MAX)
     monkeypatch.setattr(_seat, "OVERDUE_S", PATIENCE_S)
 
 

@@ -68,9 +68,9 @@ def test_a_worker_that_falls_idle_takes_the_older_of_the_two_first_ones() -> Non
 def test_pinned_calls_are_sent_ahead_in_their_order() -> None:
     seat = ready_seat(average_s=SHORT_S)
     scheduler = scheduler_with(seat)
-    pin(scheduler, seat, *range(1, 9))
+    pin(scheduler, seat, *range(1, 13))
     assert dispatch(scheduler) == [(seat, number) for number in range(1, 2 + PREFETCH_MAX)]
-    assert (scheduler.prefetched, scheduler.waiting) == (4, 7)
+    assert (scheduler.prefetched, scheduler.waiting) == (8, 11)
 
 
 def test_pinned_calls_are_not_asked_back_for_a_worker_that_may_not_run_them() -> None:

@@ -26,6 +26,7 @@ from snakepit.pool._seat import (
     OVERDUE_S,
     PREFETCH_AVERAGE_MAX_S,
     PREFETCH_MAX,
+    PREFETCH_S,
     Phase,
     Seat,
 )
@@ -60,6 +61,7 @@ class ModelSeat:
             self.phase is Phase.LEASED
             and len(self.calls) < 1 + PREFETCH_MAX
             and self.average_s < PREFETCH_AVERAGE_MAX_S
+            and len(self.calls) * self.average_s < PREFETCH_S
             and now - self.head_since < OVERDUE_S
             and not self.recalled
             and all(call.prefetchable for call in self.calls)
@@ -458,11 +460,11 @@ def test_every_idle_worker_gets_a_call_before_any_gets_two() -> None:
 
 def test_calls_are_prefetched_up_to_the_maximum_and_the_rest_stays_in_line() -> None:
     scheduler = scheduler_with(ready_seat(average_s=SHORT_S))
-    for call in calls(*range(10)):
+    for call in calls(*range(14)):
         scheduler.submit(call)
     assert len(dispatch(scheduler)) == 1 + PREFETCH_MAX
-    assert [call.id for call in scheduler.queued()] == [5, 6, 7, 8, 9]
-    assert (scheduler.prefetched, scheduler.waiting) == (4, 9)
+    assert [call.id for call in scheduler.queued()] == [9, 10, 11, 12, 13]
+    assert (scheduler.prefetched, scheduler.waiting) == (8, 13)
 
 
 def test_without_prefetch_a_worker_has_one_call() -> None:

@@ -12,6 +12,7 @@ from snakepit.pool._seat import (
     OVERDUE_S,
     PREFETCH_AVERAGE_MAX_S,
     PREFETCH_MAX,
+    PREFETCH_S,
     Phase,
     Seat,
 )
@@ -155,6 +156,18 @@ def test_there_is_room_only_behind_calls_shorter_than_the_limit(
     average_s: float, room: bool
 ) -> None:
     assert leased(1, average_s=average_s).has_room() is room
+
+
+@pytest.mark.parametrize("average_s", [0.0004, 0.0006, 0.00099])
+def test_there_is_room_only_where_what_is_there_takes_little_time(average_s: float) -> None:
+    seat = leased(0, average_s=average_s)
+    for number in range(1, PREFETCH_MAX + 1):
+        if number * average_s >= PREFETCH_S:
+            break
+        assert seat.has_room()
+        seat.lease(FakeCall(number), 1.0)
+    assert not seat.has_room()
+    assert seat.prefetched_count == {0.0004: 8, 0.0006: 6, 0.00099: 4}[average_s]
 
 
 @pytest.mark.parametrize("position", [0, 1])

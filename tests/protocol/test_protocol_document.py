@@ -276,6 +276,7 @@ def test_the_numbers_in_the_running_text_are_those_of_the_code() -> None:
         f"average under {_seat.PREFETCH_AVERAGE_MAX_S * 1000:g} ms",
         f"longer than {_seat.OVERDUE_S * 1000:g} ms",
         f"up to {_seat.PREFETCH_MAX} calls behind",
+        f"together under {_seat.PREFETCH_S * 1000:g} ms",
         f"lines over {_stderr.LINE_BYTES_MAX} bytes",
         f"the last {_stderr.TAIL_LINES_MAX} lines",
         f"`Startup.timeout` ({Startup().timeout:g} s)",

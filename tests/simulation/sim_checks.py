@@ -66,7 +66,7 @@ def of_call(world: World, core: PoolCore, number: int, plan: CallPlan) -> Iterat
     if call is not None:
         if world.settled[call.id] != 1:
             yield f"it was settled {world.settled[call.id]} times"
-        if any(alarm.action is not None for alarm in call.alarms):
+        if call.alarm is not None and call.alarm.action is not None:
             yield "an alarm of it is still set"
     lie = untruth(world, core, plan, outcome)
     if lie:
