@@ -112,8 +112,12 @@ class PendingCall:
         self.expires_at: float | None = expires_at
         self.retries_left: int = retries_left
         self.window: int = window
+        # Where cancelling a call ends its worker, no other may have begun there meanwhile.
         self.prefetchable: bool = (
-            not window and not buffers and len(memoryview(body)) <= PREFETCH_BODY_BYTES_MAX
+            not window
+            and not buffers
+            and len(memoryview(body)) <= PREFETCH_BODY_BYTES_MAX
+            and (info is None or info.on_cancel != "kill")
         )
         self.body: Raw = body
         self.buffers: Buffers = buffers
@@ -126,6 +130,12 @@ class PendingCall:
         if window:
             self.credit: int = window  # items that the worker may still send
             self.items: deque[Item] = deque()  # come and not yet taken
+
+    def learn(self, info: ToolInfo | None) -> None:
+        """What its tool is, where no worker had said so when the call was made."""
+        self.info = info
+        if info is not None and info.on_cancel == "kill":
+            self.prefetchable = False
 
     def message(self, now: float) -> Call:
         """The message that starts this call; remembered in `sent`."""

@@ -18,9 +18,7 @@ from trio.lowlevel import enable_ki_protection
 
 from snakepit._loops import Loop, this_loop
 from snakepit.errors import (
-    CallTimeoutError,
     PoolSaturatedError,
-    QueueTimeoutError,
     WorkerDiedError,
 )
 from snakepit.pool._ancestry import choose_place, join, leave, link, recheck_all, watch
@@ -33,6 +31,7 @@ from snakepit.pool._scheduler import Scheduler
 from snakepit.pool._seat import OVERDUE_S, Phase, Seat
 from snakepit.pool._sessions import SessionTable
 from snakepit.pool._suspects import Suspects
+from snakepit.pool._time_limits import limit_time, limit_wait, waited_too_long
 from snakepit.protocol import Buffers, EndSession, Places, ToolInfo
 
 if TYPE_CHECKING:
@@ -139,9 +138,8 @@ class PoolCore(Gate):
         if place is None and follower is None:
             seat = self.scheduler.lease_idle(call, now)
         if seat is None:
-            self._limit_wait(call, now)
-        if call.alarm is None and call.expires_at is not None:
-            call.alarm = self.deadlines.at(call.expires_at, lambda: self._expire(call))
+            limit_wait(self, call, now)
+        limit_time(self, call)
         if seat is not None:
             self._worker_of[seat].send(call, now)
             return call
@@ -245,12 +243,13 @@ class PoolCore(Gate):
             if slot.worker is worker:
                 slot.start_error = None
         worker.seat.ready()
+        if first:
+            for call in self.scheduler.queued():
+                call.learn(tools.get(call.tool))
+                limit_wait(self, call, now)
         self.scheduler.update(worker.seat, now)
         self.sessions.worker_ready(worker.seat, now)
         self.dispatch(now)
-        if first:
-            for call in self.scheduler.queued():
-                self._limit_wait(call, now)
         self.slots_changed()
 
     def gone(self, worker: Worker, death: WorkerDiedError) -> None:
@@ -301,9 +300,9 @@ class PoolCore(Gate):
         self.scheduler.put_back(calls)
         for call in calls:
             if call.wait_until is None:
-                self._limit_wait(call, now)  # it has not waited before
+                limit_wait(self, call, now)  # it has not waited before
             elif call.wait_until <= now:
-                self._waited_too_long(call)
+                waited_too_long(self, call)
 
     def slot_given_up(self, certificate: str) -> None:
         """A slot will not be filled again; without any left the pool is broken."""
@@ -358,39 +357,6 @@ class PoolCore(Gate):
         for call in self.scheduler.clear():
             call.given_up, call.fate = True, self.closed_error()
             self.settle(call)
-
-    def _limit_wait(self, call: PendingCall, now: float) -> None:
-        """Start the clock of `Queue.timeout`, unless no worker has ever been ready."""
-        limit = self.settings.queue.timeout
-        if limit is not None and self.tools is not None:
-            call.wait_until = now + limit
-            if call.expires_at is None or call.wait_until < call.expires_at:
-                self.deadlines.cancel(call.alarm)
-                call.alarm = self.deadlines.at(call.wait_until, lambda: self._end_of_wait(call))
-
-    def _end_of_wait(self, call: PendingCall) -> None:
-        call.alarm = None
-        if call.expires_at is not None:
-            call.alarm = self.deadlines.at(call.expires_at, lambda: self._expire(call))
-        self._waited_too_long(call)
-
-    def _waited_too_long(self, call: PendingCall) -> None:
-        """Its time to wait is over; if a worker has it or had it, that is no matter any more."""
-        limit = self.settings.queue.timeout
-        if call.worker is None and not call.settled and not call.may_have_run:
-            assert limit is not None
-            self.queue_timeouts += 1
-            self.give_up(call, QueueTimeoutError(call.tool, limit))
-
-    def _expire(self, call: PendingCall) -> None:
-        if call.settled or call.given_up:
-            return
-        assert call.timeout is not None
-        if call.worker is None and not call.may_have_run:
-            self.queue_timeouts += 1
-            self.give_up(call, QueueTimeoutError(call.tool, call.timeout))
-        else:
-            self.give_up(call, CallTimeoutError(call.tool, call.timeout))
 
     def _ask_back_overdue(self) -> None:
         """Ask prefetched calls back from workers whose running call turned out long."""

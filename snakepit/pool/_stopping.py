@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from snakepit.errors import CallTimeoutError, QueueTimeoutError, WorkerDiedError
+from snakepit.pool._seat import Phase
 from snakepit.protocol import Call, Cancel, HostFailure, HostReply, describe
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class StopsCalls:
     _channel: Channel | None
     _is_spawned: bool  # by this pool; else it is not ours to end
     _reason: str
+    _is_watched = False  # whether it reads
     seat: Seat[PendingCall]
     death: WorkerDiedError | None
 
@@ -66,6 +68,7 @@ class StopsCalls:
             self.never_ran(call)
             self._core.settle(call)
             self.seat_changed(self._core.now())
+            self._expect_reading(self._grace_of(call))
             return
         info = call.info
         kills = info is not None and info.on_cancel == "kill" and self._is_spawned
@@ -75,12 +78,7 @@ class StopsCalls:
             return
         self.tell(Cancel(call.id))
         self._need_reading()
-        grace = self._core.settings.stop.cancel_grace
-        if info is not None and info.cancel_grace_s is not None:
-            grace = info.cancel_grace_s
-        if not self._is_spawned:
-            grace += self._core.settings.stop.term_grace  # it is asked, and that is all
-        self._give_grace(call, grace, self._core.now())
+        self._give_grace(call, self._grace_of(call), self._core.now())
 
     def unsendable(self, message: ToWorker, error: Exception) -> None:
         """This could not be written: what it was for fails of it, and nothing else does."""
@@ -98,6 +96,40 @@ class StopsCalls:
             call.error = error
             self._core.settle(call)
         self.seat_changed(self._core.now())
+
+    def _grace_of(self, call: PendingCall) -> float:
+        """How long its worker has to stop it."""
+        stop, info = self._core.settings.stop, call.info
+        grace = stop.cancel_grace
+        if info is not None and info.cancel_grace_s is not None:
+            grace = info.cancel_grace_s
+        # One that is not ours is asked, and that is all.
+        return grace if self._is_spawned else grace + stop.term_grace
+
+    def _expect_reading(self, grace: float) -> None:
+        """A call was taken back while it was written: the worker has so long to read on.
+
+        One that never reads again could begin no other call either, and nobody would notice.
+        """
+        assert self._channel is not None
+        before = self._channel.stalled_at
+        if before is not None and not self._is_watched:
+            self._is_watched = True
+            when = self._core.now() + grace
+            self._core.deadlines.at(when, lambda: self._has_it_read(before, grace))
+
+    def _has_it_read(self, before: int, grace: float) -> None:
+        self._is_watched = False
+        channel = self._channel
+        if channel is None or self.seat.phase in (Phase.STOPPING, Phase.GONE):
+            return
+        if channel.stalled_at != before:
+            self._expect_reading(grace)  # it reads; slowly, if there is still more
+            return
+        for call in self.seat.calls.values():
+            if call.sent is not None and channel.withdraw(call.sent):
+                call.reached_worker = False
+        self._end_for(f"was ended because it read nothing of what was sent to it for {grace:g} s")
 
     def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:
         ring = self._core.deadlines.at(since + grace, lambda: self._grace_is_over(call, grace))

@@ -53,7 +53,7 @@ class Outbox:
         self._small: deque[Small] = deque()
         self._large: deque[Large] = deque()
         self._writing: deque[bytes | memoryview] = deque()  # what was begun
-        self._begun = self._written = 0  # bytes of this stream
+        self._begun = self.written = 0  # bytes of this stream
         self._ends: deque[tuple[int, Callable[[], None]]] = deque()  # whom to tell, and when
 
     def __bool__(self) -> bool:
@@ -106,8 +106,8 @@ class Outbox:
             self._writing[0] = memoryview(data)[count:]
         else:
             self._writing.popleft()
-        self._written += count
-        while self._ends and self._ends[0][0] <= self._written:
+        self.written += count
+        while self._ends and self._ends[0][0] <= self.written:
             self._ends.popleft()[1]()
 
     def clear(self) -> None:
@@ -119,7 +119,7 @@ class Outbox:
         ]
         self._writing.clear()
         self._ends.clear()
-        self._written = self._begun
+        self.written = self._begun
         self._small.clear()
         self._large.clear()
         for on_sent in dropped:

@@ -44,6 +44,11 @@ class Channel(ABC):
         return False
 
     @property
+    def stalled_at(self) -> int | None:
+        """While more waits for the worker to read: how many bytes it has taken so far. Else None."""
+        return None
+
+    @property
     def shares_memory(self) -> bool:
         """Has its worker said that large values may come as references?"""
         return False

@@ -97,6 +97,10 @@ class ByteChannel(Channel):
     def is_sending(self) -> bool:
         return bool(self._outbox)
 
+    @property
+    def stalled_at(self) -> int | None:
+        return self._outbox.written if self._outbox else None
+
     def queue_nowait(self, message: ToWorker) -> bool:
         if self._closed or self._peer_gone:
             return False

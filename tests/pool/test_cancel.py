@@ -14,7 +14,7 @@ import trio
 from _backends import asyncio_only, one_loop_each, trio_only
 from _leaks import is_alive
 from _transports import TRANSPORTS
-from adapters import AsyncTools
+from adapters import AsyncTools, Tools
 from pool_kit import (
     BRISK,
     PATIENCE_S,
@@ -304,6 +304,36 @@ async def test_on_cancel_kill_ends_the_worker_at_once(tmp_path: Path) -> None:
         await assert_silent(log)
         assert await pool.execute("pid") != pid
         await until(lambda: not is_alive(pid))
+
+
+async def test_on_cancel_kill_counts_for_a_call_made_before_any_worker_was_ready(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    stop = Stop(cancel_grace=60, term_grace=0.2, drain_timeout=1)
+    with anyio.fail_after(PATIENCE_S):
+        async with open_pool(Tools, size=1, min_ready=0, stop=stop) as pool:
+            assert not pool.stats().workers
+            await cancel_once_running(pool, log, "kill_on_cancel", {"log": str(log)})
+            await assert_silent(log)
+            assert pool.stats().restarts == 1
+
+
+async def test_no_call_is_sent_behind_one_whose_cancel_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else a cancel that meets the return would end the worker under the call that has begun by then."""
+    take_all_calls_for_short(monkeypatch)
+    log = tmp_path / "log"
+    async with tools_pool(stop=BRISK) as pool:
+        await make_short_calls(pool)
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as killed:
+            killed.start_soon(pool.execute, "kill_on_cancel", {"log": str(log)})
+            await until(log.exists)
+            tasks.start_soon(pool.execute, "echo")
+            await until(lambda: pool.stats().queued == 1)
+            assert pool._core.scheduler.prefetched == 0
+            killed.cancel_scope.cancel()
 
 
 async def test_a_cooperative_tool_is_not_interrupted(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from sim_bugs import PutIn, check_found
 
+from snakepit.pool import _time_limits
 from snakepit.pool._call import PendingCall
 from snakepit.pool._core import PoolCore
 from snakepit.pool._scheduler import Scheduler
@@ -94,14 +95,14 @@ def a_call_settles_twice(patch: Patch) -> None:
 
 @bug
 def a_running_call_waits_too_long(patch: Patch) -> None:
-    waited = PoolCore._waited_too_long
+    waited = _time_limits.waited_too_long
 
-    def whoever_has_it(self: PoolCore, call: PendingCall) -> None:
+    def whoever_has_it(core: PoolCore, call: PendingCall) -> None:
         worker, call.worker = call.worker, None
-        waited(self, call)
+        waited(core, call)
         call.worker = worker
 
-    patch.setattr(PoolCore, "_waited_too_long", whoever_has_it)
+    patch.setattr(_time_limits, "waited_too_long", whoever_has_it)
 
 
 @bug
