@@ -16,7 +16,7 @@ from typing import Final
 from compare import _table
 from compare._contenders import EVERYONE
 from compare._results import FAILED, LEFT_OUT, Results
-from compare._scenarios import SCENARIOS, Facts
+from compare._scenarios import ENDED_S_MAX, SCENARIOS, Facts
 from compare._trial import TRIAL_S_MAX
 
 ROOT: Final = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def _trial(scenario: str, contender: str, folder: Path) -> Facts:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                timeout=TRIAL_S_MAX + CLEANING_S_MAX,
+                timeout=TRIAL_S_MAX + ENDED_S_MAX + CLEANING_S_MAX,
                 check=True,
             )
             facts: Facts = json.loads(done.stdout)

@@ -1,14 +1,15 @@
 """The program that something happens to: `python -m compare._host SCENARIO CONTENDER FOLDER`.
 
-It leaves `facts.json` in the folder and ends without ceremony: closing is none of the scenarios, and
-some would wait for calls that nothing stops. Nothing is imported here before `main`: workers that
+It leaves `facts.json` in the folder and waits to be killed: closing is none of the scenarios, and some
+would wait for calls that nothing stops; and as long as it lives it can be seen what its pool has named in
+shared memory. Nothing is imported here before `main`: workers that
 multiprocessing spawns, and anyio's, import this file again.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -30,8 +31,8 @@ def _leave(folder: Path, **facts: Any) -> None:
     new = folder / "facts.json.new"
     new.write_text(json.dumps(facts), encoding="utf-8")
     new.rename(folder / "facts.json")
-    sys.stderr.flush()
-    os._exit(0)
+    while True:
+        signal.pause()
 
 
 def _befall(scenario: str, contender: str, folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +24,7 @@ GIL_S_MAX: Final = 5.0  # cancel_grace + term_grace of a pool by default, and 2 
 NAP_S: Final = 25.0
 BUSY: Final = ("one", "other")  # the calls that are running then
 COUNTED_AFTER_S: Final = (1.0, 5.0, 27.0)  # the last one when the calls are over
+ENDED_S_MAX: Final = 90.0  # how long it is waited for the end of the last of them
 
 
 class Scenario(ABC):
@@ -296,12 +298,19 @@ class Orphans(Scenario):
         raise AssertionError("it was killed")
 
     def cell(self, facts: Facts) -> str:
-        return " / ".join(map(str, facts["workers"]))
+        return counted(facts["workers"])
 
     def remarks(self, facts: Facts) -> str:
-        if not any(facts["others"]):
-            return ""
-        return f"helpers left: {' / '.join(map(str, facts['others']))}"
+        last = f"a worker lives after {ENDED_S_MAX:g} s"
+        if facts["ended_s"] is not None:
+            last = f"the last worker ends after {facts['ended_s']:.1f} s"
+        helpers = f"; helpers left: {counted(facts['others'])}" if any(facts["others"]) else ""
+        return last + helpers
+
+
+def counted(numbers: Iterable[int]) -> str:
+    """How many there were, one time after the other."""
+    return " / ".join(map(str, numbers))
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {

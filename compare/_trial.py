@@ -1,8 +1,8 @@
 """One scenario with one contender: `python -m compare._trial SCENARIO CONTENDER`, facts on stdout.
 
-This process adopts whatever its host leaves behind, so at the end everything below it is the
-contender's, and is killed, and what it had named in shared memory is removed: with it end those who
-would have done that. It touches nothing else.
+This process adopts whatever its host leaves behind, and reaps it once it is dead. So at the end
+everything below it is the contender's, and is killed, and what it had named in shared memory is removed:
+with it end those who would have done that. It touches nothing else.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from compare._attempt import START_S_MAX, Watched, pid_in
-from compare._scenarios import BUSY, COUNTED_AFTER_S
+from compare._attempt import START_S_MAX
+from compare._orphans import kill_and_count, reap_adopted
 from snakepit.procfs import Process, adopt_orphans, descendants_of, kill_descendants
 
 SHARED: Final = Path("/dev/shm")  # noqa: S108
@@ -29,48 +27,64 @@ TRIAL_S_MAX: Final = 120.0  # for a host to tell its facts
 
 
 def main() -> None:
-    """Look on, and clean up."""
+    """Have it happen, and say what was seen."""
     scenario, contender = sys.argv[1:3]
-    adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         argv = [sys.executable, "-m", "compare._host", scenario, contender, folder]
-        # What workers print is not what this process has to say.
-        host = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=2, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-        )
-        try:
-            facts = look_on(host, scenario, Path(folder))
-        finally:
-            named = named_in_shared_memory(descendants_of(os.getpid()))
-            host.kill()
-            host.wait()
-            kill_descendants(os.getpid())
-            for path in named:
-                path.unlink(missing_ok=True)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                    pass
+        facts = trial(scenario, argv, Path(folder))
     print(json.dumps(facts))
 
 
-def named_in_shared_memory(processes: Iterable[Process]) -> set[Path]:
-    """Semaphores above all: what these processes have in their memory, or have named after themselves."""
+def trial(scenario: str, argv: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Start this host, look on, and clean up. For a process that has no other children."""
+    adopt_orphans()
+    # What workers print is not what this process has to say.
+    host = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=2, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
     named: set[Path] = set()
+    try:
+        facts = look_on(host, scenario, folder)
+        if facts is None:
+            named = named_in_shared_memory(descendants_of(os.getpid()))
+            facts = kill_and_count(host, folder)
+        return facts
+    finally:
+        named |= named_in_shared_memory(descendants_of(os.getpid()))
+        host.kill()
+        host.wait()
+        kill_descendants(os.getpid())
+        for path in named:
+            path.unlink(missing_ok=True)
+        reap_adopted(host)
+
+
+def named_in_shared_memory(processes: Iterable[Process]) -> set[Path]:
+    """Semaphores above all: what these processes have in their memory, or have named after themselves.
+
+    By the number of the file: who makes a semaphore has it mapped under a name that is gone by then.
+    """
+    named: set[Path] = set()
+    mapped: set[int] = set()
     for process in processes:
         named.update(SHARED.glob(f"*-{process.pid}-*"))
-        with contextlib.suppress(psutil.Error):
-            paths = (Path(each.path) for each in psutil.Process(process.pid).memory_maps())
-            named.update(path for path in paths if path.parent == SHARED)
+        with contextlib.suppress(OSError):  # it has ended
+            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+            areas = (line.split(maxsplit=5) for line in maps.splitlines())
+            mapped.update(int(area[4]) for area in areas if area[-1].startswith(f"{SHARED}/"))
+    with contextlib.suppress(FileNotFoundError), os.scandir(SHARED) as entries:
+        named.update(Path(entry.path) for entry in entries if entry.inode() in mapped)
     return named
 
 
-def look_on(host: subprocess.Popen[bytes], scenario: str, folder: Path) -> dict[str, Any]:
-    """Wait for the facts, or find them."""
+def look_on(host: subprocess.Popen[bytes], scenario: str, folder: Path) -> dict[str, Any] | None:
+    """Wait for the facts; None where the host is ready to be killed and they are still to be found."""
     deadline = time.monotonic() + TRIAL_S_MAX
     facts = folder / "facts.json"
     while not facts.exists():
+        reap_adopted(host)
         if scenario == "orphans" and (folder / "ready").exists():
-            return kill_and_count(host, folder)
+            return None
         if time.monotonic() > deadline:
             return {"failed": f"no facts after {TRIAL_S_MAX:g} s"}
         if host.poll() is not None and not facts.exists():
@@ -78,26 +92,6 @@ def look_on(host: subprocess.Popen[bytes], scenario: str, folder: Path) -> dict[
         time.sleep(0.02)
     found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
     return found
-
-
-def kill_and_count(host: subprocess.Popen[bytes], folder: Path) -> dict[str, Any]:
-    """End the host as the kernel does when memory is short, and see who is left, and for how long."""
-    pids = [pid_in(path) for name in BUSY for path in folder.glob(f"{name}-*")]
-    workers = [Watched(pid) for pid in pids]
-    host.kill()
-    host.wait()  # reaped: some ask whether there is a process of this number
-    killed_at = time.monotonic()
-    left, others = [], []
-    for after_s in COUNTED_AFTER_S:
-        time.sleep(max(0.0, killed_at + after_s - time.monotonic()))
-        left.append(sum(worker.lives() for worker in workers))
-        below = descendants_of(os.getpid())
-        others.append(sum(process.pid not in pids for process in below))
-        if not below:  # nobody comes back
-            missing = len(COUNTED_AFTER_S) - len(left)
-            left, others = left + [0] * missing, others + [0] * missing
-            break
-    return {"workers": left, "others": others}
 
 
 assert START_S_MAX < TRIAL_S_MAX

@@ -21,7 +21,7 @@ WELL: dict[str, dict[str, Any]] = {
     "cancel": {"left_s": 0.01, "computing": False, "neighbour": "survives", "pool": "usable"},
     "grandchild": {"left_s": 0.1, "lives": False, "stops": "a call"},
     "exception": {"told": "original", "pool": "usable"},
-    "orphans": {"workers": [0, 0, 0], "others": [0, 0, 0]},
+    "orphans": {"workers": [0, 0, 0], "others": [0, 0, 0], "ended_s": 0.1},
     "raw": {"told": "a value", "pool": "usable"},
     "keep": {"left_s": 0.01, "loaded": "yes"},
     "gil": {"ended_s": 3.1, "neighbour": "survives", "pool": "usable"},
@@ -86,6 +86,15 @@ def test_who_is_not_installed_leaves_a_gap_and_the_run_is_not_whole() -> None:
     assert results.cell("loky", "kill") == "–"
     assert results.problems() == []
     assert not results.is_whole()
+
+
+def test_when_orphans_end_is_told() -> None:
+    results = all_well()
+    assert results.remarks(OURS, "orphans") == "the last worker ends after 0.1 s"
+    results.facts["loky"]["orphans"] = {"workers": [2] * 3, "others": [1] * 3, "ended_s": None}
+    assert results.remarks("loky", "orphans") == (
+        "a worker lives after 90 s; helpers left: 1 / 1 / 1"
+    )
 
 
 def test_the_tables_have_a_row_for_each_contender_and_keep_what_people_wrote() -> None:
