@@ -17,13 +17,15 @@ class Contender(ABC):
     """A way to run functions in worker processes, and its best documented way to stop one.
 
     `distribution`: where its version is found, None for the standard library. `how`: for the
-    documentation, how a call is stopped. `stops`: what that ends.
+    documentation, how a call is stopped. `stops`: what that ends. `death`: the error, or what that is
+    one of, by which it tells that a call's worker has died; none if it does not tell.
     """
 
     name: str
     distribution: str | None = None
     stops: Stops = "a call"
     how: str
+    death: str = ""
 
     @abstractmethod
     def open(self, workers: int) -> AbstractAsyncContextManager[Run]:

@@ -19,6 +19,7 @@ class Snakepit(Contender):
 
     distribution = "snakepit-pool"
     how = "the task is cancelled"
+    death = "WorkerDiedError"
 
     def __init__(self, transport: str) -> None:
         self.name = f"snakepit {transport}"

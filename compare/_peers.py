@@ -23,6 +23,7 @@ class ProcessPoolExecutor(FuturesContender):
     """The standard library's. From Python 3.14 on it can kill its workers, all of them."""
 
     name = "ProcessPoolExecutor"
+    death = "BrokenProcessPool"
 
     def __init__(self) -> None:
         self._library = importlib.import_module("concurrent.futures").ProcessPoolExecutor
@@ -76,6 +77,7 @@ class Loky(FuturesContender):
     distribution = "loky"
     stops: Stops = "the pool"
     how = "`executor.shutdown(kill_workers=True)`, and the next `get_reusable_executor()`"
+    death = "BrokenProcessPool"
 
     def submit(self, workers: int, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         self._pool = importlib.import_module("loky").get_reusable_executor(max_workers=workers)
@@ -92,6 +94,7 @@ class Pebble(FuturesContender):
     name = "pebble"
     distribution = "pebble"
     how = "`future.cancel()`"
+    death = "ProcessExpired"
 
     def __init__(self) -> None:
         self._pool: Any = None
@@ -111,6 +114,7 @@ class Deadpool(FuturesContender):
     name = "deadpool"
     distribution = "deadpool-executor"
     how = "`future.cancel_and_kill_if_running()`"
+    death = "ProcessError"
 
     def __init__(self) -> None:
         self._pool: Any = None
@@ -130,6 +134,7 @@ class TrioParallel(Contender):
     name = "trio-parallel"
     distribution = "trio-parallel"
     how = "the task is cancelled, `kill_on_cancel=True`"
+    death = "BrokenWorkerError"
 
     @asynccontextmanager
     async def open(self, workers: int) -> AsyncGenerator[Run]:
@@ -145,6 +150,7 @@ class AnyioToProcess(Contender):
     name = "anyio.to_process"
     distribution = "anyio"
     how = "the task is cancelled, `cancellable=True`"
+    death = "BrokenWorkerProcess"
 
     @asynccontextmanager
     async def open(self, workers: int) -> AsyncGenerator[Run]:

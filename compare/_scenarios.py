@@ -20,8 +20,9 @@ Facts: TypeAlias = dict[str, Any]
 
 LOOK_AFTER_S: Final = 3.0  # when it is looked at what a cancel has stopped
 WATCHED_S: Final = 1.0  # and for how long before that
-GIL_S_MAX: Final = 5.0  # cancel_grace + term_grace of a pool by default, and 2 s for a busy machine
+STOPPED_S_MAX: Final = 5.0  # what we promise, cancel_grace + term_grace, and 2 s for a busy machine
 NAP_S: Final = 25.0
+TOLD_S_MAX: Final = 5.0  # until the caller of a killed call hears of it
 BUSY: Final = ("one", "other")  # the calls that are running then
 COUNTED_AFTER_S: Final = (1.0, 5.0, 27.0)  # the last one when the calls are over
 ENDED_S_MAX: Final = 90.0  # how long it is waited for the end of the last of them
@@ -81,8 +82,13 @@ async def serves(nursery: trio.Nursery, run: Run) -> str:
 
 async def cancelled(call: Attempt) -> float | None:
     """Cancel it; the seconds until its caller has left it, None if that is too long."""
-    at = call.cancel()
-    return round(call.ended_at - at, 2) if await call.has_ended() else None
+    return await left_after(call, call.cancel())
+
+
+async def left_after(call: Attempt, at: float) -> float | None:
+    """As `cancelled`, of one that was cancelled then."""
+    patience_s = max(0.0, at + END_S_MAX - time.monotonic())
+    return round(call.ended_at - at, 2) if await call.has_ended(patience_s) else None
 
 
 def left(facts: Facts) -> str:
@@ -90,6 +96,15 @@ def left(facts: Facts) -> str:
     if facts["left_s"] is None:
         return f"the cancelled caller waits for more than {END_S_MAX:g} s"
     return f"the caller leaves after {facts['left_s']:.2f} s"
+
+
+def late(facts: Facts) -> str:
+    """What a cell has to add where the caller left later than we promise of ours."""
+    if facts["left_s"] is None:
+        return f"; its caller waits for more than {END_S_MAX:g} s"
+    if facts["left_s"] > STOPPED_S_MAX:
+        return f"; its caller leaves after {facts['left_s']:.1f} s"
+    return ""
 
 
 class Kill(Scenario):
@@ -105,17 +120,24 @@ class Kill(Scenario):
         victim = Attempt(nursery, run, _work.nap, os.fspath(folder), "victim", _work.FOREVER_S)
         os.kill(await begun(folder, "victim"), signal.SIGKILL)
         return {
-            "told": await victim.outcome(5),
+            "told": await victim.outcome(TOLD_S_MAX),
+            "truthful": contender.death in kinds_of(victim.error),
             "neighbour": await neighbour.fate(),
             "pool": await serves(nursery, run),
         }
 
     def cell(self, facts: Facts) -> str:
-        waits = "; its caller waits for ever" if facts["told"] == "nothing" else ""
+        told = "" if facts["truthful"] else f"; its caller gets {facts['told']}"
+        waits = "; its caller waits for ever" if facts["told"] == "nothing" else told
         return f"{facts['neighbour']} / {facts['pool']}{waits}"
 
     def remarks(self, facts: Facts) -> str:
         return f"the caller of the killed one gets {facts['told']}"
+
+
+def kinds_of(error: BaseException | None) -> list[str]:
+    """The names of its type, and of those that this is one of."""
+    return [kind.__name__ for kind in type(error).__mro__] if error is not None else []
 
 
 class Cancel(Scenario):
@@ -141,7 +163,7 @@ class Cancel(Scenario):
         }
 
     def cell(self, facts: Facts) -> str:
-        return "no" if facts["computing"] else stopped(facts)
+        return ("no" if facts["computing"] else stopped(facts)) + late(facts)
 
     def remarks(self, facts: Facts) -> str:
         return left(facts)
@@ -174,9 +196,8 @@ class Grandchild(Scenario):
         return {"left_s": left_s, "lives": child.lives()}
 
     def cell(self, facts: Facts) -> str:
-        if facts["lives"]:
-            return "leaked"
-        return "killed with the whole pool" if facts["stops"] == "the pool" else "killed"
+        killed = "killed with the whole pool" if facts["stops"] == "the pool" else "killed"
+        return ("leaked" if facts["lives"] else killed) + late(facts)
 
     def remarks(self, facts: Facts) -> str:
         return left(facts)
@@ -244,7 +265,7 @@ class Keep(Scenario):
         return {"left_s": left_s, "loaded": "yes" if call.value == "a model" else "no"}
 
     def cell(self, facts: Facts) -> str:
-        return str(facts["loaded"])
+        return f"{facts['loaded']}{late(facts)}"
 
     def remarks(self, facts: Facts) -> str:
         return left(facts)
@@ -263,22 +284,23 @@ class HeldGil(Scenario):
         victim = Attempt(nursery, run, _work.hold_gil, os.fspath(folder), "victim")
         worker = Watched(await begun(folder, "victim"))
         at = victim.cancel()
-        while worker.lives() and time.monotonic() < at + GIL_S_MAX:
+        while worker.lives() and time.monotonic() < at + STOPPED_S_MAX:
             await trio.sleep(0.02)
         ended_s = None if worker.lives() else round(time.monotonic() - at, 2)
         return {
+            "left_s": await left_after(victim, at),
             "ended_s": ended_s,
             "neighbour": await neighbour.fate(),
             "pool": await serves(nursery, run),
         }
 
     def cell(self, facts: Facts) -> str:
-        return "no" if facts["ended_s"] is None else stopped(facts)
+        return ("no" if facts["ended_s"] is None else stopped(facts)) + late(facts)
 
     def remarks(self, facts: Facts) -> str:
         if facts["ended_s"] is None:
-            return f"it runs after {GIL_S_MAX:g} s"
-        return f"it ends after {facts['ended_s']:.2f} s"
+            return f"it runs after {STOPPED_S_MAX:g} s; {left(facts)}"
+        return f"it ends after {facts['ended_s']:.2f} s; {left(facts)}"
 
 
 class Orphans(Scenario):
@@ -298,7 +320,10 @@ class Orphans(Scenario):
         raise AssertionError("it was killed")
 
     def cell(self, facts: Facts) -> str:
-        return counted(facts["workers"])
+        workers, helpers = facts["workers"], facts["others"]
+        # Those that end with the last worker are no matter of their own.
+        alone = any(others and not busy for busy, others in zip(workers, helpers, strict=True))
+        return counted(workers) + (f"; helpers {counted(helpers)}" if alone else "")
 
     def remarks(self, facts: Facts) -> str:
         last = f"a worker lives after {ENDED_S_MAX:g} s"

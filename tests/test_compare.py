@@ -1,4 +1,4 @@
-"""`make compare`: its tables say what was found, and our own rows of the quick scenarios read as promised."""
+"""What the facts of `make compare` say in its tables, and which of them our own rows must not say."""
 
 import json
 import re
@@ -8,49 +8,56 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _compare_kit import WELL, all_well
 
 from compare import _table
 from compare._contenders import EVERYONE, SNAKEPITS
-from compare._results import Results, version_of
-from compare._scenarios import SCENARIOS
+from compare._results import version_of
+from compare._scenarios import SCENARIOS, STOPPED_S_MAX
+from snakepit import Stop
 
 ROOT = Path(__file__).parents[1]
 OURS = SNAKEPITS[0].name
-WELL: dict[str, dict[str, Any]] = {
-    "kill": {"told": "WorkerDiedError", "neighbour": "survives", "pool": "usable"},
-    "cancel": {"left_s": 0.01, "computing": False, "neighbour": "survives", "pool": "usable"},
-    "grandchild": {"left_s": 0.1, "lives": False, "stops": "a call"},
-    "exception": {"told": "original", "pool": "usable"},
-    "orphans": {"workers": [0, 0, 0], "others": [0, 0, 0], "ended_s": 0.1},
-    "raw": {"told": "a value", "pool": "usable"},
-    "keep": {"left_s": 0.01, "loaded": "yes"},
-    "gil": {"ended_s": 3.1, "neighbour": "survives", "pool": "usable"},
-}
+WAITS = "its caller waits for more than 10 s"
 # Facts that are not what we promise, and what the table says of them.
 ILL = [
     ("kill", {"neighbour": "killed"}, "killed / usable"),
     ("kill", {"pool": "unusable"}, "survives / unusable"),
-    ("kill", {"told": "nothing"}, "survives / usable; its caller waits for ever"),
+    (
+        "kill",
+        {"told": "nothing", "truthful": False},
+        "survives / usable; its caller waits for ever",
+    ),
+    (
+        "kill",
+        {"told": "TypeError", "truthful": False},
+        "survives / usable; its caller gets TypeError",
+    ),
+    ("kill", {"told": "a value", "truthful": False}, "survives / usable; its caller gets a value"),
     ("cancel", {"computing": True}, "no"),
     ("cancel", {"neighbour": "killed"}, "with the whole pool"),
     ("cancel", {"pool": "unusable"}, "yes, pool unusable"),
+    ("cancel", {"left_s": None}, f"yes; {WAITS}"),
+    ("cancel", {"left_s": 7.25}, "yes; its caller leaves after 7.2 s"),
     ("grandchild", {"lives": True}, "leaked"),
     ("grandchild", {"stops": "the pool"}, "killed with the whole pool"),
+    ("grandchild", {"left_s": None}, f"killed; {WAITS}"),
     ("exception", {"told": "TypeError"}, "TypeError / usable"),
     ("exception", {"told": "nothing"}, "the caller waits for ever / usable"),
     ("orphans", {"workers": [1, 0, 0]}, "1 / 0 / 0"),
+    ("orphans", {"workers": [1, 0, 0], "others": [1, 0, 0]}, "1 / 0 / 0"),
+    ("orphans", {"others": [1, 1, 1]}, "0 / 0 / 0; helpers 1 / 1 / 1"),
+    ("orphans", {"others": [1, 0, 0]}, "0 / 0 / 0; helpers 1 / 0 / 0"),
     ("raw", {"told": "BrokenWorkerProcess"}, "BrokenWorkerProcess"),
     ("raw", {"pool": "unusable"}, "pool unusable"),
     ("keep", {"loaded": "no"}, "no"),
     ("keep", {"loaded": "the call goes on"}, "the call goes on"),
+    ("keep", {"left_s": None}, f"yes; {WAITS}"),
     ("gil", {"ended_s": None}, "no"),
     ("gil", {"neighbour": "killed"}, "with the whole pool"),
+    ("gil", {"left_s": None}, f"yes; {WAITS}"),
+    ("gil", {"left_s": 5.1}, "yes; its caller leaves after 5.1 s"),
 ]
-
-
-def all_well() -> Results:
-    facts = {name: {what: dict(how) for what, how in WELL.items()} for name in EVERYONE}
-    return Results("1 May 2030", "a machine", facts)
 
 
 def test_rows_that_read_as_promised_are_no_problem() -> None:
@@ -58,6 +65,15 @@ def test_rows_that_read_as_promised_are_no_problem() -> None:
     assert set(WELL) == set(SCENARIOS)
     assert results.problems() == []
     assert results.is_whole()
+
+
+def test_callers_of_ours_have_what_is_promised_and_two_seconds_for_a_slow_machine() -> None:
+    """`cancel_grace + term_grace`, docs/guarantees.md, "When a call is left"."""
+    assert Stop().cancel_grace + Stop().term_grace + 2 == STOPPED_S_MAX
+    results = all_well()
+    for scenario in ("cancel", "grandchild", "keep", "gil"):
+        results.facts[OURS][scenario]["left_s"] = STOPPED_S_MAX
+    assert results.problems() == []
 
 
 @pytest.mark.parametrize(("scenario", "otherwise", "cell"), ILL)
@@ -114,7 +130,7 @@ def test_the_tables_have_a_row_for_each_contender_and_keep_what_people_wrote() -
         for contender in EVERYONE:
             assert f"| {contender} | {cells} |" in new
     assert "1 May 2030: a machine" in new
-    assert "it ends after 3.10 s" in new
+    assert "it ends after 3.10 s; the caller leaves after 3.12 s" in new
     assert f"| loky | {version_of('loky')} |" in new
     with pytest.raises(ValueError, match="markers"):
         _table.rewrite("a page", part)

@@ -1,4 +1,4 @@
-"""How `make compare` looks at what happens: the dead that a host leaves, and the living."""
+"""How `make compare` looks at what happens: callers, the dead that a host leaves, and the living."""
 
 import json
 import subprocess
@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+
+from compare import _work
+from compare._contender import Run
+from compare._contenders import SNAKEPITS
+from compare._peers import PEERS
+from compare._scenarios import SCENARIOS, kinds_of
+from snakepit import WorkerDiedError
 
 ROOT = Path(__file__).parents[1]
 HERE = """
@@ -108,3 +116,75 @@ def test_a_host_that_has_told_its_facts_stays_until_its_shared_memory_was_looked
                 host.wait(0.2)
         finally:
             host.kill()
+
+
+def befallen(scenario: str, contender: Any, run: Run, folder: Path) -> dict[str, Any]:
+    """What the scenario finds of this way to run calls."""
+
+    async def main() -> dict[str, Any]:
+        async with trio.open_nursery() as nursery:
+            facts = await SCENARIOS[scenario].befall(nursery, contender, run, folder)
+            nursery.cancel_scope.cancel()
+        return facts
+
+    return trio.run(main)
+
+
+async def elsewhere(func: Any, *args: Any) -> Any:
+    """Run it in a thread."""
+    return await trio.to_thread.run_sync(func, *args, abandon_on_cancel=True)
+
+
+def test_a_caller_that_stays_longer_than_its_worker_is_noticed(tmp_path: Path) -> None:
+    """The worker that held the GIL is gone at once; who cancelled the call hears of it later."""
+
+    async def run(func: Any, *args: Any) -> Any:
+        if func is not _work.hold_gil:
+            return await elsewhere(func, *args)
+        with subprocess.Popen(["sleep", "60"]) as worker:
+            _work.note(*args, pid=worker.pid)
+            try:
+                await trio.sleep_forever()
+            finally:
+                worker.kill()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(0.5)
+
+    facts = befallen("gil", SNAKEPITS[0], run, tmp_path)
+    assert facts["left_s"] >= 0.5
+    assert facts["ended_s"] is not None
+    assert facts["neighbour"] == "survives"
+
+
+@pytest.mark.parametrize(
+    ("error", "cell"),
+    [
+        (WorkerDiedError("w", exit_code=-9), "survives / usable"),
+        (TypeError("of the pool's own"), "survives / usable; its caller gets TypeError"),
+        (None, "survives / usable; its caller gets a value"),
+    ],
+)
+def test_what_the_caller_of_a_killed_call_gets_is_judged(
+    error: Exception | None, cell: str, tmp_path: Path
+) -> None:
+    async def run(func: Any, *args: Any) -> Any:
+        if func is not _work.nap:
+            return await elsewhere(func, *args)
+        with subprocess.Popen(["sleep", "60"]) as worker:
+            _work.note(*args[:2], pid=worker.pid)
+            await trio.to_thread.run_sync(worker.wait, abandon_on_cancel=True)
+        if error is None:
+            return "a value"
+        raise error
+
+    facts = befallen("kill", SNAKEPITS[0], run, tmp_path)
+    assert SCENARIOS["kill"].cell(facts) == cell
+
+
+def test_an_error_that_is_one_of_those_that_tell_of_a_death_tells_of_it_too() -> None:
+    """As loky's `TerminatedWorkerError` is a `BrokenProcessPool`."""
+    terminated = type("TerminatedWorkerError", (type("BrokenProcessPool", (Exception,), {}),), {})
+    assert "BrokenProcessPool" in kinds_of(terminated())
+    assert "BrokenProcessPool" not in kinds_of(OSError())
+    assert kinds_of(None) == []
+    assert [peer.name for peer in PEERS if not peer.death] == ["multiprocessing.Pool"]
