@@ -9,13 +9,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from compare import _table
 from compare._contenders import EVERYONE
-from compare._results import FAILED, LEFT_OUT, Results
+from compare._results import FAILED, Results
 from compare._scenarios import ENDED_S_MAX, SCENARIOS, Facts
 from compare._trial import TRIAL_S_MAX
 
@@ -24,10 +25,17 @@ README: Final = ROOT / "README.md"
 PAGE: Final = ROOT / "docs" / "compare.md"
 CLEANING_S_MAX: Final = 30.0
 
+Trial: TypeAlias = Callable[[str, str, Path], Facts]  # of a scenario with a contender
+Part: TypeAlias = Callable[[Results], str]  # the generated part of a page
+
 
 def main() -> int:
     """Compare and tell. Non-zero if a row of ours does not read as it has to, or a trial failed."""
-    options = _options()
+    return compare(_options(), _trial, {README: _table.for_readme, PAGE: _table.for_page})
+
+
+def compare(options: argparse.Namespace, trial: Trial, pages: Mapping[Path, Part]) -> int:
+    """Have all these trials, say what they tell, and write the pages if that is to be published."""
     started = time.monotonic()
     results = Results.begin()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -35,21 +43,21 @@ def main() -> int:
     # The long one first: it is the end of the run otherwise.
     pairs.sort(key=lambda pair: pair[0] != "orphans")
     with ThreadPoolExecutor(options.jobs) as pool:
-        trials = [pool.submit(_trial, *pair, options.folder) for pair in pairs]
+        trials = [pool.submit(trial, *pair, options.folder) for pair in pairs]
         try:
-            found = {pair: trial.result() for pair, trial in zip(pairs, trials, strict=True)}
+            found = {pair: each.result() for pair, each in zip(pairs, trials, strict=True)}
         finally:
             pool.shutdown(cancel_futures=True)
     for contender, scenario in itertools.product(EVERYONE, SCENARIOS):
         if (scenario, contender) in found:
             results.add(contender, scenario, found[scenario, contender])
     _tell(results, options.folder)
-    if results.is_whole() and not any(FAILED in facts for facts in found.values()):
-        _write(results)
-    problems = results.problems()
-    print("\n".join(f"WRONG: {problem}" for problem in problems) or "our rows read as promised")
+    if why := results.why_unwritten():
+        print(f"no page is rewritten: {why}")
+    else:
+        _write(results, pages)
     print(f"{time.monotonic() - started:.0f} s; {options.folder}")
-    return int(bool(problems))
+    return int(bool(results.problems()))
 
 
 def _options() -> argparse.Namespace:
@@ -106,16 +114,16 @@ def _tell(results: Results, folder: Path) -> None:
     data = json.dumps(results.as_data(), indent=1)
     (folder / "results.json").write_text(data + "\n", encoding="utf-8")
     print(f"\n{_table.on_terminal(results)}\n")
-    for contender, row in results.facts.items():
-        for why in {facts[LEFT_OUT] for facts in row.values() if LEFT_OUT in facts}:
-            print(f"left out: {contender}: {why}")
+    for contender, why in results.missing().items():
+        print(f"MISSING: {contender}: {why}")
+    print("\n".join(results.verdict()))
 
 
-def _write(results: Results) -> None:
-    for page, part in ((README, _table.for_readme(results)), (PAGE, _table.for_page(results))):
+def _write(results: Results, pages: Mapping[Path, Part]) -> None:
+    for page, part in pages.items():
         text = page.read_text(encoding="utf-8")
-        page.write_text(_table.rewrite(text, part), encoding="utf-8")
-        print(f"{page.relative_to(ROOT)} rewritten")
+        page.write_text(_table.rewrite(text, part(results)), encoding="utf-8")
+        print(f"{page.name} rewritten")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,32 @@ class Results:
                     found.append(f"{ours.name}, {scenario}: {cell!r} in place of {wanted!r}")
         return found
 
+    def verdict(self) -> list[str]:
+        """What the facts say of our own rows. Of those that took part: a choice may leave all of them out."""
+        if problems := self.problems():
+            return [f"WRONG: {problem}" for problem in problems]
+        ours = [contender.name for contender in SNAKEPITS if contender.name in self.facts]
+        if not ours:
+            return ["none of ours took part: this says nothing about our own rows"]
+        return [f"our rows read as promised: {', '.join(ours)}"]
+
+    def missing(self) -> dict[str, str]:
+        """Who could not take part, and why."""
+        return {
+            contender: facts[LEFT_OUT]
+            for contender, row in self.facts.items()
+            for facts in row.values()
+            if LEFT_OUT in facts
+        }
+
+    def why_unwritten(self) -> str:
+        """Why this is nothing to be published; nothing, if it is."""
+        if self.problems():
+            return "what is wrong is no table to be published"
+        if missing := self.missing():
+            return f"{', '.join(missing)} could not take part"
+        return "" if self.is_whole() else "this was a part of the run"
+
     def is_whole(self) -> bool:
         """Did everybody take part in everything?"""
         return all(

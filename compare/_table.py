@@ -47,7 +47,9 @@ def on_terminal(results: Results) -> str:
 
 def for_readme(results: Results) -> str:
     """The generated part of the README, markers included."""
-    return "\n".join([BEGIN, "", *markdown(rows_of(results)), "", END])
+    versions = dict.fromkeys(version_of(name) for name in EVERYONE if name in results.facts)
+    ran = f"Run on {results.date} with {', '.join(versions)}."
+    return "\n".join([BEGIN, "", *markdown(rows_of(results)), "", ran, "", END])
 
 
 def for_page(results: Results) -> str:

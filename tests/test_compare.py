@@ -1,9 +1,6 @@
 """What the facts of `make compare` say in its tables, and which of them our own rows must not say."""
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +99,7 @@ def test_who_is_not_installed_leaves_a_gap_and_the_run_is_not_whole() -> None:
     assert results.cell("loky", "kill") == "–"
     assert results.problems() == []
     assert not results.is_whole()
+    assert results.missing() == {"loky": "not installed"}
 
 
 def test_when_orphans_end_is_told() -> None:
@@ -129,6 +127,8 @@ def test_the_tables_have_a_row_for_each_contender_and_keep_what_people_wrote() -
         )
         for contender in EVERYONE:
             assert f"| {contender} | {cells} |" in new
+            assert version_of(contender) in new
+        assert "1 May 2030" in new
     assert "1 May 2030: a machine" in new
     assert "it ends after 3.10 s; the caller leaves after 3.12 s" in new
     assert f"| loky | {version_of('loky')} |" in new
@@ -146,32 +146,3 @@ def test_what_the_readme_and_the_page_show_is_what_we_promise() -> None:
             cells = row[1].split(" | ")
             for cell, scenario in zip(cells, SCENARIOS.values(), strict=True):
                 assert re.fullmatch(scenario.wanted, cell)
-
-
-def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "compare", "--folder", str(folder), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
-
-
-def test_our_rows_of_the_quick_scenarios(tmp_path: Path) -> None:
-    """A part of the real run; it writes no table."""
-    before = (ROOT / "README.md").read_text(encoding="utf-8")
-    quick = ("kill", "exception", "raw", "keep")
-    run = compare(tmp_path, "--contenders", OURS, "--only", ",".join(quick))
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "our rows read as promised" in run.stdout
-    facts = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["facts"]
-    assert {name: set(row) for name, row in facts.items()} == {OURS: set(quick)}
-    assert facts[OURS]["kill"]["told"] == "WorkerDiedError"
-    assert (ROOT / "README.md").read_text(encoding="utf-8") == before
-
-
-def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
-    assert compare(tmp_path, "--only", "nonsense").returncode == 2
-    assert compare(tmp_path, "--contenders", "nobody").returncode == 2
