@@ -146,3 +146,7 @@ def test_what_the_readme_and_the_page_show_is_what_we_promise() -> None:
             cells = row[1].split(" | ")
             for cell, scenario in zip(cells, SCENARIOS.values(), strict=True):
                 assert re.fullmatch(scenario.wanted, cell)
+        assert re.search(r"^Run on \d+ \w+ 20\d\d", text, re.MULTILINE)
+        for contender in EVERYONE.values():
+            if contender.distribution:
+                assert re.search(rf"\b{contender.distribution} \d", text)
