@@ -155,12 +155,16 @@ class CrashBarrier:
     """What follows on a worker's death.
 
     A start is fruitless if the worker died before it was ready, or before it finished a call, unless
-    it was ended from outside: a signal, no want of memory, and workers of the pool were of use within
-    `window`. More than `max_restarts` fruitless starts of one slot within `window` and the slot is given
-    up. `retry`: "idempotent" sends a call that its worker's death cut short to another worker, up to
+    it was ended from outside: by SIGTERM, or by SIGKILL and not for want of memory. A worker that was
+    ready was ended so if the kernel's count of those that it ended for want of memory has not moved;
+    where that count cannot be read, and of a worker that was not ready, it is taken for it if workers of
+    the pool were of use within `window`. More than `max_restarts` fruitless starts of one slot within
+    `window` and the slot is given up. What ends workers for their hunger outside of the kernel (earlyoom,
+    systemd-oomd), or sends the signal from within the call, looks like somebody outside: those workers
+    are started again without end. `retry`: "idempotent" sends a call that its worker's death cut short to another worker, up to
     `max_retries` times, if it is declared idempotent; "never" does not. For `taint` after a crash the
-    slot is chosen last. `quarantine_after`: a call (a tool with these arguments) during which so many
-    workers died, none of it answered in between, is not run again until `window` after the last of
+    slot is chosen last. `quarantine_after`: a call (a tool with these arguments, as they are encoded: the
+    order of names, and a default that is given, tell calls apart) during which so many workers died, none of it answered in between, is not run again until `window` after the last of
     these deaths: `CallQuarantinedError`; None: it is run as often as it comes. Workers that the
     pool ended, for a cancel or a timeout say, do not count.
     """

@@ -138,7 +138,8 @@ class WorkerDiedError(SnakepitError):
 class CallQuarantinedError(SnakepitError):
     """Too many workers have died during this very call, so it was not run again.
 
-    The same call is the same tool with the same arguments. It did not run this time; only if `started`
+    The same call is the same tool with the same arguments, as they are encoded: in another order, or
+    with a default given, they are others. It did not run this time; only if `started`
     had it begun, on a worker that died, and was to be repeated as it is idempotent. Do not retry it
     before `retry_after`; mend the tool, or what it is given, or set
     `CrashBarrier(quarantine_after=None)` where it is not the call's fault.

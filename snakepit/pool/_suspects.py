@@ -94,6 +94,7 @@ class Suspects:
                 status.oom_kills,
                 said_goodbye=worker.said_goodbye,
                 had_call=bool(left),
+                was_ready=worker.reading is not None,
             ),
             ready=bool(others) or worker.reading is not None,
             useful=any(each.seat.finished_count for each in (worker, *others)),

@@ -14,13 +14,13 @@ class ExitStatus:
 
     Nobody knows when somebody else reaped the process (SIGCHLD ignored, a foreign `wait`).
     `peak_mb`: the most memory that it had at once, in MiB, where that is known. `oom_kills`: how
-    many processes of its cgroup the kernel ended for want of memory while it lived.
+    many processes of its cgroup the kernel ended for want of memory while it lived; None if nobody knows.
     """
 
     exit_code: int | None = None
     signal: int | None = None
     peak_mb: float | None = field(default=None, eq=False)
-    oom_kills: int = field(default=0, eq=False)
+    oom_kills: int | None = field(default=None, eq=False)
 
     @property
     def certificate(self) -> str:

@@ -245,7 +245,7 @@ class WorkerProcess(Stoppable):
 
     def _reap(self) -> ExitStatus:
         oom_now = oom_kills()
-        oom_delta = 0
+        oom_delta = None
         if oom_now is not None and self._oom_kills is not None:
             oom_delta = oom_now - self._oom_kills
         try:

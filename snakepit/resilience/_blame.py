@@ -2,9 +2,12 @@
 
 SIGKILL is what a call's hunger for memory ends in, and what somebody sends who ends workers
 from outside; nobody tells them apart for sure. What tells: the kernel counts those that it ended for
-want of memory; a call cannot have killed a worker that had none; calls that were answered when they
-were made again had not killed, where there are several of them; and workers that had been of use a
-moment ago could start, and could serve.
+want of memory, where that count can be read; a call cannot have killed a worker that had none; calls
+that were answered when they were made again had not killed, where there are several of them; and
+workers that had been of use a moment ago could start, and could serve.
+
+A worker and its call are judged apart. That the kernel did not do it clears the worker; its call
+may have sent the signal itself, or have been too large for something that ends what is too large.
 """
 
 from __future__ import annotations
@@ -23,15 +26,17 @@ TERMINATED: Final = 128 + signal.SIGTERM  # the exit code of one that was asked 
 class Death:
     """What is known of a worker that ended by itself, or was ended by others than its pool.
 
-    `oom_kills`: how many processes the kernel ended for want of memory meanwhile. `said_goodbye`: as a
-    worker does that cleans up first. `had_call`: there was a call that it had not answered.
+    `oom_kills`: how many processes the kernel ended for want of memory meanwhile, None where it does not
+    tell. `said_goodbye`: as a worker does that cleans up first. `had_call`: there was a call that it
+    had not answered. `was_ready`: it could serve.
     """
 
     exit_code: int | None = None
     signal: int | None = None
-    oom_kills: int = 0
+    oom_kills: int | None = None
     said_goodbye: bool = False
     had_call: bool = False
+    was_ready: bool = False
 
     @property
     def is_polite(self) -> bool:
@@ -42,6 +47,12 @@ class Death:
     def is_unclear(self) -> bool:
         """Was it ended, and not for want of memory, as far as is known?"""
         return self.is_polite or (self.signal == signal.SIGKILL and not self.oom_kills)
+
+    @property
+    def is_outsiders(self) -> bool:
+        """Did somebody end a worker that could serve, and not the kernel?"""
+        spared = self.is_polite or (self.signal == signal.SIGKILL and self.oom_kills == 0)
+        return self.was_ready and spared
 
 
 @frozen
@@ -84,7 +95,7 @@ class Blame:
             return Verdict(outside=killer, killer=killer and not death.is_polite)
         killer_seen = self._is_recent(self._killer_at, now)
         of_call = not (death.is_polite or killer_seen)
-        outside = killer_seen or self._is_recent(self._useful_at, now)
+        outside = killer_seen or death.is_outsiders or self._is_recent(self._useful_at, now)
         return Verdict(outside=outside, of_call=of_call, doubtful=of_call)
 
     def cleared(self, now: float, call: bytes) -> bool:

@@ -31,6 +31,7 @@ from snakepit import (
     open_pool,
 )
 from snakepit.pool import _core, _seat
+from snakepit.process._oom import oom_kills
 
 PATIENT = CrashBarrier(max_restarts=1000)
 # Each way is tried on each transport once; where all that differs is what the host does, in turns.
@@ -210,6 +211,31 @@ async def test_a_worker_killed_as_it_starts_does_not_break_a_pool_that_was_of_us
             )
             assert worker.state in ("starting", "ready")
             os.kill(worker.pid, signal.SIGKILL)
+        assert await pool.execute("echo", {"value": 1}) == 1
+
+
+@one_loop_each
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_workers_killed_in_their_first_call_do_not_break_a_pool(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """With no fruitless restart allowed, in a pool that has not finished a call yet."""
+    if oom_kills() is None:
+        pytest.skip("the kernel does not tell here whether it was it that ended a process")
+    barrier = CrashBarrier(max_restarts=0, quarantine_after=None)
+    async with tools_pool(Dying, crash_barrier=barrier) as pool:
+        for turn in range(2):
+            started = tmp_path / f"{turn}"
+
+            async def end_it(started: Path = started) -> None:
+                await until(started.exists)
+                os.kill(pids(pool)[0], number)
+
+            params = {"started": str(started), "release": str(tmp_path / "never")}
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(end_it)
+                with pytest.raises(WorkerDiedError):
+                    await pool.execute("wait", params)
         assert await pool.execute("echo", {"value": 1}) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+from attrs import evolve
 
 from snakepit.resilience import Blame, Death
 from snakepit.resilience._blame import TERMINATED, Verdict
@@ -83,6 +84,25 @@ def test_sigkill_during_a_call_is_no_fault_of_a_worker_while_workers_are_of_use(
     assert blame.judge(0, kill, ready=True, useful=True) == unclear
     assert blame.judge(59, kill, ready=True, useful=False) == unclear
     assert blame.judge(60, kill, ready=True, useful=False) == Verdict(of_call=True, doubtful=True)
+
+
+def test_who_was_ready_and_is_killed_is_not_to_blame_where_the_kernel_says_that_it_was_not_it() -> (
+    None
+):
+    """Whether or not any call was finished before. Its call is suspect as before."""
+    killed = Death(signal=KILL, oom_kills=0, had_call=True, was_ready=True)
+    unclear = Verdict(outside=True, of_call=True, doubtful=True)
+    assert judge(killed, useful=False) == unclear
+    assert judge(evolve(killed, signal=signal.SIGTERM), useful=False) == OUTSIDE
+    for other in (
+        evolve(killed, oom_kills=None),
+        evolve(killed, oom_kills=1),
+        evolve(killed, was_ready=False),
+        evolve(killed, signal=signal.SIGSEGV),
+        evolve(killed, signal=None, exit_code=1),
+    ):
+        assert not judge(other, useful=False).outside
+    assert not judge(Death(signal=KILL, oom_kills=0), ready=False, useful=False).outside
 
 
 def test_two_calls_that_sigkill_had_ended_and_that_were_answered_then_tell_of_somebody() -> None:
