@@ -52,7 +52,7 @@ class Launched(Stoppable):
 
     @abstractmethod
     async def dump(self) -> str:
-        """The stacks of its threads. Raises RuntimeError if it cannot show them now."""
+        """The stacks of its threads. Raises RuntimeError if it cannot show them, LookupError if it has ended."""
 
     @abstractmethod
     async def wait_exit(self) -> None:

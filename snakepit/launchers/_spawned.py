@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 from attrs import frozen
 
@@ -20,7 +22,10 @@ from snakepit.process import (
     new_mark,
     sweep,
 )
+from snakepit.procfs import DUMP_ALL, DUMP_MAIN
 from snakepit.transports import Channel, Link, Transport
+
+STACK = "(most recent call first)"  # in the first line of each that faulthandler writes
 
 
 class SpawnedWorker(Launched):
@@ -29,6 +34,7 @@ class SpawnedWorker(Launched):
     def __init__(self, process: WorkerProcess, channel: Channel, worker_id: str) -> None:
         self._process = process
         self._stderr = StderrCollector(process.stderr_fd, worker_id)
+        self._id = worker_id
         self.pid = process.pid
         self.channel = channel
 
@@ -54,10 +60,25 @@ class SpawnedWorker(Launched):
     def request_dump(self) -> None:
         self._process.request_dump()
 
-    async def dump(self) -> str:
-        if not self._process.can_dump():
-            raise RuntimeError(f"process {self.pid} cannot show its stacks yet")
-        lines = await self._stderr.hear(self._process.request_dump)
+    async def dump(self) -> str:  # noqa: ASYNC910 - each wait in it is one
+        process = self._process
+        can_dump = process.catches(DUMP_ALL)
+        if process.has_ended():
+            await anyio.lowlevel.checkpoint()
+            raise LookupError(f"worker {self._id!r} has ended")
+        if not can_dump:
+            await anyio.lowlevel.checkpoint()
+            raise RuntimeError(
+                f"{self._id} (pid {self.pid}) does not catch SIGQUIT, by which stacks are asked for: it "
+                "has hardly begun to start, or its own code has changed that"
+            )
+        lines: list[str] = []
+        for number in (DUMP_MAIN, DUMP_ALL) if process.has_many_threads() else (DUMP_ALL,):
+            lines += await self._stderr.hear(
+                partial(process.request_stacks, number), process.has_ended
+            )
+        if process.has_ended() and not any(STACK in line for line in lines):
+            raise LookupError(f"worker {self._id!r} ended before it could show its stacks")
         return "\n".join(lines)
 
     async def end_strays(self) -> None:

@@ -35,7 +35,11 @@ class Insight:
     async def ready(self) -> None:
         """Wait until all `size` workers are ready. Always a checkpoint.
 
-        Raises: WorkerStartError: what keeps one of them from starting; PoolClosedError.
+        Raises:
+            WorkerStartError: what keeps one of them from starting.
+            PoolBrokenError: one of them died and is not replaced: too many starts of its slot were
+                fruitless (`CrashBarrier`). If it is not the last one the others serve on.
+            PoolClosedError: it is closed.
         """
         self._check_caller()
         await anyio.lowlevel.checkpoint()
@@ -54,13 +58,20 @@ class Insight:
     async def dump(self, worker_id: str) -> str:
         """The stacks of all threads of a worker, as text, while it goes on with what it does.
 
-        Also of one that is stuck in C code and holds the GIL. Takes as long as nothing more has come
-        for 0.1 s, at most 2 s; cancelling it disturbs nobody. Always a checkpoint.
+        Also of one that is stuck in C code and holds the GIL. They come by its stderr, so this takes
+        until nothing more has come there for 0.1 s, at most 2 s; cancelling it disturbs nobody. Always
+        a checkpoint.
+
+        Returns:
+            All that came on its stderr meanwhile, at most 4 MiB of it: what its tools print, too. Of
+            more than 100 threads the main one comes first, where tools run, and then the 100 youngest;
+            on macOS those alone. "" if nothing came in 2 s: of a worker that is stopped (SIGSTOP),
+            or one whose file descriptor 2 its own code has closed or sent elsewhere.
 
         Raises:
-            LookupError: there is no such worker, or it has ended.
-            RuntimeError: it cannot show its stacks: it has not come far enough in its start, or is
-                no worker of this library.
+            LookupError: there is no such worker, or it has ended, before or meanwhile.
+            RuntimeError: it cannot show its stacks: it has not come far enough in its start, its
+                own code has changed what it does at a SIGQUIT, or it was started by `command` or somebody else.
         """
         self._check_caller()
         await anyio.lowlevel.checkpoint()
@@ -72,5 +83,10 @@ class Insight:
             raise LookupError(f"there is no worker {worker_id!r}")
         running = worker.running
         if running is None or not self._core.settings.spawns_python:
-            raise RuntimeError(f"{worker_id} cannot show its stacks")
+            why = (
+                "it has not begun to start"
+                if running is None
+                else "it is behind a command, or somewhere else"
+            )
+            raise RuntimeError(f"{worker_id} cannot show its stacks: {why}")
         return await running.dump()

@@ -34,6 +34,9 @@ from snakepit.process._oom import oom_kills
 from snakepit.process._stoppable import ExitStatus, Stoppable
 from snakepit.process._strays import end_strays, warn_of
 from snakepit.procfs import (
+    DUMP_ALL,
+    DUMP_MAIN,
+    THREADS_SHOWN_MAX,
     VARIABLE,
     Mark,
     Process,
@@ -44,7 +47,6 @@ from snakepit.procfs import (
     wanted_below,
 )
 
-DUMP_SIGNAL = signal.SIGQUIT
 KEEP_MARK = {"SPT_NOENV": "1"}  # else setproctitle would write its title over the environment
 KB_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # there it is bytes
 
@@ -171,20 +173,35 @@ class WorkerProcess(Stoppable):
         self._left_none = True
 
     def request_dump(self) -> None:
-        """Ask the worker to write the stacks of its threads to stderr; it needs no GIL for that.
+        """Ask for the stacks of its threads; if these are too many, for that of its main thread alone."""
+        if not (self.has_many_threads() and self.request_stacks(DUMP_MAIN)):
+            self.request_stacks(DUMP_ALL)
+
+    def request_stacks(self, number: int | None) -> bool:
+        """Ask the worker to write stacks to stderr; it needs no GIL for that. False: it was not asked.
 
         Not a wrapper that has started it, nor one that has hardly begun: they would die of the question.
         """
-        if self.can_dump():
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, DUMP_SIGNAL)
+        if number is None or not self.catches(number):
+            return False
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, number)
+        return True
 
-    def can_dump(self) -> bool:
-        """Would the signal be understood? To a program that does not catch it, it means: dump core."""
+    def catches(self, number: int) -> bool:
+        """Would the signal be understood? To a program that does not catch it, it means: end, or dump core."""
         if self.status is not None or not self.is_ours:
             return False
         caught = read_status(self.pid, "SigCgt", base=16)
-        return caught is None or bool(caught >> (DUMP_SIGNAL - 1) & 1)
+        return caught is None or bool(caught >> (number - 1) & 1)
+
+    def has_many_threads(self) -> bool:
+        """More than a dump of all of them shows?"""
+        return (read_status(self.pid, "Threads") or 0) > THREADS_SHOWN_MAX
+
+    def has_ended(self) -> bool:
+        """It does not run any more, whether or not it has been reaped."""
+        return self.status is not None or self._exit_seen()
 
     def kill_and_reap(self) -> ExitStatus:
         """SIGKILL what is left of it and of all that it started, and reap the leader.

@@ -5,6 +5,9 @@ not even `typing`, which takes as long to import as the rest of the guardian.
 """
 
 from snakepit.procfs._cpus import usable_cpus as usable_cpus
+from snakepit.procfs._dump_signals import DUMP_ALL as DUMP_ALL
+from snakepit.procfs._dump_signals import DUMP_MAIN as DUMP_MAIN
+from snakepit.procfs._dump_signals import THREADS_SHOWN_MAX as THREADS_SHOWN_MAX
 from snakepit.procfs._guardian import done_with as done_with
 from snakepit.procfs._guardian import watching as watching
 from snakepit.procfs._marks import VARIABLE as VARIABLE

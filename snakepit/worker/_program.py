@@ -16,7 +16,7 @@ from threading import Thread
 from types import FrameType
 
 from snakepit.errors import ProtocolError
-from snakepit.procfs import Handle
+from snakepit.procfs import DUMP_ALL, DUMP_MAIN, Handle
 from snakepit.protocol import PROTOCOL_VERSION, Goodbye, Hello, Start, ToWorker, describe
 from snakepit.worker._execution import Execution
 from snakepit.worker._host_calls import HostCalls
@@ -65,7 +65,11 @@ def run(argv: list[str]) -> int:
     wire.last_act = offspring.end_all
     atexit.register(offspring.end_all)  # the first to be registered is the last to be called
     _reset_in_forked_children()
-    faulthandler.register(signal.SIGQUIT, all_threads=True)  # the host asks for dumps by it
+    faulthandler.register(DUMP_ALL, all_threads=True)
+    if DUMP_MAIN is not None:
+        faulthandler.register(
+            DUMP_MAIN, all_threads=False
+        )  # the kernel has the main thread take it
     if not wire.has_own_host:
         signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's Ctrl+C belongs to the host
     try:

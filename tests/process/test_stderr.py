@@ -17,7 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit.process import StderrCollector
-from snakepit.process._stderr import CHUNK_BYTES, LINE_BYTES_MAX, PIPE_BYTES, TAIL_LINES_MAX
+from snakepit.process._stderr import (
+    CHUNK_BYTES,
+    LINE_BYTES_MAX,
+    PIPE_BYTES,
+    TAIL_CHARS_MAX,
+    TAIL_LINES_MAX,
+)
 
 pytestmark = one_loop_each
 
@@ -146,6 +152,19 @@ def test_lines_do_not_depend_on_how_they_arrive(lines: list[bytes], cuts: list[i
     assert kept(pieces) == kept(whole)
 
 
+def test_of_long_lines_fewer_are_kept(pipe: Pipe) -> None:
+    """As many as have so many characters; the count is right again when they are short."""
+    for _ in range(3):
+        for number in range(20):
+            pipe.write(b"%02d" % number * (LINE_BYTES_MAX // 2) + b"\n")
+            pipe.collector._read_available(PIPE_BYTES)
+        assert [line[:2] for line in pipe.lines()] == [f"{number}" for number in range(12, 20)]
+        pipe.write(b"short\n" * 2 * TAIL_LINES_MAX)
+        pipe.collector._read_available(PIPE_BYTES)
+        assert pipe.lines() == ["short"] * TAIL_LINES_MAX
+    assert pipe.collector._tail_chars == len("short") * TAIL_LINES_MAX
+
+
 def test_every_line_goes_to_the_log_with_its_workers_name(
     pipe: Pipe, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,6 +280,7 @@ async def test_a_flood_takes_bounded_memory(script: str) -> None:
             tracemalloc.stop()
         await child.process.wait_exit()
         assert child.process.kill_and_reap().exit_code == 0
-    assert len(collector._tail) == TAIL_LINES_MAX
+    assert TAIL_CHARS_MAX // LINE_BYTES_MAX <= len(collector._tail) <= TAIL_LINES_MAX
+    assert len(collector.tail) < TAIL_CHARS_MAX + TAIL_LINES_MAX
     # Python takes two bytes for a character that stands for a byte that is no text.
-    assert peak < 2 * 2**20 + 2 * TAIL_LINES_MAX * LINE_BYTES_MAX
+    assert peak < 2 * 2**20 + 2 * TAIL_CHARS_MAX

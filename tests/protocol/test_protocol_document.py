@@ -261,7 +261,7 @@ def test_every_limit_is_shown_with_its_number() -> None:
         _progress, _sessions, _host_calls, _tools,
     )  # fmt: skip
     shown = {name.strip("`"): int(value.replace(",", "")) for name, value, _ in rows("name")}
-    assert len(shown) == 25
+    assert len(shown) == 26
     assert shown == known
 
 
