@@ -100,7 +100,8 @@ class WorkerDiedError(SnakepitError):
 
     If `started` the call may have run: retry only what is idempotent. Fields: `worker_id`,
     `pid`, `exit_code` (None if a signal or unknown), `signal` (its number, or None), `reason`,
-    `started`, `stderr_tail` (last lines the worker wrote), `certificate` (what is known of the death).
+    `started`, `stderr_tail` (the last 100 lines the worker wrote, of these the last 65,536 characters
+    at most), `certificate` (what is known of the death).
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class WorkerDiedError(SnakepitError):
         text = f"worker {self.worker_id}{process} {self.reason}"
         if self.certificate:
             text += f"; {self.certificate}"
-        text += "; the call had started" if self.started else "; the call had not started"
+        text += "; the call had started" if self.started else "; no call had started"
         return text + _tail(self.stderr_tail)
 
 
@@ -207,7 +208,8 @@ class WorkerStartError(SnakepitError):
 class PoolBrokenError(SnakepitError):
     """No worker is left that may be restarted. The call did not run, or its worker died for good.
 
-    Open a new pool once the cause is mended. Fields: `message`, `certificate` (of the last death).
+    From `ready()` and `open_pool`: one of the workers that were waited for will not come any more, as too
+    many died before they were of use. Open a new pool once the cause is mended. Fields: `message`, `certificate` (of the last death).
     """
 
     def __init__(self, message: str, certificate: str = "") -> None:
@@ -233,7 +235,8 @@ class _TimeUpError(SnakepitError, TimeoutError):
 class CallTimeoutError(_TimeUpError):
     """The call's time was spent while it ran; it was stopped. It may have had effects.
 
-    Fields: `tool`, `timeout` (seconds).
+    If its worker had to be ended for it, `__cause__` is the `WorkerDiedError` of that one, which shows
+    where it stood. Fields: `tool`, `timeout` (seconds).
     """
 
     def __str__(self) -> str:
@@ -283,7 +286,7 @@ class ReentrancyError(PoolSaturatedError):
 class PoolClosedError(SnakepitError):
     """The pool is closed or closing. A call that waited never ran; a running one was stopped.
 
-    Fields: `message`.
+    If its worker had to be ended for it, `__cause__` is the `WorkerDiedError` of that one. Fields: `message`.
     """
 
     def __init__(self, message: str) -> None:
@@ -295,7 +298,8 @@ class SessionLostError(SnakepitError):
     """The session's worker is gone, and with it what it kept for the session.
 
     The call never ran. Begin anew: open the session again and rebuild its state. The call that ran
-    when the worker died gets `WorkerDiedError`. Fields: `session_id`, `worker_id`.
+    when the worker died gets `WorkerDiedError`, or, if it was stopped, the error for that. `__cause__`
+    tells how the worker ended. Fields: `session_id`, `worker_id`.
     """
 
     def __init__(self, session_id: str, worker_id: str) -> None:

@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 from msgspec import Raw
 
 from snakepit._trace_context import Trace, current_trace
+from snakepit.errors import (
+    CallTimeoutError,
+    PoolClosedError,
+    SessionNotFoundError,
+    WorkerDiedError,
+)
 from snakepit.process import shielded
 from snakepit.protocol import Buffers, Call, Item
 
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
 
 PREFETCH_BODY_BYTES_MAX = 2**16
 INPUT_WINDOW: Final = 16  # of calls that have no window of their own
+STOPPED: Final = (CallTimeoutError, PoolClosedError, SessionNotFoundError)  # these are the pool's
 
 
 class Follower(Protocol):
@@ -153,6 +160,11 @@ class PendingCall:
             self.trace,
         )
         return self.sent
+
+    def ended_with(self, death: WorkerDiedError) -> None:
+        """It was given up, and what stopped it was the end of its worker: its error says so."""
+        if isinstance(self.fate, STOPPED):
+            self.fate.__cause__ = WorkerDiedError(*death.args)
 
     def wake(self) -> None:
         """Let the caller look: it has settled, or an item has come."""

@@ -264,7 +264,7 @@ class PoolCore(Gate):
         self._worker_of.pop(worker.seat, None)
         if worker.died_by_itself and not self.closing.is_set():
             self.suspects.buried(worker, left, self._worker_of.values(), now)
-        for call in self.sessions.worker_gone(worker.seat, now):
+        for call in self.sessions.worker_gone(worker.seat, now, death):
             self._settle_as_lost(call)
         again: list[PendingCall] = []
         for position, call in enumerate(left):
@@ -273,6 +273,8 @@ class PoolCore(Gate):
                 continue
             if call.given_up:
                 worker.abandoned(call, may_have_run=may_have_run)
+                if may_have_run:
+                    call.ended_with(death)
                 self.settle(call)
             elif may_have_run and not call.retries_left:
                 call.error = WorkerDiedError(*death.args)

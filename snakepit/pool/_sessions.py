@@ -19,6 +19,7 @@ from snakepit.errors import (
     SessionBusyError,
     SessionLostError,
     SessionNotFoundError,
+    WorkerDiedError,
 )
 from snakepit.options import Sessions, duration_s
 from snakepit.pool._homes import Homes
@@ -70,6 +71,7 @@ class SessionRecord:
         self.streams: int = 0
         self.over: str = ""
         self.lost_with: str | None = None
+        self.lost_by: WorkerDiedError | None = None  # as far as it is known
         self.used_at: float = 0.0
         self.alarm: Alarm | None = None  # at most one, set anew only when it rings
 
@@ -83,7 +85,10 @@ class SessionRecord:
     def lost_error(self) -> SessionLostError:
         """The error of calls that come, or wait, after its worker's death."""
         assert self.lost_with is not None
-        return SessionLostError(self.id, self.lost_with)
+        error = SessionLostError(self.id, self.lost_with)
+        if self.lost_by is not None:
+            error.__cause__ = WorkerDiedError(*self.lost_by.args)
+        return error
 
     def over_error(self) -> SessionNotFoundError:
         """The error of calls that come, or still run, when it is over."""
@@ -251,7 +256,9 @@ class SessionTable:
         for call in self._scheduler.take_homeless():
             self._pin(call, now)
 
-    def worker_gone(self, seat: Seat[PendingCall], now: float) -> list[PendingCall]:
+    def worker_gone(
+        self, seat: Seat[PendingCall], now: float, death: WorkerDiedError | None = None
+    ) -> list[PendingCall]:
         """A worker is gone: its strict sessions are lost, unless they never had a call there.
 
         Returns the calls that waited for it, to be settled as lost.
@@ -260,7 +267,7 @@ class SessionTable:
         for record in self._at.pop(seat, {}).values():
             record.seat = None
             if record.strict and record.begun:
-                record.lost_with = seat.name
+                record.lost_with, record.lost_by = seat.name, death
                 if not (record.held or record.over):
                     self._bury(record)
             record.begun = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from snakepit.errors import WorkerStartError
+from snakepit.pool._obituary import dumped_stacks
 
 if TYPE_CHECKING:
     from snakepit.launchers import Launched
@@ -25,14 +26,5 @@ def start_error(
         status.exit_code,
         status.signal,
         tail,
-        failed.traceback or _dumped_stacks(tail),
+        failed.traceback or dumped_stacks(tail),
     )
-
-
-def _dumped_stacks(stderr_tail: str) -> str:
-    """The stacks that the worker wrote when it was asked to, "" if it did not."""
-    lines = stderr_tail.splitlines()
-    for position, line in enumerate(lines):
-        if line.startswith(("Thread 0x", "Current thread 0x")):
-            return "\n".join(lines[position:])
-    return ""

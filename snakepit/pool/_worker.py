@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import anyio
@@ -24,6 +25,7 @@ from snakepit.errors import (
 from snakepit.launchers import CannotLaunchError
 from snakepit.pool._call import PendingCall
 from snakepit.pool._handshake import StartFailedError, shake_hands
+from snakepit.pool._obituary import obituary
 from snakepit.pool._reading import Reading
 from snakepit.pool._routing import route
 from snakepit.pool._seat import Phase, Seat
@@ -328,19 +330,20 @@ class Worker(StopsCalls):
         self.status = status
         if self.said_goodbye and self._reason == "died":
             self._reason = "ended in good order, as at a SIGTERM from outside"
+        calls = list(self.seat.calls.values())
         self.death = WorkerDiedError(
             self.id,
             self.pid,
             status.exit_code,
             status.signal,
             self._reason,
-            True,
+            any(call.reached_worker for call in calls),
             stderr_tail,
             status.certificate,
         )
-        if not self._core.closing.is_set():
-            process = "" if self.pid is None else f" (pid {self.pid})"
-            death = f"{self.id}{process} {self._reason}: {status.certificate}"
+        # When the pool closes each of them is gone; but that it took SIGKILL is worth a word.
+        if not self._core.closing.is_set() or status.signal == SIGKILL:
             level = logging.DEBUG if self._tried_in_vain_again() else logging.WARNING
-            _log.log(level, "%s", self.start_error or death)
+            text = self.start_error or obituary(self.death, calls, dumped=self._dump)
+            _log.log(level, "%s", text)
         self._core.gone(self, self.death)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import logging
 import os
 import re
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -16,7 +19,18 @@ from _backends import one_loop_each
 from family_adapters import SyncFamily
 from ownership_kit import wait_until
 
-from snakepit import Adapter, Stop, WorkerDiedError, open_pool, open_pool_sync, tool
+from snakepit import (
+    Adapter,
+    CallTimeoutError,
+    Pool,
+    PoolClosedError,
+    SessionLostError,
+    Stop,
+    WorkerDiedError,
+    open_pool,
+    open_pool_sync,
+    tool,
+)
 from snakepit.process import ExitStatus, _worker_process
 from snakepit.process._oom import parse_oom_kills
 
@@ -32,9 +46,26 @@ class Stuck(Adapter):
         await anyio.sleep_forever()
 
 
-async def stack_of_busy(tmp_path: Path, name: str) -> str:
+class Mortal(Adapter):
+    @tool
+    def say_and_die(self) -> None:
+        os.write(2, b"".join(b"word %d\n" % number for number in range(10)))
+        os._exit(7)
+
+    @tool
+    def segfault(self) -> None:
+        faulthandler.enable()
+        ctypes.string_at(0)
+
+    @tool
+    def idle(self) -> None:
+        pass
+
+
+async def stack_of_busy(tmp_path: Path, name: str, transport: str) -> str:
+    options: dict[str, Any] = {"adapter_args": (str(tmp_path),), "transport": transport}
     async with (
-        open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK) as pool,
+        open_pool(SyncFamily, size=1, stop=BRISK, **options) as pool,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(pool.execute, name)
@@ -45,11 +76,16 @@ async def stack_of_busy(tmp_path: Path, name: str) -> str:
     return stacks
 
 
-@pytest.mark.parametrize("name", ["sleep", "spin", "hold_gil"])
-async def test_a_dump_shows_where_a_worker_stands(name: str, tmp_path: Path) -> None:
-    """Also one that holds the GIL; a second one is asked while it holds it still."""
+@pytest.mark.parametrize(
+    ("name", "transport"),
+    [("sleep", "shm"), ("spin", "grpc"), ("hold_gil", "stdio"), ("hold_gil", "grpc")],
+)
+async def test_a_dump_shows_where_a_worker_stands(
+    name: str, transport: str, tmp_path: Path
+) -> None:
+    """Also one that holds the GIL."""
     with anyio.fail_after(30):
-        stacks = await stack_of_busy(tmp_path, name)
+        stacks = await stack_of_busy(tmp_path, name, transport)
     assert re.search(rf'File ".*family_adapters\.py", line \d+ in {name}\n', stacks)
     assert stacks.count("most recent call first") >= 2
 
@@ -105,7 +141,8 @@ def test_a_pool_without_async_dumps_too(tmp_path: Path) -> None:
 async def test_a_worker_killed_for_not_stopping_tells_why_and_where_it_stood(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with anyio.fail_after(30), caplog.at_level(logging.INFO, "snakepit"):
+    """At a level that is shown unless somebody sees to it."""
+    with anyio.fail_after(30), caplog.at_level(logging.WARNING, "snakepit"):
         async with open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK) as pool:
             [worker] = pool.workers()
             async with anyio.create_task_group() as tasks:
@@ -117,10 +154,95 @@ async def test_a_worker_killed_for_not_stopping_tells_why_and_where_it_stood(
                 await anyio.sleep(0.005)
     assert re.search(
         rf"{worker.id} \(pid {worker.pid}\) was ended because 'hold_gil' did not stop within 0\.2 s of "
-        r"being cancelled: ended by SIGKILL; it had up to \d+ MiB of memory\n",
+        r"being cancelled: ended by SIGKILL; it had up to \d+ MiB of memory; it ran 'hold_gil'\n"
+        r"  where it stood:\n",
         caplog.text,
     )
-    assert re.search(rf"{worker.id}:   File .* in hold_gil\n", caplog.text)
+    assert re.search(r"  \|   File .* in hold_gil\n", caplog.text)
+
+
+async def test_the_log_tells_what_a_worker_ran_and_its_last_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with anyio.fail_after(30):
+        async with open_pool(Mortal, size=1) as pool:
+            [worker] = pool.workers()
+            died: dict[str, WorkerDiedError] = {}
+            async with anyio.create_task_group() as tasks:
+                for name in ("say_and_die", "idle"):
+                    tasks.start_soon(_note_death, pool, name, died)
+            [words] = [m for m in caplog.messages if m.startswith(worker.id)]
+            await pool.ready()
+            with pytest.raises(WorkerDiedError):
+                await pool.execute("segfault")
+    assert died.keys() == {"say_and_die"}
+    ran = r"it ran 'say_and_die'(, and 1 behind that had not begun)?"
+    words, _, last = words.partition("\n  its last lines on stderr:\n")
+    assert re.fullmatch(
+        rf"{worker.id} \(pid {worker.pid}\) died: exited with code 7;( it had .*;)? {ran}", words
+    )
+    assert last == "  | word 7\n  | word 8\n  | word 9"
+    assert "| Fatal Python error: Segmentation fault\n" in caplog.text
+    assert re.search(r"\|   File .* in segfault\n", caplog.text)
+
+
+async def _note_death(pool: Pool, name: str, died: dict[str, WorkerDiedError]) -> None:
+    try:
+        await pool.execute(name)
+    except WorkerDiedError as error:
+        died[name] = error
+
+
+@pytest.mark.parametrize("transport", ["shm", "grpc"])
+async def test_who_was_stopped_with_the_worker_is_told_how_it_died(
+    transport: str, tmp_path: Path
+) -> None:
+    """The call whose time was up, and those of the session that is lost by it."""
+    options: dict[str, Any] = {"adapter_args": (str(tmp_path),), "transport": transport}
+    with anyio.fail_after(30):
+        async with open_pool(SyncFamily, size=1, stop=BRISK, **options) as pool:
+            [worker] = pool.workers()
+            async with pool.session() as session:
+                await session.execute("pid")
+                with pytest.raises(CallTimeoutError) as timed_out:
+                    await session.execute("hold_gil", timeout=0.3)
+                with pytest.raises(SessionLostError) as lost:
+                    await session.execute("pid")
+    for error in (timed_out.value, lost.value):
+        cause = error.__cause__
+        assert isinstance(cause, WorkerDiedError)
+        assert (cause.worker_id, cause.signal) == (worker.id, signal.SIGKILL)
+        assert "did not stop within 0.2 s" in cause.reason
+        assert re.search(r"File .* in hold_gil\n", cause.stderr_tail)
+
+
+async def test_a_worker_that_has_to_be_killed_as_the_pool_closes_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, and to whoever has the call."""
+    causes: list[BaseException | None] = []
+    with anyio.fail_after(30):
+        async with (
+            anyio.create_task_group() as tasks,
+            open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK) as pool,
+        ):
+            [worker] = pool.workers()
+
+            async def call() -> None:
+                with pytest.raises(PoolClosedError) as caught:
+                    await pool.execute("hold_gil")
+                causes.append(caught.value.__cause__)
+
+            tasks.start_soon(call)
+            while not list(tmp_path.glob("busy-*")):
+                await anyio.sleep(0.005)
+    [text] = caplog.messages
+    assert text.startswith(f"{worker.id} (pid {worker.pid}) was ended because ")
+    assert "ended by SIGKILL" in text
+    assert re.search(r"File .* in hold_gil\n", text)
+    [cause] = causes
+    assert isinstance(cause, WorkerDiedError)
+    assert cause.signal == signal.SIGKILL
 
 
 async def test_memory_that_a_dead_worker_had_is_told(tmp_path: Path) -> None:

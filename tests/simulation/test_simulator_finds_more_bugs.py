@@ -78,10 +78,10 @@ def a_session_that_moves_leaves_its_state_behind(patch: Patch) -> None:
 def a_strict_session_outlives_its_worker(patch: Patch) -> None:
     gone = SessionTable.worker_gone
 
-    def nothing_lost(self: SessionTable, seat: Any, now: float) -> list[PendingCall]:
+    def nothing_lost(self: SessionTable, seat: Any, *more: Any) -> list[PendingCall]:
         for record in self._at.get(seat, {}).values():
             record.begun = False
-        return gone(self, seat, now)
+        return gone(self, seat, *more)
 
     patch.setattr(SessionTable, "worker_gone", nothing_lost)
 
@@ -104,11 +104,11 @@ def a_call_that_ran_is_lost_with_its_session(patch: Patch) -> None:
 def a_session_of_a_hint_is_lost(patch: Patch) -> None:
     gone = SessionTable.worker_gone
 
-    def lose(self: SessionTable, seat: Any, now: float) -> list[PendingCall]:
+    def lose(self: SessionTable, seat: Any, *more: Any) -> list[PendingCall]:
         for record in self._at.get(seat, {}).values():
             if not record.strict and record.held:
                 record.lost_with = seat.name
-        return gone(self, seat, now)
+        return gone(self, seat, *more)
 
     patch.setattr(SessionTable, "worker_gone", lose)
 
