@@ -88,7 +88,8 @@ async def _receive(channel: Channel, timeout_s: float, what: str) -> list[ToHost
 
 def _makes_sense(tool: ToolInfo) -> bool:
     """Workers that are not ours may say anything; NaN as a time would end the pool's clock."""
-    times = (tool.timeout_s, tool.cancel_grace_s)
-    return all(time_s is None or 0 < time_s < math.inf for time_s in times) and (
-        tool.parameters is None or isinstance(tool.parameters, dict)
+    return (
+        (tool.timeout_s is None or 0 < tool.timeout_s < math.inf)
+        and (tool.cancel_grace_s is None or 0 <= tool.cancel_grace_s < math.inf)
+        and (tool.parameters is None or isinstance(tool.parameters, dict))
     )

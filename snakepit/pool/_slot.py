@@ -10,14 +10,13 @@ import anyio
 from attrs import frozen
 from trio.lowlevel import enable_ki_protection
 
-from snakepit.errors import PoolBrokenError
+from snakepit.errors import PoolBrokenError, WorkerStartError
 from snakepit.pool._seat import Phase
 from snakepit.pool._worker import Worker
 from snakepit.process import resident_mb
 from snakepit.resilience import RestartBudget
 
 if TYPE_CHECKING:
-    from snakepit.errors import WorkerStartError
     from snakepit.pool._core import PoolCore
 
 _log = logging.getLogger("snakepit.pool")
@@ -142,10 +141,15 @@ class Slot:
 
 
 def raise_start_error(core: PoolCore) -> None:
-    """Raise what kept a worker from starting, if one could not."""
+    """Raise what kept a worker from starting, if one could not, or from being replaced."""
     for slot in core.slots:
-        error = slot.start_error or (slot.worker.death if slot.given_up else None)
-        if error is not None:
-            raise type(error)(*error.args)
+        if slot.start_error is not None:
+            raise WorkerStartError(*slot.start_error.args)
+        if slot.given_up:
+            raise PoolBrokenError(
+                f"pool {core.settings.name!r}: {slot.worker.id} died, and its slot was given up after "
+                f"{core.settings.crash_barrier.max_restarts} fruitless restarts",
+                str(slot.worker.death),
+            )
     if core.broken is not None:
         raise PoolBrokenError(*core.broken.args)

@@ -48,7 +48,13 @@ def cleanup() -> Cleanup:
 
     ended, left = end_marked(is_orphan, ORPHAN_GRACE_S, user=os.getuid())
     if ended:
-        _log.warning("ended %d orphans of dead hosts: %s", len(ended), _listed(ended))
+        _log.warning(
+            "ended %d orphans of dead hosts: %s (workers of any program of user %d that was killed or "
+            "crashed, and what they had started)",
+            len(ended),
+            _listed(ended),
+            os.getuid(),
+        )
     if left:
         _log.error("%d orphans of dead hosts would not die: %s", len(left), _listed(left))
     return Cleanup(tuple(ended), tuple(left))

@@ -86,7 +86,7 @@ def tool(
         timeout: seconds a call may take unless the caller says otherwise; None = no limit.
         on_cancel: `"interrupt"` (a sync tool is interrupted where it stands), `"cooperative"`
             (never interrupted; it asks `context().check_cancelled()`), `"kill"` (its worker ends).
-        cancel_grace: seconds a cancelled call has to end; None = the pool's.
+        cancel_grace: seconds a cancelled call has to end, 0 or more; None = the pool's.
 
     Raises: ConfigError: an option is wrong. TypeError: this cannot be a tool.
     """
@@ -96,7 +96,7 @@ def tool(
         idempotent=_flag("idempotent", idempotent),
         timeout=_seconds("timeout", timeout),
         on_cancel=_on_cancel(on_cancel),
-        cancel_grace=_seconds("cancel_grace", cancel_grace),
+        cancel_grace=_seconds("cancel_grace", cancel_grace, may_be_zero=True),
     )
     if func is None:
         return lambda decorated: _mark(decorated, options)
@@ -178,13 +178,14 @@ def _flag(option: str, flag: Any) -> bool:
     return flag
 
 
-def _seconds(option: str, seconds: Any) -> float | None:
+def _seconds(option: str, seconds: Any, *, may_be_zero: bool = False) -> float | None:
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise ConfigError(option, seconds, "give seconds as a number, or None")
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(option, seconds, "give a positive, finite number of seconds, or None")
+    if not 0 <= seconds < float("inf") or not (seconds or may_be_zero):
+        least = "of at least 0" if may_be_zero else "above 0"
+        raise ConfigError(option, seconds, f"give a finite number of seconds {least}, or None")
     return float(seconds)
 
 

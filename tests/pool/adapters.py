@@ -132,7 +132,7 @@ class Tools(Adapter):
             except ToolCancelled:
                 log_line(log, "swallowed")
 
-    @tool(cancel_grace=0.05)
+    @tool(cancel_grace=0)
     def stubborn_but_brief(self, log: str) -> None:
         self.stubborn(log)
 

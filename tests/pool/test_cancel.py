@@ -280,7 +280,7 @@ async def test_the_caller_of_a_swallowing_tool_gets_its_own_outcome(tmp_path: Pa
 
 
 async def test_a_tools_own_cancel_grace_replaces_that_of_the_pool(tmp_path: Path) -> None:
-    """A brief grace ends the worker although the pool is patient; a long one keeps it."""
+    """No grace at all ends the worker although the pool is patient; a long one keeps it."""
     log = tmp_path / "log"
     async with tools_pool(stop=Stop(cancel_grace=60, term_grace=0.1, drain_timeout=1)) as pool:
         [pid] = pids(pool)

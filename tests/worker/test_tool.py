@@ -86,7 +86,7 @@ def test_async_functions_stay_async() -> None:
         ("timeout", math.inf),
         ("timeout", True),
         ("timeout", "5"),
-        ("cancel_grace", 0),
+        ("cancel_grace", -1),
         ("cancel_grace", math.inf),
         ("name", ""),
         ("name", "  "),
