@@ -56,6 +56,12 @@ class Dying(Adapter):
         return len(ballast)
 
     @tool
+    def die_if(self, mark: str, how: str) -> str:
+        if Path(mark).exists():
+            WAYS[how][0]()
+        return "it lives"
+
+    @tool
     def wait(self, started: str, release: str) -> None:
         touch(started)
         wait_for(release)

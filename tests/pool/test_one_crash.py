@@ -195,6 +195,71 @@ async def test_a_call_that_kills_is_not_run_again(transport: str) -> None:
             assert await pool.execute("echo", {"value": len(ballast)}) == len(ballast)
 
 
+@one_loop_each
+@pytest.mark.parametrize(("transport", "how"), [("stdio", "SIGKILL"), ("grpc", "_exit")])
+async def test_an_answer_to_a_call_that_killed_clears_it(
+    transport: str, how: str, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    barrier = CrashBarrier(quarantine_after=2, max_restarts=1000)
+    async with tools_pool(Dying, transport=transport, crash_barrier=barrier) as pool:
+        found = []
+        for deadly in (True, False, True, True, True):
+            mark.touch() if deadly else mark.unlink()
+            try:
+                found.append(await pool.execute("die_if", {"mark": str(mark), "how": how}))
+            except (WorkerDiedError, CallQuarantinedError) as error:
+                found.append(type(error).__name__)
+    assert found == [
+        "WorkerDiedError",
+        "it lives",
+        *2 * ["WorkerDiedError"],
+        "CallQuarantinedError",
+    ]
+
+
+@one_loop_each
+@pytest.mark.parametrize("transport", ["shm"])
+async def test_a_call_is_not_suspect_where_somebody_kills_workers_without_a_call(
+    transport: str, tmp_path: Path
+) -> None:
+    """The same call, ended by SIGKILL once more often than would be borne, and then answered."""
+    barrier = CrashBarrier(quarantine_after=1)
+    started, release = tmp_path / "started", tmp_path / "release"
+    params = {"started": str(started), "release": str(release)}
+    async with tools_pool(Dying, size=2, transport=transport, crash_barrier=barrier) as pool:
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        await until(lambda: pool.stats().restarts)
+        for _ in range(2):
+            await pool.ready()
+            started.unlink(missing_ok=True)
+
+            async def end_it() -> None:
+                await until(started.exists)
+                [busy] = [worker.pid for worker in pool.workers() if worker.state == "leased"]
+                os.kill(busy, signal.SIGKILL)  # type: ignore[arg-type]
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(end_it)
+                with pytest.raises(WorkerDiedError):
+                    await pool.execute("wait", params)
+        assert not pool._core.suspects.known
+        release.touch()
+        await pool.execute("wait", params)
+
+
+@one_loop_each
+async def test_ready_tells_of_a_slot_that_is_given_up_while_the_others_serve() -> None:
+    """It has made no call that could have died."""
+    async with tools_pool(Dying, size=2, crash_barrier=CrashBarrier(max_restarts=0)) as pool:
+        with pytest.raises(WorkerDiedError) as died:
+            await pool.execute("die", {"how": "abort"})
+        with pytest.raises(PoolBrokenError, match="its slot was given up after 0") as caught:
+            await pool.ready()
+        assert died.value.worker_id in str(caught.value)
+        assert await pool.execute("echo", {"value": 1}) == 1
+
+
 # -- who is at fault ---------------------------------------------------------------------------------
 
 
