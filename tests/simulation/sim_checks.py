@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from _endings import closing_s
 from sim_plan import CallPlan
 from sim_run import simulate
 from sim_sessions import of_sessions, untruth_of_session
@@ -209,8 +210,7 @@ def of_closing(world: World, core: PoolCore) -> Iterator[str]:
     if world.closed_at is None:
         yield "the block was never left"
         return
-    stop = core.settings.stop
-    bound = stop.cancel_grace + stop.term_grace + stop.drain_timeout + 1
+    bound = closing_s(core.settings.stop)
     # Tools in memory that shield themselves cannot be ended; those here do so for a while.
     bound += max([0.0, *(p.order["extra"] for p in world.calls.values())])
     took = world.closed_at - world.closing_at

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import attrs
+from _endings import untruth_of_quarantine
 from sim_plan import VENOMS, CallerPlan, CallPlan, Plan
 
 from snakepit import CallQuarantinedError, SessionLostError, WorkerDiedError
@@ -116,9 +117,5 @@ class Venom:
 
     def untruth(self, core: PoolCore, call: CallPlan, error: Any, *, runs: int) -> str | None:
         """Why the refusal cannot be true, or None."""
-        after = core.settings.crash_barrier.quarantine_after
-        if after is None or error.kills < after:
-            return f"{error.kills} deaths are not enough"
-        if call.tool not in VENOMS and error.kills > runs:
-            return f"it ran {runs} times in all"
-        return "it had not run" if error.started and not runs else None
+        barrier, others = core.settings.crash_barrier, call.tool in VENOMS
+        return untruth_of_quarantine(barrier, error, runs=runs, may_be_others=others)
