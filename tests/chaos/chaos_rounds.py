@@ -20,15 +20,14 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _leaks import Snapshot
+import _leaks
 from chaos_checks import problems
 from chaos_draw import draw_plan
 from chaos_round import play
 from chaos_world import World
 
-from snakepit.procfs import adopt_orphans
-
 SEEDS = 2**32
+STRANGERS = "/dev/shm/sem."  # of multiprocessing, which other programs use, and nothing here does
 GROWTH_MIB_MAX = 48  # of this process, over all rounds but the first ones
 WARM_ROUNDS = 4  # after these every loop, transport and library has been used
 
@@ -76,7 +75,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed
     logging.disable(logging.CRITICAL)  # workers die here all the time, and say so
-    adopt_orphans()  # what a worker leaves behind becomes our child, and is found
+    _leaks.pytest_configure()  # what a worker leaves behind becomes our child; our own are known
     print(f"seed {seed}: make chaos SEED={seed} SECONDS={options.seconds:g}", flush=True)
     return go_on(seed, options.seconds)
 
@@ -84,7 +83,7 @@ def main() -> int:
 def go_on(seed: int, seconds: float) -> int:
     began = time.monotonic()
     tally, leaks, warm_mib = Tally(), list[str](), 0.0
-    before = Snapshot.take()
+    before = _leaks.Snapshot.take()
     while True:
         plan = draw_plan(seed)
         world = play(plan)
@@ -111,10 +110,11 @@ def go_on(seed: int, seconds: float) -> int:
     return int(bool(tally.failed or leaks))
 
 
-def left_behind(before: Snapshot) -> list[str]:
+def left_behind(before: _leaks.Snapshot) -> list[str]:
     """Processes, descriptors, threads, names in /dev/shm that were not there before the first round."""
     gc.collect()
-    found = [f"left behind: {leak}" for leak in before.leaks_after_patience()]
+    leaks = before.leaks_after_patience()
+    found = [f"left behind: {leak}" for leak in leaks if STRANGERS not in leak]
     if found:
         before.kill_new_children()
     return found
