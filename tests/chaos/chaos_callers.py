@@ -12,7 +12,7 @@ import anyio
 import numpy as np
 from _chance import weighted
 from _endings import kind_of
-from chaos_draw import BEHAVIOURS, CALLS, moment
+from chaos_draw import BEHAVIOURS, CALLS, ENDLESS, ENDLESS_S, ENDLESS_SHARE, moment
 from chaos_tools import answer, help_for, item
 from chaos_world import Asked, Outcome, World, now, value_of
 
@@ -32,6 +32,7 @@ class Caller:
         self.world, self.pool, self.random = world, pool, random
         self.numbers = numbers
         self.held: list[tuple[int, Any]] = []
+        self.left_at: dict[int, float] = {}
 
     async def run(self) -> None:
         while not self.world.is_over:
@@ -39,42 +40,51 @@ class Caller:
             await anyio.sleep(moment(self.random))
             self.look_at_what_is_held()
 
-    def order(self, tool: str, *, mild: bool = False, **more: Any) -> tuple[Asked, dict[str, Any]]:
-        """A call that is about to be made, and its arguments."""
+    def order(
+        self, tool: str, *, mild: bool = False, by_itself: bool = True, **more: Any
+    ) -> tuple[Asked, dict[str, Any]]:
+        """A call that is about to be made, and its arguments. `by_itself`: not one of a map."""
         random = self.random
         how = "return" if mild else weighted(random, BEHAVIOURS)
-        timeout = random.choice((0.05, 0.3, 1.0)) if random.random() < 0.25 else None
-        asked = Asked(next(self.numbers), tool, how, tool == "again", timeout=timeout, **more)
+        asked = Asked(next(self.numbers), tool, how, tool == "again", **more)
+        seconds = moment(random)
+        if by_itself:
+            asked.timeout = random.choice((0.05, 0.3, 1.0)) if random.random() < 0.25 else None
+            asked.cancel_after = moment(random) if random.random() < 0.25 else None
+            ends = asked.timeout is not None or asked.cancel_after is not None
+            if ends and random.random() < ENDLESS_SHARE:
+                seconds, asked.how = ENDLESS_S, weighted(random, ENDLESS)
+                # Nobody ends what does not stop where workers are not the pool's.
+                if asked.how == "swallow" and self.world.plan.transport == "connect":
+                    asked.how = "return"
         self.world.calls[asked.number] = asked
-        return asked, {"call": asked.number, "how": how, "seconds": moment(random)}
+        return asked, {"call": asked.number, "how": asked.how, "seconds": seconds}
 
     @asynccontextmanager
     async def noting(self, asked: Asked) -> AsyncGenerator[list[str]]:
         """What the block makes of the call; it says how it ended, or is left by an error."""
-        random = self.random
         began, kind = now(), ["cancelled"]
         error: BaseException | None = None
         ended = 0.0
         scope = anyio.CancelScope()
-        if random.random() < 0.25:
-            scope.deadline = anyio.current_time() + moment(random)
+        if asked.cancel_after is not None:
+            scope.deadline = anyio.current_time() + asked.cancel_after
         try:
             with scope:
                 yield kind
         except SnakepitError as raised:
             ended = now()
-            # Its frames would keep what the call was given.
-            kind[0], error = kind_of(raised), raised.with_traceback(None)
-            error.__context__ = None
+            kind[0], error = kind_of(raised), bare(raised)
             if kind[0] == "PoolSaturatedError":
                 await anyio.sleep(SATURATED_S)
         finally:
-            outcome = Outcome(kind[0], began, ended or now(), scope.cancel_called, error)
-            if asked.number in self.world.outcomes:
-                self.world.is_wrong(f"call {asked.number} ended twice")
+            left_at = self.left_at.pop(asked.number, None)
+            if left_at is None and asked.cancel_after is not None and scope.cancel_called:
+                left_at = began + asked.cancel_after
+            outcome = Outcome(kind[0], began, ended or now(), left_at, error)
             if self.world.helping[asked.number]:
                 self.world.is_wrong(f"call {asked.number} ended while it is helped")
-            self.world.outcomes[asked.number] = outcome
+            self.world.ended(asked, outcome)
 
     def expect(self, asked: Asked, found: Any, wanted: Any) -> None:
         if found != wanted:
@@ -146,6 +156,7 @@ class Caller:
                     self.expect(asked, chunk[1], item(asked.number, taken, size)[1])
                     taken += 1
                     await anyio.sleep(pause)
+                self.left_at[asked.number] = now()
             kind[0] = "items" if read is None else "left"
 
     async def eat(self) -> None:
@@ -177,7 +188,9 @@ class Caller:
         try:
             async with self.pool.session() as session:
                 for _ in range(random.randint(1, 5)):
-                    asked, params = self.order("count", mild=random.random() < 0.7, session=True)
+                    asked, params = self.order(
+                        "count", mild=random.random() < 0.7, session=session.id
+                    )
                     made += 1
                     async with self.noting(asked) as kind:
                         found = await session.execute("count", params, timeout=asked.timeout)
@@ -202,10 +215,15 @@ class Caller:
         """Each result is that of one of its calls, and none comes twice."""
         random = self.random
         count = random.randint(1, 8)
-        orders = [self.order("again", mild=random.random() < 0.7) for _ in range(count)]
+        orders = [
+            self.order("again", mild=random.random() < 0.7, by_itself=False) for _ in range(count)
+        ]
         whole = Asked(next(self.numbers), "map", "return")
+        whole.cancel_after = moment(random) if random.random() < 0.25 else None
         self.world.calls[whole.number] = whole
-        inner: list[Any] = []
+        calls = [asked for asked, _ in orders]
+        results: list[Any] = []
+        ordered = random.random() < 0.5
         began = now()
         read = random.randint(0, count) if random.random() < 0.3 else None
         try:
@@ -214,29 +232,49 @@ class Caller:
                     "again",
                     [params for _, params in orders],
                     limit=random.choice((None, 1, 3)),
-                    ordered=random.random() < 0.5,
+                    ordered=ordered,
                     on_error="return",
-                ) as results:
-                    while len(inner) != read:
+                ) as mapped:
+                    while len(results) != read:
                         try:
-                            inner.append(await anext(results))
+                            results.append(await anext(mapped))
                         except StopAsyncIteration:
-                            self.expect(whole, len(inner), count)
+                            self.expect(whole, len(results), count)
                             break
+                    self.left_at[whole.number] = now()
                 kind[0] = "items" if read is None else "left"
         finally:
-            self.note_mapped([asked for asked, _ in orders], inner, began)
+            self.note_mapped(calls, results, began, ordered=ordered)
 
-    def note_mapped(self, calls: list[Asked], results: list[Any], began: float) -> None:
+    def note_mapped(
+        self, calls: list[Asked], results: list[Any], began: float, *, ordered: bool
+    ) -> None:
         """The map has been left, in whatever way, and none of its calls may run any more."""
-        ended = now()
+        world, ended = self.world, now()
         texts = [result[0] for result in results if isinstance(result, tuple)]
         if len(set(texts)) != len(texts) or not {answer(c.number) for c in calls} >= set(texts):
-            self.world.is_wrong(f"a map of {calls} gives {texts}")
+            world.is_wrong(f"a map of {calls} gives {texts}")
+        values = [asked for asked in calls if answer(asked.number) in texts]
+        for asked in values:
+            world.ended(asked, Outcome("value", began, ended, ended))
+        for place, result in enumerate(results):
+            if ordered and isinstance(result, tuple):
+                self.expect(calls[place], result[0], answer(calls[place].number))
+            if isinstance(result, BaseException):
+                outcome = Outcome(kind_of(result), began, ended, ended, bare(result))
+                if ordered:
+                    world.ended(calls[place], outcome)
+                else:
+                    world.unclaimed.append(([c for c in calls if c not in values], outcome))
         for asked in calls:
-            kind = "value" if answer(asked.number) in texts else "unread"
-            outcome = Outcome(kind, began, ended, cancelled=True)
-            self.world.outcomes[asked.number] = outcome
+            if asked.number not in world.outcomes:
+                world.ended(asked, Outcome("unread", began, ended, ended))
+
+
+def bare(error: BaseException) -> BaseException:
+    """Its frames, and those of what came before it, would keep what the call was given."""
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 class Host:

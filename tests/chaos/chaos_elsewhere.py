@@ -10,8 +10,8 @@ from pathlib import Path
 
 import anyio
 import psutil
-from chaos_draw import Plan
 from chaos_tools import JOURNAL
+from chaos_world import World
 
 TICK_S = 0.02
 PATIENCE_S = 60.0
@@ -22,11 +22,13 @@ PATHS = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE)))
 class Elsewhere:
     """Workers that are nobody's, one at each of `addresses`. Somebody has to run it."""
 
-    def __init__(self, plan: Plan, journal: Path) -> None:
+    def __init__(self, world: World) -> None:
+        plan, journal = world.plan, world.journal
         self._adapter = "AsyncChaos" if plan.has_async else "Chaos"
         self._journal = os.fspath(journal)
         folder = journal.parent
         self._sockets = [folder / str(number) for number in range(plan.options["size"])]
+        self._processes = world.processes
         self._running: dict[Path, subprocess.Popen[bytes]] = {}
 
     @property
@@ -40,8 +42,8 @@ class Elsewhere:
     async def run(self) -> None:
         """Until cancelled; then it is for `close` to end them."""
         async with anyio.create_task_group() as tasks:
-            for path in self._sockets:
-                tasks.start_soon(self._keep, path)
+            for slot, path in enumerate(self._sockets, 1):
+                tasks.start_soon(self._keep, slot, path)
 
     async def until_all_serve(self) -> None:
         with anyio.fail_after(PATIENCE_S):
@@ -50,7 +52,7 @@ class Elsewhere:
                 while not (said.exists() and "serves" in said.read_text(encoding="utf-8")):
                     await anyio.sleep(TICK_S)
 
-    async def _keep(self, path: Path) -> None:
+    async def _keep(self, slot: int, path: Path) -> None:
         argv = [
             sys.executable,
             "-m",
@@ -65,6 +67,7 @@ class Elsewhere:
                     [*argv, "--listen", f"unix:{path}"], env=env, stdout=log, stderr=log
                 )
             self._running[path] = process
+            self._processes[slot].append(process.pid)
             while process.poll() is None:
                 await anyio.sleep(TICK_S)
 

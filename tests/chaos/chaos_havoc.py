@@ -10,7 +10,7 @@ import anyio
 from _chance import weighted
 from chaos_draw import HAVOC
 from chaos_elsewhere import Elsewhere
-from chaos_world import World
+from chaos_world import Harm, World, lives, now
 
 from snakepit import Pool
 from snakepit.process import guardian
@@ -18,6 +18,13 @@ from snakepit.procfs import Handle, read_process
 
 BUSY_SHARE = 0.8
 STOP_S = (0.02, 0.2, 1.0)
+GUARDIAN_S = 5.0  # one second, and this machine has others to serve
+SIGNALS = {
+    "kill": signal.SIGKILL,
+    "stop": signal.SIGSTOP,
+    "term": signal.SIGTERM,
+    "guardian": signal.SIGKILL,
+}
 
 
 class Havoc:
@@ -29,7 +36,9 @@ class Havoc:
         self.world, self.pool, self.random = world, pool, random
         self.elsewhere = elsewhere
         self.stopped: list[Handle] = []
-        self.ended: set[int] = set()  # or about to end: they have been sent a signal for that
+        self.ended: set[tuple[int, int]] = (
+            set()
+        )  # or about to end: they have been sent a signal for that
 
     async def run(self) -> None:
         every_s = self.world.plan.havoc_every_s
@@ -37,15 +46,12 @@ class Havoc:
             while not self.world.is_over:
                 await anyio.sleep(self.random.uniform(0.5, 1.5) * every_s)
                 what = weighted(self.random, HAVOC)
-                if what == "guardian":
-                    self.hit(what, guardian.pid, signal.SIGKILL)
-                    continue
-                pid = self.victim()
-                if what == "stop":
-                    if self.hit(what, pid, signal.SIGSTOP, keep=True):
+                pid = guardian.pid if what == "guardian" else self.victim()
+                if self.hit(what, pid):
+                    if what == "stop":
                         tasks.start_soon(self.go_on_later, self.stopped[-1])
-                else:
-                    self.hit(what, pid, signal.SIGKILL if what == "kill" else signal.SIGTERM)
+                    if what == "guardian":
+                        tasks.start_soon(self.see_the_guardian)
 
     def victim(self) -> int | None:
         """Mostly a worker that runs a tool: one that only just starts has little to lose."""
@@ -56,7 +62,7 @@ class Havoc:
             workers = [worker for worker in workers if worker.state == "leased"]
         return self.random.choice(workers).pid if workers else None
 
-    def hit(self, what: str, pid: int | None, number: int, *, keep: bool = False) -> bool:
+    def hit(self, what: str, pid: int | None) -> bool:
         """Only a child of ours, and the one that bears this number now."""
         process = None if pid is None else read_process(pid)
         if process is None or process.parent != os.getpid():
@@ -65,14 +71,30 @@ class Havoc:
         if handle is None:
             return False
         self.world.havoc[what] += 1
-        self.world.harmed.add(process.pid)
-        handle.send(number)
-        if keep:
+        self.world.harms[process.pid].append(Harm(what, now()))
+        handle.send(SIGNALS[what])
+        if what == "stop":
             self.stopped.append(handle)
         else:
-            self.ended.add(process.pid)
+            self.ended.add((process.pid, process.start))
             handle.close()
         return True
+
+    async def see_the_guardian(self) -> None:
+        """If it was killed, another one begins, in about a second."""
+        if "guardian" not in self.world.havoc:
+            return
+        with anyio.move_on_after(GUARDIAN_S):
+            while True:
+                process = None if guardian.pid is None else read_process(guardian.pid)
+                if process is not None and not process.is_dead:
+                    return
+                await anyio.sleep(0.05)
+        self.world.is_wrong(f"there is no guardian {GUARDIAN_S:g} s after it was killed")
+
+    def awaits_ends(self) -> bool:
+        """Does anybody live still that was sent a signal to end by?"""
+        return any(lives(pid, start) for pid, start in self.ended)
 
     async def go_on_later(self, handle: Handle) -> None:
         await anyio.sleep(self.random.choice(STOP_S))

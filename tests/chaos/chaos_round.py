@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import tempfile
@@ -17,14 +16,15 @@ from chaos_callers import Caller, Host
 from chaos_draw import Plan
 from chaos_elsewhere import Elsewhere
 from chaos_havoc import Havoc
-from chaos_tools import AsyncChaos, Chaos, answer
-from chaos_world import World, now
+from chaos_quiet import Calm
+from chaos_tools import AsyncChaos, Chaos
+from chaos_world import Burial, World, now
 
-from snakepit import Pool, SnakepitError, WorkerStartError, open_pool
+from snakepit import Pool, WorkerDiedError, open_pool
+from snakepit.pool._core import PoolCore
+from snakepit.pool._worker import Worker
 
-PATIENCE_S = 60.0  # until all calls of a calm end have ended, and all workers are there again
-PROBE_S = 0.3
-CLOSING_SLACK_S = 20.0  # beyond the bound of a close: this machine has others to serve
+PATIENCE_S = 60.0  # until all calls of a calm end have ended
 
 
 class BodyError(Exception):
@@ -57,18 +57,25 @@ class Round:
         world, plan = self.world, self.plan
         havoc = None
         async with self.place() as (elsewhere, options), anyio.create_task_group() as outsiders:
+            outsiders.start_soon(world.pulse.beat, name="pulse")
             try:
                 with anyio.CancelScope() as around:
                     adapter = options.pop("adapter", None)
                     async with open_pool(adapter, name="chaos", **options) as pool:
+                        note_burials(pool._core, world)
+                        Host(world, pool)
                         havoc = Havoc(world, pool, Random(f"havoc {plan.seed}"), elsewhere)
-                        await self.body(pool, havoc, outsiders, around)
+                        calm = Calm(world, pool, havoc, self.caller_of(pool, 0), elsewhere)
+                        if plan.ending == "calm":
+                            await calm.begin()
+                        await self.body(pool, havoc, calm, outsiders, around)
             except BodyError:
                 pass
             finally:
                 world.closed_at = now()
                 if havoc is not None:
                     havoc.close()
+            outsiders.cancel_scope.cancel()
 
     @asynccontextmanager
     async def place(self) -> AsyncGenerator[tuple[Elsewhere | None, dict[str, Any]]]:
@@ -83,7 +90,7 @@ class Round:
             options["transport"] = plan.transport
             yield None, options
             return
-        elsewhere = Elsewhere(plan, world.journal)
+        elsewhere = Elsewhere(world)
         options["connect"] = elsewhere.addresses
         del options["size"]
         try:
@@ -99,19 +106,18 @@ class Round:
         self,
         pool: Pool,
         havoc: Havoc,
+        calm: Calm,
         outsiders: anyio.abc.TaskGroup,
         around: anyio.CancelScope,
     ) -> None:
         plan, world = self.plan, self.world
-        Host(world, pool)
         try:
             async with anyio.create_task_group() as insiders:
                 insiders.start_soon(havoc.run)
                 where = outsiders if plan.ending == "leave" else insiders
                 self.callers_left = plan.callers
                 for number in range(plan.callers):
-                    caller = Caller(world, pool, Random(f"{plan.seed} {number}"), self.numbers)
-                    where.start_soon(self.caller, caller)
+                    where.start_soon(self.caller, self.caller_of(pool, number))
                 await anyio.sleep(plan.seconds)
                 world.is_over = True
                 if plan.ending != "calm":
@@ -132,9 +138,11 @@ class Round:
             world.closing_at = now()
             world.restarts = pool.stats().restarts
         if plan.ending == "calm":
-            havoc.go_on_all()
-            await self.show_that_all_is_well(pool, havoc)
+            await calm.end()
             world.ending_at = world.closing_at = now()
+
+    def caller_of(self, pool: Pool, number: int) -> Caller:
+        return Caller(self.world, pool, Random(f"{self.plan.seed} {number}"), self.numbers)
 
     async def caller(self, caller: Caller) -> None:
         try:
@@ -154,67 +162,13 @@ class Round:
                 f"{pool.stats()}"
             )
 
-    # -- a calm ending ---------------------------------------------------------------------------
 
-    async def show_that_all_is_well(self, pool: Pool, havoc: Havoc) -> None:
-        """Every worker is there again and takes a call, all of them at once; nothing is kept."""
-        world, size = self.world, self.plan.options["size"]
-        with anyio.move_on_after(PATIENCE_S) as patience:
-            # The pool has yet to hear of the end of one that was hit a moment ago.
-            while any(worker.pid in havoc.ended for worker in pool.workers()) or not all(
-                slot.is_ready for slot in pool._core.slots
-            ):
-                try:
-                    await pool.ready()
-                except WorkerStartError:  # one was hit while it started; it is started again
-                    pass
-                await anyio.sleep(0.05)
-        if patience.cancelled_caught:
-            world.is_wrong(f"not all workers are there again: {pool.workers()}")
-            return
-        stats = pool.stats()
-        if stats.busy or stats.queued:
-            world.is_wrong(f"nobody calls any more: {stats}")
-        workers: list[int] = []
-        async with anyio.create_task_group() as tasks:
-            for number in range(size):
-                tasks.start_soon(self.probe, pool, -1 - number, workers)
-        core = pool._core
-        if len(core.sessions):
-            world.is_wrong(f"{len(core.sessions)} sessions are left")
-        left = {
-            "waiting": core.scheduler.waiting,
-            "prefetched": core.scheduler.prefetched,
-            "loaded": len(core.scheduler._loaded),
-        }
-        if any(left.values()):
-            world.is_wrong(f"left in the pool: {left}")
-        await self.show_that_memory_is_free(pool)
+def note_burials(core: PoolCore, world: World) -> None:
+    """Hear what the pool says of each worker that is gone."""
+    gone = core.gone
 
-    async def probe(self, pool: Pool, number: int, workers: list[int]) -> None:
-        try:
-            text, _ = await pool.execute(
-                "work", {"call": number, "how": "return", "seconds": PROBE_S}, timeout=PATIENCE_S
-            )
-        except SnakepitError as error:
-            self.world.is_wrong(f"a probe failed: {error!r}")
-        else:
-            if text != answer(number):
-                self.world.is_wrong(f"a probe got {text!r}")
-            workers.append(number)
+    def heard(worker: Worker, death: WorkerDiedError) -> None:
+        world.burials[worker.id] = Burial(death, now(), core.closing.is_set())
+        gone(worker, death)
 
-    async def show_that_memory_is_free(self, pool: Pool) -> None:
-        """Of the shared memory nothing is used once nobody holds a value: a few calls settle it."""
-        for attempt in range(50):
-            gc.collect()
-            memory = pool.stats().shared_memory
-            if memory is None or not (memory.used_bytes or memory.leases):
-                return
-            await self.probe_shortly(pool, -100 - attempt)
-        self.world.is_wrong(f"shared memory is still used: {pool.stats().shared_memory}")
-
-    async def probe_shortly(self, pool: Pool, number: int) -> None:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(self.plan.options["size"]):
-                params = {"call": number, "how": "return", "seconds": 0.01}
-                tasks.start_soon(pool.execute, "work", params)
+    core.gone = heard  # type: ignore[method-assign]

@@ -12,7 +12,6 @@ import logging
 import secrets
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -24,48 +23,10 @@ import _leaks
 from chaos_checks import problems
 from chaos_draw import draw_plan
 from chaos_round import play
-from chaos_world import World
+from chaos_tally import Tally, counts
 
 SEEDS = 2**32
 STRANGERS = "/dev/shm/sem."  # of multiprocessing, which other programs use, and nothing here does
-GROWTH_MIB_MAX = 48  # of this process, over all rounds but the first ones
-WARM_ROUNDS = 4  # after these every loop, transport and library has been used
-
-
-class Tally:
-    """What all rounds together met, and which failed."""
-
-    def __init__(self) -> None:
-        self.rounds = self.restarts = self.runs = 0
-        self.endings: Counter[str] = Counter()
-        self.havoc: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
-        self.failed: list[int] = []
-
-    def add(self, world: World, found: list[str]) -> None:
-        self.rounds += 1
-        self.restarts += world.restarts
-        self.runs += sum(map(len, world.runs.values()))
-        self.endings.update(world.endings())
-        self.havoc.update(world.havoc)
-        plan = world.plan
-        self.kinds.update([plan.backend, plan.transport, f"end: {plan.ending}"])
-        if found:
-            self.failed.append(plan.seed)
-
-    def text(self) -> str:
-        calls = sum(self.endings.values())
-        return "\n".join(
-            [
-                f"{self.rounds} rounds ({counts(self.kinds)})",
-                f"{calls:,} calls ended: {counts(self.endings)}; tools ran {self.runs:,} times",
-                f"havoc: {counts(self.havoc)}; {self.restarts:,} workers replaced",
-            ]
-        )
-
-
-def counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in counter.most_common())
 
 
 def main() -> int:
@@ -82,7 +43,7 @@ def main() -> int:
 
 def go_on(seed: int, seconds: float) -> int:
     began = time.monotonic()
-    tally, leaks, warm_mib = Tally(), list[str](), 0.0
+    tally = Tally()
     before = _leaks.Snapshot.take()
     while True:
         plan = draw_plan(seed)
@@ -95,16 +56,12 @@ def go_on(seed: int, seconds: float) -> int:
         if found:
             print(f"  again: make chaos SEED={seed} SECONDS=1", flush=True)
         del world
-        if tally.rounds == WARM_ROUNDS:
-            warm_mib = own_mib()
+        gc.collect()
+        tally.note_memory(own_mib())
         seed += 1
         if time.monotonic() - began >= seconds:
             break
-    if tally.rounds > WARM_ROUNDS:
-        growth = own_mib() - warm_mib
-        print(f"memory: {growth:+.1f} MiB since round {WARM_ROUNDS}")
-        if growth > GROWTH_MIB_MAX:
-            leaks.append(f"{growth:.0f} MiB of memory")
+    leaks = tally.leaks()
     print(tally.text())
     print(f"failed: {', '.join(map(str, tally.failed)) or 'none'}{'; '.join(['', *leaks])}")
     return int(bool(tally.failed or leaks))
@@ -121,7 +78,6 @@ def left_behind(before: _leaks.Snapshot) -> list[str]:
 
 
 def own_mib() -> float:
-    gc.collect()
     return float(psutil.Process().memory_full_info().uss) / 2**20
 
 

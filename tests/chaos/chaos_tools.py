@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from snakepit import Adapter, ToolCancelled, context, tool
+from snakepit.procfs import read_process
 
 MIB = 2**20
 GIL_ITEMS = 30_000_000  # a third of a second in C, deaf and dumb
+EXIT_CODE = 3
 JOURNAL = "CHAOS_JOURNAL"  # where workers that no pool has started find its path
 journal = -1
 
@@ -38,8 +40,19 @@ def help_for(call: int) -> str:
     return f"help for {call}"
 
 
+def complaint(call: int) -> str:
+    """What the tool of a call raises that was told to raise."""
+    return f"by {call}"
+
+
 def tell(what: str, call: int, how: str = "-") -> None:
     os.write(journal, f"{what} {call} {os.getpid()} {time.monotonic():.6f} {how}\n".encode())
+
+
+def tell_of_child(call: int, pid: int) -> None:
+    process = read_process(pid)
+    if process is not None:
+        tell("starts", call, f"{pid}:{process.start}")
 
 
 class ChaosError(ValueError):
@@ -129,20 +142,27 @@ def told(call: int) -> Generator[None]:
 
 def behave(call: int, how: str, seconds: float, ballast: Any) -> Any:
     with told(call):
-        spend(how, seconds)
+        spend(call, how, seconds)
         finish(call, how, ballast)
         return answer(call), ballast
 
 
-def spend(how: str, seconds: float) -> None:
+def spend(call: int, how: str, seconds: float) -> None:
     if how == "compute":
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pass
     elif how == "child":
-        subprocess.run(["sleep", f"{seconds}"], check=True)
+        with subprocess.Popen(["sleep", f"{seconds}"]) as child:
+            try:
+                tell_of_child(call, child.pid)
+                child.wait()
+            except BaseException:  # as subprocess.run does
+                child.kill()
+                raise
     elif how == "leave a child":  # for the pool to end, with the call or with the worker
-        subprocess.Popen(["sleep", "3600"], start_new_session=True)
+        stays = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+        tell_of_child(call, stays.pid)
         time.sleep(seconds)
     elif how == "hold the GIL":
         collections.deque(itertools.repeat(None, GIL_ITEMS), maxlen=0)
@@ -159,9 +179,9 @@ def spend(how: str, seconds: float) -> None:
 
 def finish(call: int, how: str, ballast: Any) -> None:
     if how == "raise":
-        raise ChaosError(f"by {call}")
+        raise ChaosError(complaint(call))
     if how == "exit":
-        os._exit(3)
+        os._exit(EXIT_CODE)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "segv":
