@@ -60,7 +60,7 @@ class SpawnedWorker(Launched):
     def request_dump(self) -> None:
         self._process.request_dump()
 
-    async def dump(self) -> str:  # noqa: ASYNC910 - each wait in it is one
+    async def dump(self) -> str:
         process = self._process
         can_dump = process.catches(DUMP_ALL)
         if process.has_ended():
@@ -79,7 +79,7 @@ class SpawnedWorker(Launched):
             )
         if process.has_ended() and not any(STACK in line for line in lines):
             raise LookupError(f"worker {self._id!r} ended before it could show its stacks")
-        return "\n".join(lines)
+        return "\n".join(lines)  # noqa: ASYNC910 - `hear` is one
 
     async def end_strays(self) -> None:
         await self._process.end_strays()

@@ -247,10 +247,10 @@ async def main():
     with anyio.fail_after(20):
         with shell("exit 7") as child:
             await child.process.wait_exit()
-            print(repr(child.process.kill_and_reap()))
+            print(child.process.kill_and_reap())
         with shell(STUBBORN) as child:
             await child.line()
-            print(repr(child.process.kill_and_reap()))
+            print(child.process.kill_and_reap())
             await child.process.wait_exit()
 
 anyio.run(main, backend={backend!r})
@@ -264,7 +264,7 @@ def test_where_sigchld_is_ignored_it_ends_nobody_knows_how(backend: str) -> None
     command = [sys.executable, "-c", source]
     result = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.splitlines() == [repr(ExitStatus())] * 2
+    assert result.stdout.splitlines() == [str(ExitStatus())] * 2
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
