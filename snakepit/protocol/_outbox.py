@@ -53,7 +53,8 @@ class Outbox:
         self._small: deque[Small] = deque()
         self._large: deque[Large] = deque()
         self._writing: deque[bytes | memoryview] = deque()  # what was begun
-        self._begun = self.written = 0  # bytes of this stream
+        self.written: int = 0  # bytes of this stream
+        self._begun = 0
         self._ends: deque[tuple[int, Callable[[], None]]] = deque()  # whom to tell, and when
 
     def __bool__(self) -> bool:
