@@ -4,7 +4,8 @@ Options: `backend`, `transport`, `adapter`; `tools`, one running call for each, 
 worker that is sent SIGSTOP and then more than its pipe has room for; `off`, the nets that are
 switched off: "guardian", and of the worker's "pdeathsig", "pidfd" and "eof" (a child of the host
 keeps the wires open); `how` it ends once told to (a line on stdin), "leave" being at once.
-Prints its guardian's pid when all runs.
+Prints its guardian's pid when all runs; and, after the block was left, what of it is still there:
+the workers that are not reaped, and whatever else runs.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from pathlib import Path
 
 import anyio
 import family_adapters
+from _leaks import is_alive
 from family_adapters import KINDS
 
 import snakepit
 from snakepit.process import _fork_guard, _guardian, guardian
 
 FOLDER, OPTIONS = sys.argv[1:3] if len(sys.argv) > 2 else (".", "{}")
+NOT_OURS = ("busy", "cleaned", "forked", "held")
 STOP = snakepit.Stop(cancel_grace=0.3, term_grace=0.4, drain_timeout=2)
 
 
@@ -94,6 +97,8 @@ async def main(
             busy = len([name for name in calls if name != "start"])
             while len(list(Path(FOLDER).glob("busy-*"))) < busy:
                 await anyio.sleep(0.005)
+            while "start" in calls and not all(list(Path(FOLDER).glob(f"{k}-*")) for k in KINDS):
+                await anyio.sleep(0.005)
             print(guardian.pid, flush=True)
             if how != "leave":
                 await anyio.to_thread.run_sync(sys.stdin.readline)
@@ -101,6 +106,17 @@ async def main(
             tasks.cancel_scope.cancel()
 
 
+def still_there() -> list[str]:
+    found = []
+    for path in Path(FOLDER).glob("*-*"):
+        name, _, pid = path.name.rpartition("-")
+        is_there = Path("/proc", pid).exists() if name == "worker" else is_alive(int(pid))
+        if is_there and name not in NOT_OURS:
+            found.append(path.name)
+    return found
+
+
 if __name__ == "__main__":
     options = json.loads(OPTIONS)
     anyio.run(lambda: main(**options), backend=options.get("backend", "trio"))
+    print(still_there())

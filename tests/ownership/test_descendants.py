@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import IO
 import anyio
 import pytest
 from _backends import one_loop_each
+from _bounds import watched_machine
 from _leaks import is_alive
+from _transports import OF_PROCESSES
 from family_adapters import KINDS, Family, Nested, SyncFamily
 from ownership_kit import ROOT, env_for_hosts, pid_of, wait_gone
 
@@ -45,9 +48,11 @@ async def cancel_once_busy(pool: Pool, folder: Path, tool: str) -> None:
         tasks.cancel_scope.cancel()
 
 
+@one_loop_each
+@pytest.mark.parametrize("transport", OF_PROCESSES)
 @pytest.mark.parametrize("tool", ["start_and_sleep", "start_and_await"])
 async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
-    tool: str, tmp_path: Path
+    tool: str, transport: str, tmp_path: Path
 ) -> None:
     """The worker is kept, and so is what `initialize` and a completed call have started."""
     initial, completed, cancelled = (tmp_path / name for name in ("one", "two", "three"))
@@ -56,7 +61,11 @@ async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
     adapter = Family if tool == "start_and_await" else SyncFamily
     with anyio.fail_after(40):
         async with open_pool(
-            adapter, size=1, adapter_args=(str(initial), (), ("child", "daemon")), stop=PATIENT
+            adapter,
+            size=1,
+            adapter_args=(str(initial), (), ("child", "daemon")),
+            transport=transport,
+            stop=PATIENT,
         ) as pool:
             worker = await pool.execute("pid")
             await pool.execute("start", {"kinds": ["session", "daemon"], "folder": str(completed)})
@@ -72,13 +81,17 @@ async def test_what_a_cancelled_call_has_started_is_gone_when_it_is_left(
 
 
 @one_loop_each
-@pytest.mark.parametrize("adapter", [SyncFamily, Family])
+@pytest.mark.parametrize(
+    ("adapter", "transport"), [(SyncFamily, "stdio"), (Family, "shm"), (SyncFamily, "grpc")]
+)
 async def test_what_a_stream_has_started_is_gone_when_its_block_is_left_early(
-    adapter: type[Family], tmp_path: Path
+    adapter: type[Family], transport: str, tmp_path: Path
 ) -> None:
     """To leave it is to cancel it; one that is read to its end is a completed call."""
     with anyio.fail_after(40):
-        async with open_pool(adapter, size=1, adapter_args=(str(tmp_path),), stop=PATIENT) as pool:
+        async with open_pool(
+            adapter, size=1, adapter_args=(str(tmp_path),), transport=transport, stop=PATIENT
+        ) as pool:
             async with pool.stream("start_and_stream", {"kinds": ["session"]}) as items:
                 assert [item async for item in items] == list(range(1000))
             completed = pids(tmp_path, "session")
@@ -97,12 +110,16 @@ async def test_a_worker_that_is_ended_takes_everything_along(tool: str, tmp_path
     with anyio.fail_after(40):
         async with open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=BRISK) as pool:
             await pool.execute("start", {"kinds": list(KINDS)})
-            async with anyio.create_task_group() as tasks:
-                params = {"kinds": []} if tool == "start_and_sleep" else {}
-                tasks.start_soon(pool.execute, tool, params)
-                await busy(tmp_path)
-                os.kill(pool.workers()[0].pid, signal.SIGSTOP)  # so that it hears no cancel
-                tasks.cancel_scope.cancel()
+            with watched_machine() as machine:
+                async with anyio.create_task_group() as tasks:
+                    params = {"kinds": []} if tool == "start_and_sleep" else {}
+                    tasks.start_soon(pool.execute, tool, params)
+                    await busy(tmp_path)
+                    os.kill(pool.workers()[0].pid, signal.SIGSTOP)  # so that it hears no cancel
+                    cancelled_at = time.monotonic()
+                    tasks.cancel_scope.cancel()
+                seconds = time.monotonic() - cancelled_at
+            assert seconds <= machine.allows(BRISK.cancel_grace + BRISK.term_grace)
             for kind in KINDS:
                 assert not any(map(is_alive, pids(tmp_path, kind))), kind
 

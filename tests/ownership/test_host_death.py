@@ -9,9 +9,11 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from _bounds import takes_at_most
 from _leaks import is_alive
 from _shares import sampled
 from family_adapters import KINDS
+from host_program import STOP
 from ownership_kit import (
     NAMESPACE,
     WORKER_NETS,
@@ -24,6 +26,10 @@ from ownership_kit import (
 from snakepit.procfs import descendants_of, find_marked
 
 QUIET_S = 0.5  # a net takes a tenth of that
+# What docs/guarantees.md promises once the host has been told to end.
+GUARDIAN_S = STOP.term_grace + 2
+WORKERS_S = 1.0  # for tools that stop and a `cleanup` that takes no time
+NEW_GUARDIAN_S = 1.0
 STUCK = ["sleep", "spin", "hold_gil", "start_and_sleep", "stopped"]
 
 
@@ -46,8 +52,9 @@ def test_the_guardian_alone_ends_workers_and_all_that_they_started(
         guardian = doomed.wait_ready()
         everybody = doomed.pids()
         assert len(everybody) == len(STUCK) + 1 + len(KINDS)
-        doomed.end()
-        wait_gone([*everybody, guardian])
+        with takes_at_most(GUARDIAN_S):
+            doomed.end()
+            wait_gone([*everybody, guardian])
         assert doomed.pids("cleaned")  # those that could, on its SIGTERM
         assert len(doomed.kill_bystanders()) == 1 + (how == "fork")
 
@@ -81,8 +88,9 @@ def test_each_net_of_the_workers_alone_ends_them_and_all_that_they_started(
         assert doomed.wait_ready() == 0
         everybody, workers = doomed.pids(), doomed.pids("worker")
         assert len(everybody) == len(tools) + 1 + len(KINDS)
-        doomed.end()
-        wait_gone(everybody)
+        with takes_at_most(WORKERS_S):
+            doomed.end()
+            wait_gone(everybody)
         assert sorted(doomed.pids("cleaned")) == sorted(workers)
         assert len(doomed.kill_bystanders()) == (net != "eof") + (how == "fork")
 
@@ -115,9 +123,10 @@ def test_with_the_guardian_killed_first_the_workers_notice_the_death_of_their_ho
     with host(tmp_path, tools=tools) as doomed:
         guardian = doomed.wait_ready()
         everybody, workers = doomed.pids(), doomed.pids("worker")
-        os.kill(guardian, signal.SIGKILL)
-        doomed.end()
-        wait_gone(everybody)
+        with takes_at_most(WORKERS_S):
+            os.kill(guardian, signal.SIGKILL)
+            doomed.end()
+            wait_gone(everybody)
         assert sorted(doomed.pids("cleaned")) == sorted(workers)
 
 
@@ -148,8 +157,11 @@ def test_a_guardian_ends_the_workers_of_its_own_host_and_no_others(tmp_path: Pat
     ):
         doomed.wait_ready()
         others = [living.wait_ready(), *living.pids("worker")]
-        doomed.end()
-        wait_gone(doomed.pids("worker"))
+        assert len(run_ids(doomed.pid)) == len(run_ids(living.pid)) == 1
+        assert run_ids(doomed.pid) != run_ids(living.pid)
+        with takes_at_most(GUARDIAN_S):
+            doomed.end()
+            wait_gone(doomed.pids("worker"))
         assert len(others) == 3
         assert all(map(is_alive, others))
         assert living.popen.poll() is None
@@ -168,8 +180,9 @@ def test_hosts_that_crash_and_come_again_leave_nothing_behind(tmp_path: Path) ->
             guardian = doomed.wait_ready()
             everybody = [guardian, *doomed.pids()]
             assert len(everybody) == 1 + 8 + len(KINDS)
-            doomed.end()
-            wait_gone(everybody)
+            with takes_at_most(GUARDIAN_S):
+                doomed.end()
+                wait_gone(everybody)
             crashed.append(doomed.pid)
     assert list(find_marked(lambda mark: mark.host_pid in crashed)) == []
     with host(tmp_path, how="leave", tools=["sleep"]) as third:
@@ -182,10 +195,12 @@ def test_a_lost_guardian_is_replaced_and_the_new_one_knows_every_worker(tmp_path
     with host(tmp_path, off=WORKER_NETS, tools=["hold_gil"]) as doomed:
         first = doomed.wait_ready()
         workers = doomed.pids("worker")
-        os.kill(first, signal.SIGKILL)
-        wait_until(lambda: guardians(doomed.pid) - {first})
-        doomed.end()
-        wait_gone(workers)
+        with takes_at_most(NEW_GUARDIAN_S):
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda: guardians(doomed.pid) - {first})
+        with takes_at_most(GUARDIAN_S):
+            doomed.end()
+            wait_gone(workers)
 
 
 def test_a_guardian_that_does_not_die_with_its_hosts_group(tmp_path: Path) -> None:
@@ -198,6 +213,11 @@ def test_a_guardian_that_does_not_die_with_its_hosts_group(tmp_path: Path) -> No
         assert os.getsid(guardian) == guardian
         doomed.end()
         wait_gone([*workers, guardian])
+
+
+def run_ids(host_pid: int) -> set[str]:
+    """Which its workers bear."""
+    return {mark.run for _, mark in find_marked(lambda mark: mark.host_pid == host_pid)}
 
 
 def children(pid: int) -> list[str]:

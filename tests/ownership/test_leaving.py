@@ -16,6 +16,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from _bounds import watched_machine
 from _leaks import is_alive
 from _shares import sampled
 from attrs import asdict
@@ -37,8 +38,7 @@ BY_SIGNAL = {
     "SIGTERM": (signal.SIGTERM, {143}),
 }
 TWICE_S = 0.05  # two signals that come closer to each other may be one
-# The bound is one of graces, not of a machine on which others start processes by the dozen.
-SLACK_S = 10.0
+PATIENCE_S = 30.0
 
 
 def all_pairs(factors: Sequence[Sequence[object]]) -> Iterator[tuple[object, ...]]:
@@ -62,12 +62,14 @@ SAMPLE = {Case(*row) for row in all_pairs(FACTORS)}  # type: ignore[arg-type]
 @pytest.mark.parametrize("case", sampled(CASES, SAMPLE.__contains__), ids=str)
 def test_the_block_is_left_and_nothing_is_left(case: Case, tmp_path: Path) -> None:
     """Neither a worker nor what it has started, a process in a session of its own that ignores SIGTERM."""
-    if case.way in BY_SIGNAL:
-        seconds = left_by_signal(case, tmp_path)
-    else:
-        leaving = Leaving(case, tmp_path)
-        anyio.run(leaving.leave_by_itself, backend=case.backend)
-        seconds = leaving.seconds
+    with watched_machine() as machine:
+        if case.way in BY_SIGNAL:
+            seconds = left_by_signal(case, tmp_path)
+        else:
+            leaving = Leaving(case, tmp_path)
+            anyio.run(leaving.leave_by_itself, backend=case.backend)
+            seconds = leaving.seconds
+    if case.way not in BY_SIGNAL:
         told = case.state in TOOLS and case.way in ("return", "exception")
         assert leaving.closed == (case.count if told else 0)
     everything = [
@@ -75,7 +77,7 @@ def test_the_block_is_left_and_nothing_is_left(case: Case, tmp_path: Path) -> No
     ]
     assert len(everything) == 2 * case.count
     assert [pid for pid in everything if is_alive(pid)] == []
-    assert seconds < BOUND_S + SLACK_S
+    assert seconds <= machine.allows(BOUND_S)
 
 
 def left_by_signal(case: Case, folder: Path) -> float:
@@ -98,7 +100,7 @@ def left_by_signal(case: Case, folder: Path) -> float:
             if case.way == "Ctrl+C twice":
                 time.sleep(TWICE_S)
                 process.send_signal(number)
-            _, stderr = process.communicate(timeout=BOUND_S + SLACK_S)
+            _, stderr = process.communicate(timeout=PATIENCE_S)
             seconds = time.monotonic() - begun
         finally:
             process.kill()
