@@ -112,6 +112,12 @@ WAYS: Final[dict[str, Callable[[str], None]]] = {
     "a tool that swallows `ToolCancelled`": swallowing,
 }
 
+# Those that no interrupt can end; only SIGKILL does.
+DEAF: Final = frozenset(
+    name for name, way in WAYS.items() if way in (computing_c, greedy_c, swallowing)
+)
+STEPS: Final = {way: "SIGKILL" if way in DEAF else "interrupt" for way in WAYS}
+
 
 class Stuck(Adapter):
     """A worker that has loaded something, and is stuck when told to."""

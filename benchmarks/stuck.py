@@ -1,7 +1,8 @@
 """`make ladder`: cancel calls that are stuck in every way, and tell at which step each one ended.
 
 The steps: `interrupt` (the tool is stopped where it stands, its worker goes on), `SIGTERM` (the worker
-ends, in order), `SIGKILL`. With `--update` the table in docs/guarantees.md is written anew.
+ends, in order), `SIGKILL`. With `--update` the table in docs/guarantees.md is written anew. Fails where a
+call ended at another step than is promised, or left something.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from attrs import frozen
 
 import snakepit
 from benchmarks._machine import describe_machine
-from benchmarks._stuck_tools import WAYS, Stuck
+from benchmarks._stuck_tools import STEPS, WAYS, Stuck
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "guarantees.md"
 BEGIN: Final = "<!-- what follows is written by `make ladder UPDATE=1` -->"
@@ -138,6 +139,17 @@ def _span(seconds: list[float]) -> str:
     return f"{low * factor:.{digits}f} to {high * factor:.{digits}f} {unit}"
 
 
+def broken(runs: Sequence[dict[str, Ending]]) -> list[str]:
+    """What did not end as promised, a line each."""
+    return [
+        f"{way}: ended at {ending.step}, not at {STEPS[way]}; its worker was "
+        f"{'kept' if ending.kept else 'replaced'}; {ending.left} of its processes are left"
+        for run in runs
+        for way, ending in run.items()
+        if (ending.step, ending.kept, ending.left) != (STEPS[way], STEPS[way] == "interrupt", 0)
+    ]
+
+
 def rewrite(page: str, part: list[str]) -> str:
     """The page with its table replaced. Raises ValueError where it has none."""
     before, begin, rest = page.partition(BEGIN)
@@ -163,7 +175,9 @@ def main() -> int:
     print("\n".join(lines))
     if update:
         PAGE.write_text(rewrite(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
-    return int(any(ending.left for run in runs for ending in run.values()))
+    if wrong := broken(runs):
+        print("\nnot as promised:", *wrong, sep="\n", file=sys.stderr)
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
