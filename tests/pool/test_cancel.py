@@ -13,7 +13,7 @@ import pytest
 import trio
 from _backends import asyncio_only, one_loop_each, trio_only
 from _leaks import is_alive
-from _transports import TRANSPORTS
+from _transports import OF_PROCESSES, TRANSPORTS
 from adapters import AsyncTools, Tools
 from pool_kit import (
     BRISK,
@@ -279,26 +279,36 @@ async def test_the_caller_of_a_swallowing_tool_gets_its_own_outcome(tmp_path: Pa
         await assert_silent(log)
 
 
-async def test_a_tools_own_cancel_grace_replaces_that_of_the_pool(tmp_path: Path) -> None:
+@one_loop_each
+@pytest.mark.parametrize("transport", OF_PROCESSES)
+async def test_a_tools_own_cancel_grace_replaces_that_of_the_pool(
+    transport: str, tmp_path: Path
+) -> None:
     """No grace at all ends the worker although the pool is patient; a long one keeps it."""
     log = tmp_path / "log"
-    async with tools_pool(stop=Stop(cancel_grace=60, term_grace=0.1, drain_timeout=1)) as pool:
+    async with tools_pool(
+        stop=Stop(cancel_grace=60, term_grace=0.1, drain_timeout=1), transport=transport
+    ) as pool:
         [pid] = pids(pool)
         await cancel_once_running(pool, log, "stubborn_but_brief", {"log": str(log)})
         await assert_silent(log)
         assert not is_alive(pid)
         assert await pool.execute("pid") != pid
     other = tmp_path / "other"
-    async with tools_pool(stop=BRISK) as pool:
+    async with tools_pool(stop=BRISK, transport=transport) as pool:
         [pid] = pids(pool)
         await cancel_once_running(pool, other, "slow_with_grace", {"log": str(other), "seconds": 1})
         assert lines(other)[-1] == "stopped"
         assert await pool.execute("pid") == pid
 
 
-async def test_on_cancel_kill_ends_the_worker_at_once(tmp_path: Path) -> None:
+@one_loop_each
+@pytest.mark.parametrize("transport", OF_PROCESSES)
+async def test_on_cancel_kill_ends_the_worker_at_once(transport: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    async with tools_pool(stop=Stop(cancel_grace=60, term_grace=0.2, drain_timeout=1)) as pool:
+    async with tools_pool(
+        stop=Stop(cancel_grace=60, term_grace=0.2, drain_timeout=1), transport=transport
+    ) as pool:
         [pid] = pids(pool)
         await cancel_once_running(pool, log, "kill_on_cancel", {"log": str(log)})
         await assert_silent(log)
@@ -336,10 +346,12 @@ async def test_no_call_is_sent_behind_one_whose_cancel_ends_the_worker(
             killed.cancel_scope.cancel()
 
 
-async def test_a_cooperative_tool_is_not_interrupted(tmp_path: Path) -> None:
+@one_loop_each
+@pytest.mark.parametrize("transport", OF_PROCESSES)
+async def test_a_cooperative_tool_is_not_interrupted(transport: str, tmp_path: Path) -> None:
     """It goes on to its next `check_cancelled()`, which raises."""
     started, log = tmp_path / "started", tmp_path / "log"
-    async with tools_pool() as pool:
+    async with tools_pool(transport=transport) as pool:
         [pid] = pids(pool)
         params = {"started": str(started), "log": str(log)}
         await cancel_once_running(pool, started, "cooperative", params)
