@@ -373,9 +373,7 @@ async def test_a_crashed_slot_is_chosen_last() -> None:
         assert len(set(pids(pool))) == 2
 
 
-async def test_a_taint_is_over_after_its_time_and_never_keeps_a_call_waiting(
-    tmp_path: Path,
-) -> None:
+async def test_a_taint_never_keeps_a_call_waiting(tmp_path: Path) -> None:
     started, release = tmp_path / "started", tmp_path / "release"
     async with tools_pool(size=2, crash_barrier=CrashBarrier(taint=30)) as pool:
         with pytest.raises(WorkerDiedError) as caught:

@@ -297,3 +297,28 @@ async def test_progress_comes_by_the_clock_of_the_loop() -> None:
 
         await pool.execute("tell", {"count": 9, "pause": 0.006}, on_progress=note)
     assert seen == [(0.0, 0), (0.02, 3), (0.04, 6), (0.054, 8)]
+
+
+@virtual_time
+@pytest.mark.parametrize(("seconds", "is_over"), [(25.0, False), (31.0, True)])
+async def test_a_taint_is_over_after_its_time(seconds: float, is_over: bool) -> None:
+    """Then the slot is like others: of two that idle the one that had the last call gets the next."""
+    barrier = CrashBarrier(taint=30)
+    async with day_pool(size=2, min_ready=2, crash_barrier=barrier) as pool:
+        with pytest.raises(WorkerDiedError) as caught:
+            await pool.execute("die_later", {"seconds": 0})
+        slot = caught.value.worker_id.rpartition(".")[0] + "."
+        await pool.ready()
+        await anyio.sleep(seconds)
+
+        def served() -> int:
+            [worker] = [worker for worker in pool.workers() if worker.id.startswith(slot)]
+            return worker.requests
+
+        async with anyio.create_task_group() as tasks:  # it has the second call, and the longer one
+            tasks.start_soon(pool.execute, "nap", {"seconds": 1})
+            await anyio.sleep(0.5)
+            tasks.start_soon(pool.execute, "nap", {"seconds": 1})
+        assert served() == 1
+        await pool.execute("nap", {"seconds": 0})
+        assert served() == 1 + is_over
