@@ -157,15 +157,17 @@ class Service:
         elif tool is not None and tool.is_async:
             job.interrupt_at = now + self.cancel_grace_s(job) / 2
         if not (cooperative or job.cancelled):
-            grace_s = None if tool is None else tool.options.cancel_grace
-            grace_s = self.cancel_grace_s(job) if grace_s is None else grace_s
+            grace_s = self.cancel_grace_s(job)
             job.signals_at = tuple((now + share * grace_s, number) for share, number in SIGNALS)
         job.cancelled = True
         self._nagged = ref(job)
         self._lane.cancel(job)
 
     def cancel_grace_s(self, job: Job) -> float:
-        """How long its host waits for it to end once it is cancelled, whatever its tool says."""
+        """How long its host waits for it to end once it is cancelled."""
+        tool = self._tools.get(job.tool)
+        if tool is not None and tool.options.cancel_grace is not None:
+            return tool.options.cancel_grace
         grace_s = self.grace_of(job.id)
         return self._cancel_grace_s if grace_s is None else grace_s
 

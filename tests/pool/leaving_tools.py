@@ -16,6 +16,7 @@ from adapters import BEAT_S, FOREVER_S, log_line, touch
 
 from snakepit import Adapter, ToolCancelled, context, tool
 
+GRACE_S = 5.0
 SLOW_MODULE = (
     "from adapters import touch, FOREVER_S; import time; touch({sign!r}); time.sleep(FOREVER_S)"
 )
@@ -28,7 +29,11 @@ class Edge(Adapter):
         self.ends: Counter[str] = Counter()
 
     @tool
-    def echo(self, value: int) -> tuple[int, int]:
+    def echo(self, value: int, seconds: float) -> tuple[int, int]:
+        """After a while, in which an interrupt of the call before it would hit."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
         return value, self.ends["interrupted"]
 
     @tool
@@ -56,14 +61,21 @@ class Willing(Adapter):
             yield number
             time.sleep(BEAT_S)
 
-    @tool(on_cancel="cooperative")
+    @tool(on_cancel="cooperative", cancel_grace=GRACE_S)
     async def go_on(self, log: str) -> None:
-        """Where it stands it is left alone; its next `await` is where it is cancelled."""
+        """Block the loop for as long as another async tool would be let to."""
         log_line(log, "began")
         while not context().cancelled:
             time.sleep(BEAT_S)
-        log_line(log, "saw it")
+        time.sleep(GRACE_S * 0.55)
+        log_line(log, "went on")
         await asyncio.sleep(FOREVER_S)
+
+    @tool(cancel_grace=GRACE_S)
+    async def block(self, started: str) -> None:
+        """Its loop cannot cancel it."""
+        touch(started)
+        time.sleep(FOREVER_S)
 
     @tool
     async def echo(self, value: int) -> int:

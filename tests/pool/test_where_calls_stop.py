@@ -18,6 +18,7 @@ from snakepit import Pool, Stop
 
 SHOTS = 100
 CANCELLED_AFTER_S = 0.003
+LONG_S = 0.03  # some ticks of the worker's reader, which repeats an interrupt
 STEP_S, STEP_MAX_S = 50e-6, 0.02
 on_each_transport = pytest.mark.parametrize("transport", OF_PROCESSES)
 
@@ -38,7 +39,8 @@ class Shooter:
         values: list[int] = []
 
         async def echo() -> None:
-            values.extend(await self.pool.execute("echo", {"value": number}))
+            params = {"value": number, "seconds": 0 if number % 4 else LONG_S}
+            values.extend(await self.pool.execute("echo", params))
 
         async with anyio.create_task_group() as tasks, anyio.create_task_group() as cancelled:
             cancelled.start_soon(self.pool.execute, "spin", {"seconds": self.spin_s})
@@ -91,6 +93,7 @@ async def test_a_stream_of_a_tool_that_is_to_be_killed_ends_with_its_worker(
 
 
 async def test_a_cooperative_async_tool_is_cancelled_at_its_next_await(tmp_path: Path) -> None:
+    """Where it stands it is left alone, also when it blocks its loop."""
     log = tmp_path / "log"
     async with tools_pool(Willing) as pool:
         before = pids(pool)
@@ -98,8 +101,25 @@ async def test_a_cooperative_async_tool_is_cancelled_at_its_next_await(tmp_path:
             tasks.start_soon(pool.execute, "go_on", {"log": str(log)})
             await until(log.exists)
             tasks.cancel_scope.cancel()
-        assert lines(log) == ["began", "saw it"]
+        assert lines(log) == ["began", "went on"]
         assert pids(pool) == before
+
+
+async def test_a_tool_that_blocks_its_loop_is_interrupted_within_its_own_grace(
+    tmp_path: Path,
+) -> None:
+    """However long that of the pool is: its worker is kept."""
+    started = tmp_path / "started"
+    patient = Stop(cancel_grace=600, term_grace=10, drain_timeout=10)
+    async with tools_pool(Willing, stop=patient) as pool:
+        before = pids(pool)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.execute, "block", {"started": str(started)})
+            await until(started.exists)
+            tasks.cancel_scope.cancel()
+        assert await pool.execute("echo", {"value": 1}) == 1
+        assert pids(pool) == before
+        assert pool.stats().restarts == 0
 
 
 OUT_OF_REACH: dict[str, tuple[str, Any]] = {
