@@ -235,6 +235,19 @@ def test_a_cancel_of_a_finished_or_unknown_call_does_nothing(worker: Worker) -> 
     assert worker.cancel(running) == Settled(running)
 
 
+def test_only_the_host_decides_that_time_is_up(worker: Worker) -> None:
+    """What the worker is told of it is advice: the tool goes on until it is cancelled."""
+    late = worker.call_message("spin", {"seconds": 0.05}, timeout_s=0.001)
+    over = worker.call_message("spin", {"seconds": 0.05}, timeout_s=0.0)
+    worker.send(late, over)
+    assert [worker.value_of(call.id) for call in (late, over)] == ["spun"] * 2
+    endless = worker.call_message("block", {"how": "sleep"}, timeout_s=0.001)
+    worker.send(endless)
+    worker.wait_line("running")
+    worker.assert_quiet()
+    assert worker.cancel(endless.id) == Settled(endless.id)
+
+
 def test_a_call_that_waits_is_settled_at_once_and_never_runs(worker: Worker) -> None:
     """The call that runs before it does not notice."""
     running = worker.begin("swallow_once")
