@@ -1,6 +1,6 @@
 """A host with a pool, to be ended in every way: `host_program.py FOLDER JSON-OPTIONS`.
 
-Options: `backend`, `transport`, `adapter`; `tools`, one running call for each, "stopped" being a
+Options: `calls` that end before the others begin; `backend`, `transport`, `adapter`; `tools`, one running call for each, "stopped" being a
 worker that is sent SIGSTOP and then more than its pipe has room for; `off`, the nets that are
 switched off: "guardian", and of the worker's "pdeathsig", "pidfd" and "eof" (a child of the host
 keeps the wires open); `how` it ends once told to (a line on stdin), "leave" being at once.
@@ -66,6 +66,7 @@ async def main(
     tools: tuple[str, ...] = (),
     off: tuple[str, ...] = (),
     how: str = "kill",
+    calls: int = 0,
 ) -> None:
     if "guardian" in off:
         _guardian.is_possible = lambda: False
@@ -86,18 +87,20 @@ async def main(
             if "eof" in off:
                 holder = subprocess.Popen(["sleep", "1000"], pass_fds=tuple(_fork_guard._fds))
                 (Path(FOLDER) / f"held-{holder.pid}").touch()
+            for _ in range(calls):
+                await pool.execute("pid")
             if "stopped" in tools:
                 tasks.start_soon(stop_a_worker, pool)
                 while not pipe_is_full(pool):
                     await anyio.sleep(0.005)
-            calls = [name for name in tools if name != "stopped"]
-            for name in calls:
+            running = [name for name in tools if name != "stopped"]
+            for name in running:
                 kinds = {"kinds": list(KINDS)} if name.startswith("start") else {}
                 tasks.start_soon(pool.execute, name, kinds)
-            busy = len([name for name in calls if name != "start"])
+            busy = len([name for name in running if name != "start"])
             while len(list(Path(FOLDER).glob("busy-*"))) < busy:
                 await anyio.sleep(0.005)
-            while "start" in calls and not all(list(Path(FOLDER).glob(f"{k}-*")) for k in KINDS):
+            while "start" in running and not all(list(Path(FOLDER).glob(f"{k}-*")) for k in KINDS):
                 await anyio.sleep(0.005)
             print(guardian.pid, flush=True)
             if how != "leave":

@@ -8,11 +8,13 @@ import time
 from itertools import product
 from pathlib import Path
 
+import anyio
 import pytest
+from _backends import one_loop_each
 from _bounds import takes_at_most
 from _leaks import is_alive
 from _shares import sampled
-from family_adapters import KINDS
+from family_adapters import KINDS, SyncFamily
 from host_program import STOP
 from ownership_kit import (
     NAMESPACE,
@@ -23,6 +25,8 @@ from ownership_kit import (
     wait_until,
 )
 
+from snakepit import Stop, open_pool
+from snakepit.process import guardian
 from snakepit.procfs import descendants_of, find_marked
 
 QUIET_S = 0.5  # a net takes a tenth of that
@@ -49,12 +53,12 @@ def test_the_guardian_alone_ends_workers_and_all_that_they_started(
     """The host cannot, and the workers hear nothing: idle, asleep, in a loop, holding the GIL, stopped."""
     options = {"how": how, "backend": backend, "transport": transport}
     with host(tmp_path, off=WORKER_NETS, tools=STUCK, **options) as doomed:
-        guardian = doomed.wait_ready()
+        its_guardian = doomed.wait_ready()
         everybody = doomed.pids()
         assert len(everybody) == len(STUCK) + 1 + len(KINDS)
         with takes_at_most(GUARDIAN_S):
             doomed.end()
-            wait_gone([*everybody, guardian])
+            wait_gone([*everybody, its_guardian])
         assert doomed.pids("cleaned")  # those that could, on its SIGTERM
         assert len(doomed.kill_bystanders()) == 1 + (how == "fork")
 
@@ -121,10 +125,10 @@ def test_with_the_guardian_killed_first_the_workers_notice_the_death_of_their_ho
     """In the same moment: no other guardian has begun yet."""
     tools = ["sleep", "spin", "start_and_sleep"]
     with host(tmp_path, tools=tools) as doomed:
-        guardian = doomed.wait_ready()
+        its_guardian = doomed.wait_ready()
         everybody, workers = doomed.pids(), doomed.pids("worker")
         with takes_at_most(WORKERS_S):
-            os.kill(guardian, signal.SIGKILL)
+            os.kill(its_guardian, signal.SIGKILL)
             doomed.end()
             wait_gone(everybody)
         assert sorted(doomed.pids("cleaned")) == sorted(workers)
@@ -170,15 +174,15 @@ def test_a_guardian_ends_the_workers_of_its_own_host_and_no_others(tmp_path: Pat
 
 
 def test_hosts_that_crash_and_come_again_leave_nothing_behind(tmp_path: Path) -> None:
-    """Eight workers with a call each, twice; the third host finds the table as the first one did."""
+    """Eight workers, forty calls, twice; the third host finds the table as the first one did."""
     tools = ["sleep"] * 4 + ["spin"] * 2 + ["start_and_sleep"]
     crashed: list[int] = []
     for number, transport in enumerate(("shm", "stdio")):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with host(folder, tools=tools, transport=transport) as doomed:
-            guardian = doomed.wait_ready()
-            everybody = [guardian, *doomed.pids()]
+        with host(folder, tools=tools, transport=transport, calls=40 - len(tools)) as doomed:
+            its_guardian = doomed.wait_ready()
+            everybody = [its_guardian, *doomed.pids()]
             assert len(everybody) == 1 + 8 + len(KINDS)
             with takes_at_most(GUARDIAN_S):
                 doomed.end()
@@ -203,16 +207,44 @@ def test_a_lost_guardian_is_replaced_and_the_new_one_knows_every_worker(tmp_path
             wait_gone(workers)
 
 
+@one_loop_each
+async def test_the_guardian_knows_a_worker_until_it_is_reaped(tmp_path: Path) -> None:
+    """One that is being ended, too: if its host dies now somebody has to go on with that."""
+    stop = Stop(cancel_grace=0.1, term_grace=0.3, drain_timeout=1)
+    with anyio.fail_after(40):
+        async with open_pool(SyncFamily, size=1, adapter_args=(str(tmp_path),), stop=stop) as pool:
+            pid = await pool.execute("pid")
+            looks = 0
+            async with anyio.create_task_group() as tasks, anyio.create_task_group() as call:
+                call.start_soon(pool.execute, "hold_gil")
+                while not list(tmp_path.glob("busy-*")):
+                    await anyio.sleep(0.005)
+
+                async def look() -> None:
+                    nonlocal looks
+                    is_known = True
+                    while Path(f"/proc/{pid}").exists():  # it is looked at after the list
+                        assert is_known
+                        looks += 1
+                        await anyio.sleep(0.01)
+                        is_known = pid in guardian._lines
+
+                tasks.start_soon(look)
+                call.cancel_scope.cancel()
+            assert looks > 5
+            assert pid not in guardian._lines
+
+
 def test_a_guardian_that_does_not_die_with_its_hosts_group(tmp_path: Path) -> None:
     """Ctrl+C, a closed terminal, a service manager that tells everybody to stop."""
     with host(tmp_path, off=WORKER_NETS, tools=["hold_gil"]) as doomed:
-        guardian = doomed.wait_ready()
+        its_guardian = doomed.wait_ready()
         workers = doomed.pids("worker")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            os.kill(guardian, number)
-        assert os.getsid(guardian) == guardian
+            os.kill(its_guardian, number)
+        assert os.getsid(its_guardian) == its_guardian
         doomed.end()
-        wait_gone([*workers, guardian])
+        wait_gone([*workers, its_guardian])
 
 
 def run_ids(host_pid: int) -> set[str]:

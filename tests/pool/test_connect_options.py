@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from _backends import one_loop_each
+from pool_kit import all_gone, pids, tools_pool
 
 from snakepit import ConfigError, Connect, open_pool
 from snakepit._address import UNIX_PATH_BYTES_MAX, Address
@@ -48,6 +49,17 @@ async def test_what_makes_no_sense_is_refused_with_a_word_on_what_does(
         async with open_pool(adapter, connect=connect, **beside):
             pass
     assert says in str(caught.value)
+
+
+@one_loop_each
+async def test_nothing_is_guessed_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cluster, or under a service manager: without `connect` the pool owns its workers."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("INVOCATION_ID", "1")
+    async with tools_pool() as pool:
+        assert [worker.address for worker in pool.workers()] == [None]
+        found = pids(pool)
+    assert all_gone(found)
 
 
 @pytest.mark.parametrize(
