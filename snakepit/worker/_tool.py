@@ -85,7 +85,8 @@ def tool(
         idempotent: running it twice does no harm, so a call may be retried when its worker dies.
         timeout: seconds a call may take unless the caller says otherwise; None = no limit.
         on_cancel: `"interrupt"` (a sync tool is interrupted where it stands), `"cooperative"`
-            (never interrupted; it asks `context().check_cancelled()`), `"kill"` (its worker ends).
+            (never interrupted: a sync tool asks `context().check_cancelled()`, an async one is
+            cancelled at its next `await`), `"kill"` (its worker ends).
         cancel_grace: seconds a cancelled call has to end, 0 or more; None = the pool's.
 
     Raises: ConfigError: an option is wrong. TypeError: this cannot be a tool.
