@@ -56,9 +56,7 @@ class Offspring:
         if below or self._grandchildren:
             here = {(process.pid, process.start) for process in children_of(self._pid)}
             self._grandchildren &= here
-            self._grandchildren |= {
-                (process.pid, process.start) for process in below if process.parent != self._pid
-            }
+            self._note(below)
 
     def end_since(self, begun: float, grace_s: float) -> None:
         """End what was started since then: SIGTERM, a moment of the grace, SIGKILL.
@@ -95,11 +93,17 @@ class Offspring:
         told = wanted_below(self._pid, wanted)
         if not told:
             return
+        self._note(told)  # what has begun since the last look, and loses its parent now
         for process in told:
             send_to(process, signal.SIGTERM)
         wait_dead(told, polite_s)
         if left := kill_descendants(self._pid, wanted):
             complain(f"started here, these would not die: {', '.join(map(str, left))}")
+
+    def _note(self, below: list[Process]) -> None:
+        self._grandchildren |= {
+            (process.pid, process.start) for process in below if process.parent != self._pid
+        }
 
     def reap_adopted(self) -> None:
         """Reap the dead that were adopted, one by one.

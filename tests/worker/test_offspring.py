@@ -62,3 +62,18 @@ def test_who_obeys_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with takes_at_most(0), child(["sleep", "1000"]) as process:
         Offspring().end_since(begun, 1000.0)
         assert process.wait(5) == -signal.SIGTERM
+
+
+def test_what_begins_after_the_last_look_is_known_for_another_ones_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So it is reaped once its parent is gone, and is no zombie of the worker for ever."""
+    offspring, begun = Offspring(), now()
+    monkeypatch.setattr(offspring, "look", lambda: None)
+    with child(["sh", "-c", "sleep 1000 & echo; wait"]) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (below,) = _offspring.descendants_of(process.pid)
+        offspring.end_since(begun, 60.0)
+        assert process.wait(5) == -signal.SIGTERM
+    assert offspring._grandchildren == {(below.pid, below.start)}
