@@ -97,6 +97,7 @@ class InProcessWorker(Launched):
         """What tools print goes where this process prints; here are the worker's own complaints."""
         return "\n".join(self._complaints)
 
+    @enable_ki_protection
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.channel.run)

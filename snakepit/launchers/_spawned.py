@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 from attrs import frozen
+from trio.lowlevel import enable_ki_protection
 
 from snakepit.launchers._base import CannotLaunchError, Launched, Launcher
 from snakepit.process import (
@@ -46,6 +47,7 @@ class SpawnedWorker(Launched):
     def output_tail(self) -> str:
         return self._stderr.tail
 
+    @enable_ki_protection
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stderr.collect)

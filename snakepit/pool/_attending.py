@@ -25,6 +25,7 @@ from anyio.abc import TaskGroup
 from trio.lowlevel import enable_ki_protection
 
 from snakepit.pool._ancestry import Link, link
+from snakepit.pool._block import guarded
 
 if TYPE_CHECKING:
     from snakepit.pool._call import PendingCall
@@ -212,6 +213,7 @@ def start_for(
     return call.attendants.start(function, name, end, forgo)
 
 
+@guarded
 @asynccontextmanager
 async def attending(core: PoolCore, call: PendingCall) -> AsyncGenerator[None]:
     """A block of the caller's in which tasks of its call run. The call is over when it is left."""

@@ -11,10 +11,12 @@ def raise_lone(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     """Raise the one exception that our own nursery wrapped; keep a true group whole.
 
     Cancellations do not count beside an exception: whoever is cancelled may end with another one.
+    Nor does the second Ctrl+C of two.
     """
     cancelled = anyio.get_cancelled_exc_class()
     errors = [one for one in group.exceptions if not isinstance(one, cancelled)]
-    if len(errors) > 1 or len(group.exceptions) == 0:
+    several = len(errors) > 1 and not all(isinstance(one, KeyboardInterrupt) for one in errors)
+    if several or len(group.exceptions) == 0:
         raise group
     lone = errors[0] if errors else group.exceptions[0]
     context = lone.__context__

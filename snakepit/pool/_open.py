@@ -34,6 +34,7 @@ from snakepit.options import (
     ZeroCopy,
 )
 from snakepit.pool._attending import Nursery
+from snakepit.pool._block import guarded
 from snakepit.pool._core import PoolCore
 from snakepit.pool._desk import Desk
 from snakepit.pool._groups import raise_lone
@@ -44,6 +45,7 @@ from snakepit.transports import Transport
 from snakepit.worker import _target
 
 
+@guarded
 @asynccontextmanager
 async def open_pool(
     adapter: str | type | ModuleType | None = None,
@@ -152,6 +154,7 @@ async def open_pool(
             settings.shm.close()
 
 
+@enable_ki_protection
 async def run_pool(
     adapter: str | type | ModuleType | None = None,
     /,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from snakepit.errors import InvalidParamsError
 from snakepit.pool._attending import finish
+from snakepit.pool._block import guarded
 from snakepit.pool._born import SharedMemory
 from snakepit.pool._call import PendingCall
 from snakepit.pool._codec import Arguments
@@ -135,6 +136,7 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
             return await self._core.codec.value_of(body, buffers)
         return decode_value(body)
 
+    @guarded
     @asynccontextmanager
     async def stream(
         self,
@@ -272,6 +274,7 @@ class Pool(TypedCalls, SessionCalls, FunctionCalls, HostToolCalls, SharedMemory,
     def _offer(self, func: Callable[..., Any], name: str | None, description: str | None) -> None:
         self.add_host_tool(func, name=name, description=description)
 
+    @guarded
     @asynccontextmanager
     async def _map(
         self,

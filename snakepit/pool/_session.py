@@ -15,6 +15,7 @@ from trio.lowlevel import enable_ki_protection
 
 from snakepit.errors import ConfigError
 from snakepit.options import AFFINITIES, DURATION, Affinity, duration_s, is_duration
+from snakepit.pool._block import guarded
 from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._sessions import SESSION_ID_CHARS_MAX, SessionRecord
 from snakepit.pool._settings import is_utf8
@@ -134,6 +135,7 @@ class SessionCalls(ABC):
     def _check_caller(self) -> None:
         """Raise RuntimeError if the pool cannot be used from here."""
 
+    @guarded
     @asynccontextmanager
     async def session(
         self,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from snakepit.pool._block import guarded
+
 if TYPE_CHECKING:
     from snakepit.pool._sessions import SessionRecord
 
@@ -27,6 +29,7 @@ class Turns:
         """Must its next call wait?"""
         return bool(self._lines) and _id_of(session) in self._lines
 
+    @guarded
     @asynccontextmanager
     async def of(self, session: str | SessionRecord | None) -> AsyncGenerator[None]:
         """Wait for one's turn, and have it while in the block. Without a session there is no line."""

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import anyio
+from trio.lowlevel import enable_ki_protection
 
 from snakepit._address import fits_a_socket
 from snakepit.grpc import TOKEN_BYTES
@@ -63,6 +64,7 @@ class GrpcByteChannel(ByteChannel):
         super().__init__(stream)
         self._carry, self._home = stream.carry, home
 
+    @enable_ki_protection
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._carry_bytes)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+from trio.lowlevel import enable_ki_protection
 
 from snakepit.errors import SerializationError
 from snakepit.protocol import (
@@ -189,6 +190,7 @@ class ShmChannel(ByteChannel):
         if not self._outbox:
             self._bound.clear()
 
+    @enable_ki_protection
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._serve_waiting)
