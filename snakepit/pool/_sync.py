@@ -24,12 +24,13 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any, Final, Literal, TypeVar, TypeVarTuple
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
 from snakepit.errors import ConfigError, PoolClosedError
-from snakepit.options import Affinity
+from snakepit.options import DEFAULT_STOP, Affinity, Stop
 from snakepit.pool._host_tools import HostToolCalls
 from snakepit.pool._inputs import open_input_in_threads
+from snakepit.pool._loop_thread import LoopThread
 from snakepit.pool._open import open_pool
 from snakepit.pool._pool import Pool
 from snakepit.pool._progress import OnProgress
@@ -294,7 +295,7 @@ class SyncPool(SyncTypedCalls, HostToolCalls):
         return value
 
 
-_blocks: dict[SyncPool, ExitStack] = {}  # that have not been left
+_blocks: dict[LoopThread[Pool], SyncPool | None] = {}  # that have not been left
 
 
 @contextmanager
@@ -316,36 +317,53 @@ def open_pool_sync(
     """
     if backend not in BACKENDS:
         raise ConfigError("backend", backend, "'trio' or 'asyncio'")
-    with ExitStack() as block:
-        portal = block.enter_context(start_blocking_portal(backend))
-        opening = portal.wrap_async_context_manager(open_pool(adapter, **options))
-        pool = SyncPool(block.enter_context(opening), portal)
-        _blocks[pool] = block
+    block = LoopThread(
+        lambda: open_pool(adapter, **options),
+        backend,
+        on_end=lambda block: _blocks.pop(block, None),
+        patience_s=_bound_s(options.get("stop", DEFAULT_STOP)),
+    )
+    pool: SyncPool | None = None
+    hurried = True
+    try:
         try:
+            _blocks[block] = None
+            _blocks[block] = pool = SyncPool(*block.enter())
             yield pool
+            hurried = False
         finally:
-            pool._closed = True
-            if pool in _blocks:
-                del _blocks[pool]
-            else:
-                block.pop_all()  # a forked child, which leaves nothing
+            _leave(block, pool, hurried=hurried)
+    finally:  # Ctrl+C may have come just before
+        _leave(block, pool, hurried=hurried)
+
+
+def _bound_s(stop: object) -> float:
+    """How long leaving the pool takes at most."""
+    if not isinstance(stop, Stop):
+        return 0.0  # it will never be open
+    return stop.cancel_grace + stop.term_grace + stop.drain_timeout + 1
+
+
+def _leave(block: LoopThread[Pool], pool: SyncPool | None, *, hurried: bool) -> None:
+    if pool is not None:
+        pool._closed = True
+    block.leave(hurried=hurried)
 
 
 def _leave_at_exit() -> None:
     """Leave what never was: the interpreter would wait for the threads of the loops for ever."""
-    for pool, block in list(_blocks.items()):
-        try:
-            for executor in list(pool._pool._desk.executors):
-                executor.shutdown()  # no program ends before the futures of its executors
-        finally:
-            pool._closed = True
-            block.close()
+    with ExitStack() as all_of_them:
+        for block, pool in list(_blocks.items()):
+            all_of_them.callback(_leave, block, pool, hurried=True)
+            for executor in list(pool._pool._desk.executors if pool is not None else ()):
+                # First: no program ends before the futures of its executors.
+                all_of_them.callback(executor.shutdown)
 
 
 def _forget_in_child() -> None:
     """The thread of the loop stays with the parent: whoever waited for it would wait for ever."""
-    for pool in _blocks:
-        pool._portal._event_loop_thread_id = None  # so that it knows that it does not run
+    for block in _blocks:
+        block.forget()
     _blocks.clear()
 
 
