@@ -14,6 +14,7 @@ from snakepit.procfs._signals import signal
 from snakepit.procfs._table import (
     Process,
     all_processes,
+    is_hidden,
     is_there,
     is_usable,
     read_file,
@@ -78,9 +79,14 @@ class Mark:
         return is_usable() and (self.boot, self.pid_namespace) == where_we_are()
 
     def host_is_alive(self) -> bool:
-        """Does its host run? Ask only where it is from here."""
+        """Does its host run? Ask only where it is from here.
+
+        One that /proc does not show us, as with `hidepid`, may well be there: it counts as alive.
+        """
         host = read_process(self.host_pid)
-        return host is not None and host.start == self.host_start and not host.is_dead
+        if host is None:
+            return is_hidden(self.host_pid)
+        return host.start == self.host_start and not host.is_dead
 
 
 def random_id() -> str:

@@ -98,6 +98,20 @@ def read_process(pid: int) -> Process | None:
         return None
 
 
+def is_hidden(pid: int) -> bool:
+    """Is there a process with this number although `read_process` finds none?
+
+    /proc can be mounted so that it shows users no processes but their own (`hidepid`).
+    """
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return read_process(pid) is None  # else it has begun just now
+
+
 def cpu_ticks(pid: int) -> int | None:
     """How many clock ticks of CPU the process has used up to now; None if that is not known."""
     try:

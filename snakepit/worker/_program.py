@@ -25,12 +25,13 @@ from snakepit.worker._interrupt import INTERRUPT_SIGNAL, Interrupt
 from snakepit.worker._lane import Lane, MainLane
 from snakepit.worker._offer import Offer, build, could_not_start
 from snakepit.worker._offspring import Offspring
-from snakepit.worker._reader import ORPHAN_EXIT_CODE, Reader
+from snakepit.worker._reader import HOST_GONE, ORPHAN_EXIT_CODE, Reader
 from snakepit.worker._service import Service
 from snakepit.worker._target import Target, add_import_paths, load_main, load_target
 from snakepit.worker._wire import (
     Wire,
     complain,
+    complain_if_heard,
     end_without_grpc,
     fill_standard_fds,
     flush_streams,
@@ -58,6 +59,7 @@ def run(argv: list[str]) -> int:
     try:
         host = bind_to_host()
     except HostGoneError:
+        complain_if_heard(HOST_GONE)
         return ORPHAN_EXIT_CODE
     wire = _open_serving_wire(argv) if serves_all else open_wire()
     offspring = Offspring()

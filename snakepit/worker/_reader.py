@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from snakepit._busy_wait import BusyWait
 from snakepit.errors import ProtocolError
 from snakepit.protocol import ToWorker
-from snakepit.worker._wire import Wire, complain
+from snakepit.worker._wire import Wire, complain, complain_if_heard
 
 if TYPE_CHECKING:
     from snakepit.worker._job import Job
@@ -37,6 +37,7 @@ IDLE_TICKS_MAX = 50  # then the I/O thread rests until something begins
 NAG_INTERVAL_S = 0.01
 ORPHAN_GRACE_S = 6.0
 ORPHAN_EXIT_CODE = 70
+HOST_GONE = "it ends because its host is gone"
 
 IDLE, HOOK = 0, -1  # what the main thread is busy with, else the number of a call
 
@@ -67,6 +68,7 @@ class Reader:
         self._main_waits = False
         self._is_blocked = False
         self._host_gone = False
+        self._has_explained = False
         self._main_thread = get_ident()
 
     # -- on the main thread ------------------------------------------------------------------
@@ -126,7 +128,7 @@ class Reader:
             return
         except BaseException as error:
             self._is_blocked = False
-            _explain(error)
+            self._explain(error)
         self._host_gone = True
         self._bell.put(None)  # the I/O thread bounds the time that is left
         self.service.terminate()
@@ -147,7 +149,7 @@ class Reader:
                 if self._baton.acquire(blocking=alone):
                     self._read(alone=alone)
         except BaseException as error:  # whatever it is: nobody hears the host any more
-            _explain(error)
+            self._explain(error)
         finally:
             self.end_orphan()
 
@@ -229,12 +231,16 @@ class Reader:
                     self.service.nag()
                     time.sleep(NAG_INTERVAL_S)
         finally:
+            if not (self._wire.has_own_host or self._has_explained):
+                complain_if_heard(HOST_GONE)
             self.last_act()
             os._exit(ORPHAN_EXIT_CODE)
 
-
-def _explain(error: BaseException) -> None:
-    if isinstance(error, ProtocolError):
-        complain(str(error))
-    elif not isinstance(error, ConnectionError):
-        complain(f"it hears its host no more: {' '.join(repr(error).split())}")
+    def _explain(self, error: BaseException) -> None:
+        if isinstance(error, ConnectionError):
+            return
+        self._has_explained = True
+        if isinstance(error, ProtocolError):
+            complain(str(error))
+        else:
+            complain(f"it hears its host no more: {' '.join(repr(error).split())}")

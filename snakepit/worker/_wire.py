@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 from _thread import allocate_lock
 from collections.abc import Callable
@@ -210,3 +211,11 @@ def complain(text: str) -> None:
     """A line of the worker's own on stderr, for the host's log."""
     with contextlib.suppress(OSError):
         os.write(2, f"snakepit worker: {text}\n".encode(errors="backslashreplace"))
+
+
+def complain_if_heard(text: str) -> None:
+    """The same where it cannot block: whoever read it may be gone, and another hold its pipe open."""
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    if any(events & select.POLLOUT for _, events in poll.poll(0)):
+        complain(text)
