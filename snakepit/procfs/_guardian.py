@@ -1,9 +1,11 @@
 """The guardian: a tiny program that ends the workers of a host that is gone, however it went.
 
-It reads lines about workers from its stdin and waits for the end of the host's process: its
-handle tells, not the end of the pipe, which a forked child of the host may hold open. Then it does
+It reads lines about workers from its stdin and waits for the end of the host's process, and for that
+of the pipe. The handle of the process tells where a forked child of the host holds the pipe open. The
+pipe tells where the process goes on as another program: executing one closes it. Then it does
 what the host cannot any more: SIGTERM, the grace, SIGKILL, to each worker with all below it, and at
-last to whatever else carries the host's marks. The host ends it with SIGKILL when it needs it no more.
+last to whatever else carries the host's marks. The host ends it with SIGKILL when it needs it no more;
+one that may not any more, having become another user, closes the pipe.
 """
 
 from __future__ import annotations
@@ -53,25 +55,19 @@ class Guardian:
                 self.grace_s = max(self.grace_s, float(rest[1]))
 
     def serve(self, host: Handle | None) -> None:
-        """Read lines until the host has ended, and those that are left."""
+        """Read lines until the host has ended, and those that are left; or until the pipe has."""
         poll = select.poll()
         poll.register(STDIN, select.POLLIN)
         if host is not None:
             poll.register(host.fd, select.POLLIN)
-        reads = True
         while True:
             ready = {fd for fd, _ in poll.poll(None if host is not None else 0)}
-            if STDIN in ready:
-                data = os.read(STDIN, 2**16)
-                if data:
-                    self.feed(data)
-                    continue
-                poll.unregister(STDIN)
-                reads = False
-            if host is None and not reads:
+            if STDIN not in ready:
                 return
-            if host is None or host.fd in ready:
+            data = os.read(STDIN, 2**16)
+            if not data:
                 return
+            self.feed(data)
 
     def end(self, run: str) -> None:
         """End everything."""

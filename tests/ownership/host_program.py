@@ -32,12 +32,14 @@ STOP = snakepit.Stop(cancel_grace=0.3, term_grace=0.4, drain_timeout=2)
 
 
 def end(how: str) -> None:
-    if how == "fork":
+    if how in ("fork", "fork_exec"):
         pid = os.fork()
         if pid == 0:
             time.sleep(1000)
         (Path(FOLDER) / f"forked-{pid}").touch()
-        how = "kill"
+        how = "exec" if how == "fork_exec" else "kill"
+    if how == "exec":
+        os.execvp("sleep", ["sleep", "1000"])
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "segv":
