@@ -4,26 +4,31 @@ A pool runs `guard` for as long as it has workers; the first one starts the guar
 it, and each sees to it that a lost one is replaced. What is under guard is known here, and told to
 each new guardian. Pools may live in several threads, so the state has a lock; it is never held
 for longer than a process takes to start.
+
+A host that has become another user may signal neither its workers nor its guardian. The guardian still
+may, as long as it is of the user that started them: what the host cannot do it is asked to do.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 import anyio
 
 import snakepit
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
-from snakepit.process._marking import run_id
-from snakepit.procfs import VARIABLE, done_with, is_usable, read_process, watching
+from snakepit.process._marking import renew_run, run_id
+from snakepit.procfs import VARIABLE, done_with, is_usable, read_process, sending, watching
 
+END_S = 0.1  # for it to end that was sent SIGKILL; then somebody else waits for it
 RESTART_PAUSE_S = 0.2  # so that one that always dies does not cost a CPU
 # As a package of its own: with -S there is no snakepit to be found, and its face would cost more
 # than all the rest.
@@ -43,6 +48,7 @@ class Guardian:
         self._lock = Lock()
         self._users = 0
         self._lines: dict[int, bytes] = {}  # of each worker under guard, by pid
+        self._abandoned: set[int] = set()  # of these, those that this process could not end
         self._popen: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._pipe = -1
@@ -63,9 +69,21 @@ class Guardian:
                 line = self._lines[pid] = watching(pid, process.start, grace_s)
                 self._tell(line)
 
-    def remove(self, pid: int) -> None:
-        """It has been reaped."""
+    def send(self, pid: int, number: int) -> None:
+        """Signal this worker, and all below it, for one who is not permitted to."""
         with self._lock:
+            if pid in self._lines:
+                self._tell(sending(pid, number))
+
+    def abandon(self, pid: int) -> None:
+        """Nobody here could end it: it is left to the guardian."""
+        self._abandoned.add(pid)
+
+    def remove(self, pid: int) -> None:
+        """It has been reaped, or abandoned: then it stays under guard."""
+        with self._lock:
+            if pid in self._abandoned:
+                return
             if self._lines.pop(pid, None) is not None:
                 self._tell(done_with(pid))
 
@@ -111,16 +129,13 @@ class Guardian:
 
     def _has_ended(self) -> bool:
         assert self._popen is not None
-        try:
-            flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-            return os.waitid(os.P_PID, self._popen.pid, flags) is not None
-        except ChildProcessError:
-            return True
+        return has_ended(self._popen.pid)
 
     def _start(self) -> None:
         host = read_process(os.getpid())
         assert host is not None, "is_possible looked"
         read_fd, write_fd = os.pipe()
+        guard_fds(write_fd)  # at once: what is forked meanwhile must not keep it
         try:
             program = _PROGRAM.format(root=str(Path(snakepit.__file__).parent))
             self._popen = subprocess.Popen(
@@ -144,13 +159,13 @@ class Guardian:
                 start_new_session=True,
             )
         except BaseException:
-            os.close(write_fd)
+            close_fds(write_fd)
             raise
         finally:
             os.close(read_fd)
         os.set_blocking(write_fd, False)
         self._pipe, self._pidfd = write_fd, os.pidfd_open(self._popen.pid)
-        guard_fds(self._pipe, self._pidfd)
+        guard_fds(self._pidfd)
         self._tell(b"".join(self._lines.values()))
 
     def _tell(self, lines: bytes) -> None:
@@ -165,20 +180,54 @@ class Guardian:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _end(self) -> None:
-        """End it and reap it: there is nothing that it would have to clean up."""
+        """End it and reap it: there is nothing that it would have to clean up.
+
+        Where we may not, the end of its pipe tells it to end what is left, and itself.
+        """
         if self._popen is None:
             return
-        with suppress(OSError):
+        popen, is_left = self._popen, False
+        try:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        self._popen.wait()
+        except PermissionError:
+            is_left = not self._has_ended()
+        except OSError:
+            pass  # it has ended
+        if is_left:
+            renew_run()  # it ends all that this one has started, and may take its time
+            if self._abandoned:
+                _log.warning("left to the guardian: %s", ", ".join(map(str, self._abandoned)))
+        for pid in self._abandoned:
+            self._lines.pop(pid, None)
+        self._abandoned.clear()
+        close_fds(self._pipe)
+        if is_left or not self._ends_within(END_S):
+            with suppress(RuntimeError):  # no thread: then with this process
+                Thread(target=popen.wait, name="snakepit: guardian's end", daemon=True).start()
+        else:
+            popen.wait()
         self._popen = None
-        close_fds(self._pipe, self._pidfd)
+        close_fds(self._pidfd)
+
+    def _ends_within(self, timeout_s: float) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        poll.poll(timeout_s * 1000)
+        return self._has_ended()
 
     def forget(self) -> None:
         """In a forked child: this guardian is not ours, and watches nothing of ours."""
         if self._popen is not None:
             self._popen.returncode = 0  # Popen must neither wait nor warn
         self.__init__()  # type: ignore[misc]
+
+
+def has_ended(child: int) -> bool:
+    """Has this child of ours ended? It stays a zombie, if nobody else reaps it."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
 
 
 def is_possible() -> bool:

@@ -19,9 +19,10 @@ def run_id() -> str:
     return _run
 
 
-def _in_child() -> None:
+def renew_run() -> None:
+    """Whatever starts from now on is of another run, and is not ended with what has started so far."""
     global _run
     _run = random_id()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(after_in_child=renew_run)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ import anyio
 import anyio.lowlevel
 
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
+from snakepit.process._guardian import guardian, has_ended
 from snakepit.process._in_thread import in_thread
 from snakepit.process._oom import oom_kills
 from snakepit.process._stoppable import ExitStatus, Stoppable
@@ -47,6 +49,7 @@ from snakepit.procfs import (
     wanted_below,
 )
 
+ORDERED_END_S = 0.1  # for the guardian to kill a worker that we may not
 KEEP_MARK = {"SPT_NOENV": "1"}  # else setproctitle would write its title over the environment
 KB_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # there it is bytes
 
@@ -215,7 +218,7 @@ class WorkerProcess(Stoppable):
             self._popen.returncode = 0  # reaped by us: Popen must neither wait nor warn
             if not self.is_ours:
                 self.status = self._give_up()
-            elif self._kill():
+            elif self._kill() or self._ends_within(ORDERED_END_S):
                 self._wait_unreaped()
                 if self.mark is not None and not self._left_none:
                     end_strays(self.mark.instance)
@@ -223,6 +226,7 @@ class WorkerProcess(Stoppable):
                     self.status = self._reap()
             else:
                 _log.warning("process %d is left alone: no permission to kill it", self.pid)
+                guardian.abandon(self.pid)
                 self.status = self._give_up()
         return self.status
 
@@ -253,10 +257,14 @@ class WorkerProcess(Stoppable):
 
     def _signal_group(self, number: signal.Signals) -> None:
         """Signal the group; its id is that of no other as long as the leader is not reaped."""
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             if not self._reaped_by_others():
                 os.killpg(self.pid, number)
                 return
+        except PermissionError:
+            guardian.send(self.pid, number)
+        except ProcessLookupError:
+            pass
         for process in members_of_group(self.pid):
             send_to(process, number)
 
@@ -284,11 +292,15 @@ class WorkerProcess(Stoppable):
         return ExitStatus()
 
     def _exit_seen(self) -> bool:
-        try:
-            flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-            return os.waitid(os.P_PID, self.pid, flags) is not None
-        except ChildProcessError:
-            return True
+        return has_ended(self.pid)
+
+    def _ends_within(self, timeout_s: float) -> bool:
+        """What others were asked to kill."""
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            poll.poll(timeout_s * 1000)
+        return self._exit_seen()
 
     def _reaped_by_others(self) -> bool:
         try:

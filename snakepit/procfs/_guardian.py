@@ -16,8 +16,8 @@ import sys
 
 from snakepit.procfs._marks import end_marked
 from snakepit.procfs._signals import signal
-from snakepit.procfs._table import Handle
-from snakepit.procfs._tree import end_trees
+from snakepit.procfs._table import Handle, descendants_of, send_to
+from snakepit.procfs._tree import end_trees, kill_tree
 
 STDIN = 0
 
@@ -30,6 +30,11 @@ def watching(pid: int, start: int, grace_s: float) -> bytes:
 def done_with(pid: int) -> bytes:
     """The line that takes it off again."""
     return f"- {pid}\n".encode()
+
+
+def sending(pid: int, number: int) -> bytes:
+    """The line that has a signal sent to a worker and all below it, in the place of a host that may not."""
+    return f"! {pid} {number}\n".encode()
 
 
 class Guardian:
@@ -45,6 +50,9 @@ class Guardian:
         *lines, self._begun = (self._begun + data).split(b"\n")
         for line in lines:
             sign, pid, *rest = line.split()
+            if sign == b"!":
+                self.send(int(pid), int(rest[0]))
+                continue
             known = self.workers.pop(int(pid), None)
             if known is not None:
                 known.close()
@@ -53,6 +61,17 @@ class Guardian:
                 if handle is not None:
                     self.workers[handle.pid] = handle
                 self.grace_s = max(self.grace_s, float(rest[1]))
+
+    def send(self, pid: int, number: int) -> None:
+        """Signal this worker and all below it."""
+        worker = self.workers.get(pid)
+        if worker is None:
+            return
+        if number == signal.SIGKILL:
+            kill_tree(worker)
+            return
+        for process in (worker, *descendants_of(pid)):
+            send_to(process, number)
 
     def serve(self, host: Handle | None) -> None:
         """Read lines until the host has ended, and those that are left; or until the pipe has."""

@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,17 @@ class Family(Adapter):
         note(self.folder, "busy")
         while True:
             pass
+
+    @tool
+    def swallow(self) -> None:
+        """Neither an interrupt nor SIGTERM ends it."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note(self.folder, "busy")
+        while True:
+            try:
+                time.sleep(FOREVER_S)
+            except BaseException:
+                pass
 
     @tool
     def hold_gil(self) -> None:
