@@ -97,7 +97,7 @@ class SpawnLauncher(Launcher):
     """Starts `argv` with the ends of a link as stdin and stdout.
 
     `orphan_grace_s`: from SIGTERM to SIGKILL when the host is gone. `sweeps`: the orphans of other
-    hosts that are gone are ended meanwhile.
+    hosts that are gone are ended meanwhile. `python`: the interpreter in `argv`, where there is one.
     """
 
     transport: Transport
@@ -106,9 +106,10 @@ class SpawnLauncher(Launcher):
     cwd: str | None
     orphan_grace_s: float
     sweeps: bool
+    python: str | None = None
 
     def begin(self, tasks: TaskGroup) -> None:
-        tasks.start_soon(guardian.guard, name="snakepit: guardian")
+        tasks.start_soon(guardian.guard, self.python, name="snakepit: guardian")
         tasks.start_soon(end_strays_at_last, name="snakepit: strays")
         if self.sweeps:
             tasks.start_soon(sweep, name="snakepit: sweep")

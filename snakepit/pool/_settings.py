@@ -167,7 +167,10 @@ def make_settings(
         assert way is not None
         directory, environment = _directory(cwd), _environment(env, size)
         argv, same_interpreter = _argv(command, python)
-        launcher = SpawnLauncher(way, argv, environment, directory, stop.term_grace, sweep)
+        interpreter = argv[0] if command is None else None
+        launcher = SpawnLauncher(
+            way, argv, environment, directory, stop.term_grace, sweep, interpreter
+        )
         target = Target("") if command is not None else _target(adapter)
         import_paths = () if command is not None else _import_paths(same_interpreter)
     return Settings(

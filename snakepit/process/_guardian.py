@@ -7,6 +7,9 @@ for longer than a process takes to start.
 
 A host that has become another user may signal neither its workers nor its guardian. The guardian still
 may, as long as it is of the user that started them: what the host cannot do it is asked to do.
+
+The guardian is run by the interpreter of this process. That of a program in which Python is embedded may
+be none; then by those that pools name for their workers.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
@@ -26,10 +30,21 @@ import anyio
 import snakepit
 from snakepit.process._fork_guard import close_fds, fork_generation, guard_fds
 from snakepit.process._marking import renew_run, run_id
-from snakepit.procfs import VARIABLE, done_with, is_usable, read_process, sending, watching
+from snakepit.procfs import (
+    ENDED_ALL,
+    VARIABLE,
+    done_with,
+    is_usable,
+    read_process,
+    sending,
+    watching,
+)
 
 END_S = 0.1  # for it to end that was sent SIGKILL; then somebody else waits for it
 RESTART_PAUSE_S = 0.2  # so that one that always dies does not cost a CPU
+RESTART_PAUSE_MAX_S = 30.0  # where it does not run by any interpreter
+FRUITLESS_MAX = 10
+YOUNG_S = 1.0  # one that has ended before, nobody knows how, was none
 # As a package of its own: with -S there is no snakepit to be found, and its face would cost more
 # than all the rest.
 _PROGRAM = (
@@ -49,7 +64,13 @@ class Guardian:
         self._users = 0
         self._lines: dict[int, bytes] = {}  # of each worker under guard, by pid
         self._abandoned: set[int] = set()  # of these, those that this process could not end
+        self._pythons: list[str] = []  # that pools name for their workers
+        self._unfit: set[str] = set()  # by which it does not run
+        self._fruitless = 0  # rounds of all of them
         self._popen: subprocess.Popen[bytes] | None = None
+        self._python, self._begun = "", 0.0
+        self._judged: subprocess.Popen[bytes] | None = None
+        self._verdict = ""
         self._pidfd = -1
         self._pipe = -1
 
@@ -89,43 +110,81 @@ class Guardian:
 
     # -- for pools --------------------------------------------------------------------------
 
-    async def guard(self) -> None:
-        """Keep a guardian, until cancelled; without another user it ends then."""
-        if not is_possible():
+    async def guard(self, python: str | None = None) -> None:
+        """Keep a guardian, until cancelled; without another user it ends then.
+
+        `python`: an interpreter to run it where that of this process is none.
+        """
+        if not is_possible() or not (sys.executable or python):
             await anyio.sleep_forever()
-        generation, said = fork_generation(), ""
+        generation, said = fork_generation(), set[str]()
         with self._lock:
             self._users += 1
+            self._pythons += [python] if python else []
         try:
             while True:
                 try:
-                    await self._watch()
-                    text = "was lost; another one begins"
+                    text = await self._watch()
                 except OSError as error:
                     text = f"cannot be started: {error}"
-                if text != said:  # once, and not five times a second
+                if text not in said:  # once, and not five times a second
                     _log.warning("the guardian of the workers %s", text)
-                    said = text
-                await anyio.sleep(RESTART_PAUSE_S)
+                    said.add(text)
+                await anyio.sleep(min(RESTART_PAUSE_S * 2**self._fruitless, RESTART_PAUSE_MAX_S))
         finally:
             if generation == fork_generation():
                 with self._lock:
                     self._users -= 1
+                    if python:
+                        self._pythons.remove(python)
                     if self._users == 0:
                         self._end()
+                        self._unfit.clear()
+                        self._fruitless = 0
 
-    async def _watch(self) -> None:
-        """Return when the guardian that runs now, or is started now, has ended."""
+    async def _watch(self) -> str:
+        """Return when the guardian that runs now, or is started now, has ended, and say how."""
         with self._lock:
             if self._popen is None or self._has_ended():
+                self._judge(self._popen)
                 self._end()
                 self._start()
+            popen = self._popen
             pidfd = os.dup(self._pidfd)  # of our own: another pool of this loop waits as well
         guard_fds(pidfd)
         try:
             await anyio.wait_readable(pidfd)
         finally:
             close_fds(pidfd)
+        with self._lock:
+            return self._judge(popen)
+
+    def _judge(self, popen: subprocess.Popen[bytes] | None) -> str:
+        """Say how this one has ended, and note whether its interpreter was one."""
+        if popen is None or popen is self._judged or popen is not self._popen:
+            return self._verdict
+        code = exit_code(popen.pid)
+        if code is None:
+            is_unfit = time.monotonic() - self._begun < YOUNG_S
+        else:
+            is_unfit = code >= 0 and code != ENDED_ALL
+        self._judged, self._verdict = popen, "was lost; another one begins"
+        if is_unfit:
+            how = "ended at once" if code is None else f"exited with code {code}"
+            self._verdict = f"does not run by {self._python}, which {how}"
+            self._unfit.add(self._python)
+        else:
+            self._fruitless = 0
+        return self._verdict
+
+    def _choose_python(self) -> str:
+        pythons = [python for python in (sys.executable, *self._pythons) if python]
+        for python in pythons:
+            if python not in self._unfit:
+                return python
+        self._unfit.clear()
+        self._fruitless = min(self._fruitless + 1, FRUITLESS_MAX)
+        return pythons[0]
 
     def _has_ended(self) -> bool:
         assert self._popen is not None
@@ -134,13 +193,14 @@ class Guardian:
     def _start(self) -> None:
         host = read_process(os.getpid())
         assert host is not None, "is_possible looked"
+        self._python, self._begun = self._choose_python(), time.monotonic()
         read_fd, write_fd = os.pipe()
         guard_fds(write_fd)  # at once: what is forked meanwhile must not keep it
         try:
             program = _PROGRAM.format(root=str(Path(snakepit.__file__).parent))
             self._popen = subprocess.Popen(
                 [
-                    sys.executable,
+                    self._python,
                     "-I",
                     "-S",
                     "-c",
@@ -158,8 +218,10 @@ class Guardian:
                 cwd="/",
                 start_new_session=True,
             )
-        except BaseException:
+        except BaseException as error:
             close_fds(write_fd)
+            if isinstance(error, OSError) and error.filename is not None:  # it cannot be executed
+                self._unfit.add(self._python)
             raise
         finally:
             os.close(read_fd)
@@ -222,6 +284,17 @@ class Guardian:
         self.__init__()  # type: ignore[misc]
 
 
+def exit_code(child: int) -> int | None:
+    """Of a child of ours that has ended, less than 0 where a signal ended it; None where nobody knows."""
+    try:
+        found = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
 def has_ended(child: int) -> bool:
     """Has this child of ours ended? It stays a zombie, if nobody else reaps it."""
     try:
@@ -231,9 +304,8 @@ def has_ended(child: int) -> bool:
 
 
 def is_possible() -> bool:
-    """Linux, /proc, and an interpreter that is one: a frozen program would run itself."""
-    frozen = getattr(sys, "frozen", False)
-    return sys.platform == "linux" and is_usable() and bool(sys.executable) and not frozen
+    """Linux, /proc, and a program whose modules are files: those of a frozen one are not."""
+    return sys.platform == "linux" and is_usable() and not getattr(sys, "frozen", False)
 
 
 guardian: Guardian = Guardian()

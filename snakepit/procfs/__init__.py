@@ -8,6 +8,7 @@ from snakepit.procfs._cpus import usable_cpus as usable_cpus
 from snakepit.procfs._dump_signals import DUMP_ALL as DUMP_ALL
 from snakepit.procfs._dump_signals import DUMP_MAIN as DUMP_MAIN
 from snakepit.procfs._dump_signals import THREADS_SHOWN_MAX as THREADS_SHOWN_MAX
+from snakepit.procfs._guardian import ENDED_ALL as ENDED_ALL
 from snakepit.procfs._guardian import done_with as done_with
 from snakepit.procfs._guardian import sending as sending
 from snakepit.procfs._guardian import watching as watching

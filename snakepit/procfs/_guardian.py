@@ -20,6 +20,7 @@ from snakepit.procfs._table import Handle, descendants_of, send_to
 from snakepit.procfs._tree import end_trees, kill_tree
 
 STDIN = 0
+ENDED_ALL = 79  # its exit code: any other one is that of a program that is no guardian
 
 
 def watching(pid: int, start: int, grace_s: float) -> bytes:
@@ -70,7 +71,8 @@ class Guardian:
         if number == signal.SIGKILL:
             kill_tree(worker)
             return
-        for process in (worker, *descendants_of(pid)):
+        worker.send(number)
+        for process in descendants_of(pid):
             send_to(process, number)
 
     def serve(self, host: Handle | None) -> None:
@@ -101,6 +103,7 @@ def main(argv: list[str]) -> None:
     guardian = Guardian()
     guardian.serve(Handle.open(int(argv[0]), int(argv[1])))
     guardian.end(argv[2])
+    sys.exit(ENDED_ALL)
 
 
 if __name__ == "__main__":
