@@ -25,6 +25,7 @@ from snakepit.process import (
 )
 from snakepit.procfs import DUMP_ALL, DUMP_MAIN
 from snakepit.transports import Channel, Link, Transport
+from snakepit.worker._wire import GRACE_VARIABLE
 
 STACK = "(most recent call first)"  # in the first line of each that faulthandler writes
 
@@ -127,7 +128,7 @@ class SpawnLauncher(Launcher):
                     self.argv,
                     stdin=link.stdin,
                     stdout=link.stdout,
-                    env={**self.env, **link.env},
+                    env={**self.env, **link.env, GRACE_VARIABLE: repr(self.orphan_grace_s)},
                     cwd=self.cwd,
                     pass_fds=link.pass_fds,
                     mark=new_mark(),

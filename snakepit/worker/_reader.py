@@ -35,7 +35,8 @@ T = TypeVar("T")
 TICK_S = 0.002
 IDLE_TICKS_MAX = 50  # then the I/O thread rests until something begins
 NAG_INTERVAL_S = 0.01
-ORPHAN_GRACE_S = 6.0
+ORPHAN_GRACE_S = 6.0  # for what runs, and for `cleanup`, of a worker whose host has named no grace
+ORPHAN_MARGIN_S = 1.0  # on top of the grace: the host's guardian, if there is one, is the first
 ORPHAN_EXIT_CODE = 70
 HOST_GONE = "it ends because its host is gone"
 
@@ -224,7 +225,9 @@ class Reader:
         self._host_gone = True
         try:
             if self.service.begin_end():
-                deadline = time.monotonic() + ORPHAN_GRACE_S
+                grace_s = self._wire.term_grace_s
+                grace_s = ORPHAN_GRACE_S if grace_s is None else grace_s + ORPHAN_MARGIN_S
+                deadline = time.monotonic() + grace_s
                 while time.monotonic() < deadline:
                     if self._is_blocked:  # nothing will come that could wake it
                         signal.pthread_kill(self._main_thread, signal.SIGTERM)

@@ -22,6 +22,9 @@ from snakepit.protocol import Buffer, Packer, Places, ToHost, ToWorker, Unpacker
 READ_BYTES_MAX = 2**16
 SHM_VARIABLE = "SNAKEPIT_SHM_FD"  # where a host offers shared memory: the number of a descriptor
 GRPC_VARIABLE = "SNAKEPIT_GRPC_FD"  # where a host wants gRPC: the number of a listening socket
+GRACE_VARIABLE = (
+    "SNAKEPIT_TERM_GRACE"  # of a host on this machine: its `Stop.term_grace`, in seconds
+)
 
 
 class Wire:
@@ -29,6 +32,7 @@ class Wire:
 
     places: Places | None = None
     is_direct = True  # from the host; not from another thread of this process
+    term_grace_s: float | None = None  # of the host; None where it has said none
     has_own_host = False  # in this process; then Ctrl+C of the terminal is for it
     last_act: Callable[[], object] | None = (
         None  # of whoever ends this process from outside its main thread
@@ -140,8 +144,11 @@ class Wire:
 
 def open_wire() -> Wire:
     """Take fds 0 and 1 for the protocol and leave harmless ones in their place."""
-    shm_fd, grpc_fd = (os.environ.pop(name, None) for name in (SHM_VARIABLE, GRPC_VARIABLE))
+    names = SHM_VARIABLE, GRPC_VARIABLE, GRACE_VARIABLE
+    shm_fd, grpc_fd, grace = (os.environ.pop(name, None) for name in names)
     wire = _wire_of(os.dup(0), os.dup(1), shm_fd, grpc_fd)
+    if grace is not None:
+        wire.term_grace_s = float(grace)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
