@@ -17,6 +17,7 @@ from snakepit.process._stoppable import Stoppable as Stoppable
 from snakepit.process._strays import end_strays_at_last as end_strays_at_last
 from snakepit.process._sweep import Cleanup as Cleanup
 from snakepit.process._sweep import cleanup as cleanup
+from snakepit.process._sweep import end_orphans as end_orphans
 from snakepit.process._sweep import sweep as sweep
 from snakepit.process._worker_process import WorkerProcess as WorkerProcess
 from snakepit.process._worker_process import kill_running as kill_running

@@ -146,14 +146,18 @@ def find_marked(
 
 
 def end_marked(
-    wanted: Callable[[Mark], bool], grace_s: float, *, user: int | None = None
+    wanted: Callable[[Mark], bool],
+    grace_s: float,
+    *,
+    user: int | None = None,
+    hurry: Callable[[], bool] | None = None,
 ) -> tuple[list[int], list[int]]:
     """End the processes with such marks and all below them: SIGTERM, the grace, SIGKILL.
 
-    Looks again until there are none. Returns the pids of those that have ended, and of those that
-    have not. Blocks. Raises OSError as `find_marked` does.
+    Looks again until there are none. Returns the pids of all that have ended, and of those that
+    have not. A `hurry` ends the grace. Blocks. Raises OSError as `find_marked` does.
     """
-    ended: list[int] = []
+    seen: set[int] = set()
     left: list[int] = []
     for _ in range(ROUNDS_MAX):
         found = []
@@ -164,9 +168,8 @@ def end_marked(
                 found.append(process)
         if not found:
             break
-        left += end_trees(found, grace_s)
-        ended += [process.pid for process in found if process.pid not in left]
-    return sorted(ended), sorted(set(left))
+        left += end_trees(found, grace_s, hurry=hurry, seen=seen)
+    return sorted(seen.difference(left)), sorted(set(left))
 
 
 def kill_marked(instances: frozenset[str]) -> list[int]:

@@ -11,11 +11,12 @@ import os
 import select
 import sys
 import time
-from _collections_abc import Iterable, Iterator
+from _collections_abc import Callable, Iterable, Iterator
 
 from snakepit.procfs._signals import signal
 
 TICKS_PER_S: int = os.sysconf("SC_CLK_TCK") if sys.platform == "linux" else 100
+LOOK_S = 0.02  # between two looks whether there is a hurry
 LOOKS_MAX = 10  # at what has begun while the others were looked at
 
 
@@ -213,18 +214,30 @@ def is_there(process: Process | Handle) -> bool:
     return found is not None and found.start == process.start
 
 
-def wait_dead(processes: Iterable[Process | Handle], timeout_s: float) -> list[Process | Handle]:
-    """Wait until these have ended, at most so long; returns those that have not. Blocks."""
+def wait_dead(
+    processes: Iterable[Process | Handle],
+    timeout_s: float,
+    hurry: Callable[[], bool] | None = None,
+) -> list[Process | Handle]:
+    """Wait until these have ended, at most so long; returns those that have not. Blocks.
+
+    No longer than until there is a `hurry`.
+    """
     deadline = time.monotonic() + timeout_s
-    return [process for process in processes if not _wait(process, deadline)]
+    return [process for process in processes if not _wait(process, deadline, hurry)]
 
 
-def _wait(process: Process | Handle, deadline: float) -> bool:
+def _wait(process: Process | Handle, deadline: float, hurry: Callable[[], bool] | None) -> bool:
     handle = Handle.open(process.pid, process.start)
     if handle is None:
         return True
     try:
-        return handle.wait(deadline - time.monotonic())
+        while True:
+            left_s = deadline - time.monotonic()
+            if hurry is None or left_s <= 0 or hurry():
+                return handle.wait(left_s if hurry is None else 0.0)
+            if handle.wait(min(left_s, LOOK_S)):
+                return True
     finally:
         handle.close()
 

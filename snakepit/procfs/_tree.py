@@ -35,17 +35,21 @@ def wanted_below(pid: int, wanted: Wanted = everyone) -> list[Process]:
     return [process for process in descendants_of(pid) if wanted(process)]
 
 
-def kill_descendants(pid: int, wanted: Wanted = everyone) -> list[int]:
+def kill_descendants(
+    pid: int, wanted: Wanted = everyone, seen: set[int] | None = None
+) -> list[int]:
     """SIGKILL everything below the process, which is stopped, or is this one; return the survivors.
 
     Those are in uninterruptible sleep, or belong to somebody else. Blocks for as long as the kernel
-    takes to end what was killed.
+    takes to end what was killed. All pids are noted in `seen`, those of the survivors as well.
     """
     deadline = time.monotonic() + KILL_S
     known: set[tuple[int, int]] = set()
     left: list[int] = []
     while True:
         fresh, moved = _stop_below(pid, wanted, known)
+        if seen is not None:
+            seen.update(process.pid for process in fresh)
         killed = [process for process in fresh if send_to(process, signal.SIGKILL)]
         left += [process.pid for process in fresh if process not in killed]
         left += [process.pid for process in wait_dead(killed, deadline - time.monotonic())]
@@ -82,29 +86,38 @@ def _stop_below(
     return found, moved
 
 
-def kill_tree(root: Process | Handle) -> list[int]:
-    """SIGKILL the process and everything below it; return the survivors. Blocks as above."""
+def kill_tree(root: Process | Handle, seen: set[int] | None = None) -> list[int]:
+    """SIGKILL the process and everything below it; return the survivors. Blocks and notes as above."""
     send_to(root, signal.SIGSTOP)
     if not is_there(root):
         return []
-    left = kill_descendants(root.pid)
+    left = kill_descendants(root.pid, seen=seen)
     if not send_to(root, signal.SIGKILL):
         return [*left, root.pid]
     return left + [process.pid for process in wait_dead([root], KILL_S)]
 
 
-def end_trees(roots: Iterable[Process | Handle], grace_s: float) -> list[int]:
+def end_trees(
+    roots: Iterable[Process | Handle],
+    grace_s: float,
+    *,
+    hurry: Callable[[], bool] | None = None,
+    seen: set[int] | None = None,
+) -> list[int]:
     """SIGTERM these and all below them, SIGKILL after the grace; return the survivors. Blocks.
 
-    With no grace nobody is asked: SIGSTOP in SIGTERM's place.
+    With no grace nobody is asked: SIGSTOP in SIGTERM's place. A `hurry` ends the grace. Pids are noted
+    as above.
     """
     first = signal.SIGTERM if grace_s else signal.SIGSTOP
     each = {(root.pid, root.start): root for root in roots}
     for root in list(each.values()):
         for process in descendants_of(root.pid):
             each.setdefault((process.pid, process.start), process)
+    if seen is not None:
+        seen.update(process.pid for process in each.values())
     told = [process for process in each.values() if send_to(process, first)]
     left = [process.pid for process in each.values() if process not in told]
-    for alive in wait_dead(told, grace_s):
-        left += kill_tree(alive)
+    for alive in wait_dead(told, grace_s, hurry):
+        left += kill_tree(alive, seen)
     return sorted(set(left))

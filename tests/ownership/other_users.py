@@ -13,9 +13,10 @@ from ownership_kit import env_for_hosts
 
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+ALONE = ("unshare", "-pfm", "--mount-proc", "--kill-child")  # among processes
 # Each user sees no processes there but its own; root sees all.
 HIDDEN = (
-    *("unshare", "-pfm", "--mount-proc", "--kill-child", "sh", "-c"),
+    *(*ALONE, "sh", "-c"),
     'mount -t proc -o hidepid=2 proc /proc && exec "$@"',
     "sh",
 )
@@ -39,7 +40,8 @@ def runs(command: Sequence[str]) -> bool:
 
 
 needs_other_users = pytest.mark.skipif(
-    os.geteuid() != 0 or not runs(AS_NOBODY), reason="needs root, and files that nobody can read"
+    os.geteuid() != 0 or not runs((*ALONE, *AS_NOBODY)),
+    reason="needs root, and files that nobody can read",
 )
 needs_hidden = pytest.mark.skipif(
     os.geteuid() != 0 or not runs((*HIDDEN, *AS_NOBODY)),
