@@ -3,7 +3,7 @@
 Options: `calls` that end before the others begin; `backend`, `transport`, `adapter`; `tools`, one running call for each, "stopped" being a
 worker that is sent SIGSTOP and then more than its pipe has room for; `off`, the nets that are
 switched off: "guardian", and of the worker's "pdeathsig", "pidfd" and "eof" (a child of the host
-keeps the wires open); `how` it ends once told to (a line on stdin), "leave" being at once.
+keeps the wires open); `how` it ends once told to (a line on stdin), "leave" being at once; `term_grace`; `ignores`: SIGCHLD.
 Prints its guardian's pid when all runs; and, after the block was left, what of it is still there:
 the workers that are not reaped, and whatever else runs.
 """
@@ -28,7 +28,6 @@ from snakepit.process import _fork_guard, _guardian, guardian
 
 FOLDER, OPTIONS = sys.argv[1:3] if len(sys.argv) > 2 else (".", "{}")
 NOT_OURS = ("busy", "cleaned", "forked", "held")
-STOP = snakepit.Stop(cancel_grace=0.3, term_grace=0.4, drain_timeout=2)
 
 
 def end(how: str) -> None:
@@ -69,7 +68,11 @@ async def main(
     off: tuple[str, ...] = (),
     how: str = "kill",
     calls: int = 0,
+    term_grace: float = 0.4,
+    ignores: bool = False,
 ) -> None:
+    if ignores:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if "guardian" in off:
         _guardian.is_possible = lambda: False
     size = len(tools) + 1
@@ -81,7 +84,7 @@ async def main(
                 min_ready=size,
                 adapter_args=(FOLDER, tuple(off)),
                 transport=transport,
-                stop=STOP,
+                stop=snakepit.Stop(cancel_grace=0.3, term_grace=term_grace, drain_timeout=2),
                 sweep=False,
             ) as pool,
             anyio.create_task_group() as tasks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import snakepit
 from snakepit.__main__ import main
 from snakepit.process import _sweep
 
+WHOSE = f"orphans of dead hosts, of any program of user {os.getuid()}, and what was below them"
 ORPHANS = """
 import os, subprocess, sys
 from snakepit.process import new_mark
@@ -77,7 +79,7 @@ def test_all_that_was_ended_is_told_also_what_bears_no_mark() -> None:
     assert run.stdout.splitlines() == ["True ()", "True 0", "['no orphans'] 0"]
     said = [line for line in run.stderr.splitlines() if "orphan" in line]
     assert len(said) == 1
-    assert said[0].startswith("orphans of dead hosts, and what was below them: ended 2: ")
+    assert said[0].startswith(f"{WHOSE}: ended 2: ")
 
 
 OF_TWO_USERS = """
@@ -116,8 +118,8 @@ def test_what_would_not_die_is_told(
         done = snakepit.cleanup()
         assert done == snakepit.Cleanup(ended=(4711,), left=(4712, 4713))
         assert caplog.messages == [
-            "orphans of dead hosts, and what was below them: ended 1: 4711",
-            "orphans of dead hosts, and what was below them: 2 would not die: 4712, 4713",
+            f"{WHOSE}: ended 1: 4711",
+            f"{WHOSE}: 2 would not die: 4712, 4713",
         ]
         assert main(["cleanup"]) == 1
     assert capsys.readouterr().out.splitlines() == [
