@@ -70,7 +70,7 @@ def embedded(option: str, executable: str) -> list[str]:
     [
         ("/bin/true", "does not run by /bin/true, which exited with code 0"),
         ("/no/such/program", "cannot be started: "),
-        ("", None),
+        pytest.param("", None, marks=pytest.mark.share(False)),
     ],
 )
 def test_a_host_whose_interpreter_is_none_has_its_guardian_run_by_that_of_its_workers(

@@ -51,7 +51,7 @@ def test_each_net_alone_does_on_every_transport(case: tuple[str, str, str], tmp_
         assert len(doomed.kill_bystanders()) == (net != "eof")
 
 
-@pytest.mark.parametrize("ignores", [False, True], ids=["reaps", "ignores SIGCHLD"])
+@pytest.mark.parametrize("ignores", sampled([False, True], bool), ids=["reaps", "ignores SIGCHLD"])
 def test_the_guardian_has_every_worker_clean_up_that_can_run(ignores: bool, tmp_path: Path) -> None:
     """Where it has the time: nobody is killed before the grace is over."""
     tools = ["sleep", "spin", "start_and_sleep"]
