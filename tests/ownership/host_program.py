@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import anyio
+import attrs
 import family_adapters
 from _leaks import is_alive
 from family_adapters import KINDS
@@ -27,6 +28,7 @@ import snakepit
 from snakepit.process import _fork_guard, _guardian, guardian
 
 FOLDER, OPTIONS = sys.argv[1:3] if len(sys.argv) > 2 else (".", "{}")
+STOP = snakepit.Stop(cancel_grace=0.3, term_grace=0.4, drain_timeout=2)
 NOT_OURS = ("busy", "cleaned", "forked", "held")
 
 
@@ -68,7 +70,7 @@ async def main(
     off: tuple[str, ...] = (),
     how: str = "kill",
     calls: int = 0,
-    term_grace: float = 0.4,
+    term_grace: float = STOP.term_grace,
     ignores: bool = False,
 ) -> None:
     if ignores:
@@ -84,7 +86,7 @@ async def main(
                 min_ready=size,
                 adapter_args=(FOLDER, tuple(off)),
                 transport=transport,
-                stop=snakepit.Stop(cancel_grace=0.3, term_grace=term_grace, drain_timeout=2),
+                stop=attrs.evolve(STOP, term_grace=term_grace),
                 sweep=False,
             ) as pool,
             anyio.create_task_group() as tasks,
