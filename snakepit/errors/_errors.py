@@ -208,8 +208,7 @@ class WorkerStartError(SnakepitError):
 class PoolBrokenError(SnakepitError):
     """No worker is left that may be restarted. The call did not run, or its worker died for good.
 
-    From `ready()` and `open_pool`: one of the workers that were waited for will not come any more, as too
-    many died before they were of use. Open a new pool once the cause is mended. Fields: `message`, `certificate` (of the last death).
+    Open a new pool once the cause is mended. Fields: `message`, `certificate` (of the last death).
     """
 
     def __init__(self, message: str, certificate: str = "") -> None:

@@ -37,8 +37,9 @@ class Insight:
 
         Raises:
             WorkerStartError: what keeps one of them from starting.
-            PoolBrokenError: one of them died and is not replaced: too many starts of its slot were
-                fruitless (`CrashBarrier`). If it is not the last one the others serve on.
+            WorkerDiedError: how one died that is not replaced: too many starts of its slot were
+                fruitless (`CrashBarrier`). The others serve on.
+            PoolBrokenError: none is left.
             PoolClosedError: it is closed.
         """
         self._check_caller()

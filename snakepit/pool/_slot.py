@@ -10,7 +10,7 @@ import anyio
 from attrs import frozen
 from trio.lowlevel import enable_ki_protection
 
-from snakepit.errors import PoolBrokenError, WorkerStartError
+from snakepit.errors import PoolBrokenError, WorkerDiedError, WorkerStartError
 from snakepit.pool._seat import Phase
 from snakepit.pool._worker import Worker
 from snakepit.process import resident_mb
@@ -146,10 +146,18 @@ def raise_start_error(core: PoolCore) -> None:
         if slot.start_error is not None:
             raise WorkerStartError(*slot.start_error.args)
         if slot.given_up:
-            raise PoolBrokenError(
-                f"pool {core.settings.name!r}: {slot.worker.id} died, and its slot was given up after "
-                f"{core.settings.crash_barrier.max_restarts} fruitless restarts",
-                str(slot.worker.death),
+            death = slot.worker.death
+            assert death is not None
+            fruitless = f"{core.settings.crash_barrier.max_restarts} fruitless restarts"
+            raise WorkerDiedError(
+                death.worker_id,
+                death.pid,
+                death.exit_code,
+                death.signal,
+                f"{death.reason}, and its slot was given up after {fruitless}",
+                False,
+                death.stderr_tail,
+                death.certificate,
             )
     if core.broken is not None:
         raise PoolBrokenError(*core.broken.args)
