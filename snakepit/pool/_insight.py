@@ -64,7 +64,7 @@ class Insight:
         a checkpoint.
 
         Returns:
-            All that came on its stderr meanwhile, at most 4 MiB of it: what its tools print, too. Of
+            All that came on its stderr meanwhile, at most 4 MiB, also what its tools print. Of
             more than 100 threads the main one comes first, where tools run, and then the 100 youngest;
             on macOS those alone. "" if nothing came in 2 s: of a worker that is stopped (SIGSTOP),
             or one whose file descriptor 2 its own code has closed or sent elsewhere.

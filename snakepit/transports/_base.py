@@ -45,7 +45,7 @@ class Channel(ABC):
 
     @property
     def stalled_at(self) -> int | None:
-        """While more waits for the worker to read: how many bytes it has taken so far. Else None."""
+        """How many bytes the worker has taken, while more wait for it to read; else None."""
         return None
 
     @property
