@@ -188,7 +188,7 @@ class Scheduler(Generic[C]):
                 self._note_taint(seat)
             else:
                 shelf = self._idle
-        elif self._prefetch and seat.has_room():
+        elif self._prefetch and seat.room():
             shelf = self._wanted_room if seat.line else self._room
         seat.shelf = shelf
         if shelf is not None:
@@ -225,11 +225,11 @@ class Scheduler(Generic[C]):
         """
         queue, calls = self._queue, []
         if len(queue) > PREFETCH_MAX * (1 + len(self._room)) and not (self.idle or seat.line):
-            while self._prefetch and seat.has_room():
+            for _ in range(seat.room() if self._prefetch else 0):
                 call = next(iter(queue.values()))
                 if not call.prefetchable or call.hint is not None:
                     break
-                queue.popitem(last=False)
+                del queue[call.id]
                 seat.lease(call, now)
                 calls.append(call)
             if calls:

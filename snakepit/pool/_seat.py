@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import Enum
+from math import ceil
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 PREFETCH_MAX: Final = 8
@@ -92,16 +93,20 @@ class Seat(Generic[C]):
         assert self.phase is _STARTING, self.phase
         self.phase = _READY
 
-    def has_room(self) -> bool:
-        """May a further call be sent ahead? Only behind calls that are known to be short."""
-        return (
-            self.phase is _LEASED
-            and len(self.calls) <= PREFETCH_MAX
-            and self.average_s < PREFETCH_AVERAGE_MAX_S
-            and len(self.calls) * self.average_s < PREFETCH_S
-            and not self.recalled
-            and not self._alone
-        )
+    def room(self) -> int:
+        """How many further calls may be sent ahead. Only behind calls that are known to be short."""
+        average_s = self.average_s
+        if (
+            self.phase is not _LEASED
+            or average_s >= PREFETCH_AVERAGE_MAX_S
+            or self.recalled
+            or self._alone
+        ):
+            return 0
+        most = 1 + PREFETCH_MAX
+        if average_s * PREFETCH_MAX >= PREFETCH_S:
+            most = ceil(PREFETCH_S / average_s)
+        return max(0, most - len(self.calls))
 
     def is_overdue(self, now: float) -> bool:
         """Has the running call turned out long? Calls behind it had better go elsewhere."""

@@ -82,6 +82,7 @@ class Worker(StopsCalls):
         self._ask: Callable[[], object] | None = None
         self._ask_grace_s = 0.0
         self._dump = False
+        self._queued_unattended = False
 
     # -- what others ask; all synchronous ----------------------------------------------------
 
@@ -100,13 +101,14 @@ class Worker(StopsCalls):
         call.worker = self
         call.reached_worker = self._channel.queue_nowait(call.message(now))
         if not call.attended:
-            self._need_reading()
+            self._queued_unattended = True
 
     def flush(self) -> None:
         """Write what was queued."""
         assert self._channel is not None
         self._channel.flush_nowait()
-        if self._channel.is_sending:  # as above
+        if self._queued_unattended or self._channel.is_sending:  # as above
+            self._queued_unattended = False
             self._need_reading()
 
     @property

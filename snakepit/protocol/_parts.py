@@ -16,7 +16,14 @@ from msgspec import Raw
 
 from snakepit.errors import ProtocolError
 from snakepit.protocol._ext import BUFFERS_MAX
-from snakepit.protocol._framing import PART_BYTES_MAX, FrameDecoder, frame, prefix
+from snakepit.protocol._framing import (
+    FRAME_BYTES_MAX,
+    PART_BYTES_MAX,
+    PREFIX,
+    FrameDecoder,
+    frame,
+    prefix,
+)
 from snakepit.protocol._loose import Loose
 from snakepit.protocol._messages import (
     Buffer,
@@ -60,7 +67,9 @@ class Packer:
             message.buffers or len(memoryview(message.body)) > PART_BYTES_MAX
         ):
             return None
-        return frame(encode_message(message))
+        payload = encode_message(message)  # as `frame`, for all the small ones
+        size = len(payload)
+        return (PREFIX.pack(size) if size <= FRAME_BYTES_MAX else prefix(size)) + payload
 
     def pack_parts(self, message: Any) -> Iterator[Frame]:
         """The frames of a message with large values, one at a time, in the order to send them.
