@@ -18,6 +18,7 @@ from trio.lowlevel import enable_ki_protection
 
 from snakepit._loops import Loop, this_loop
 from snakepit.errors import (
+    PoolBrokenError,
     PoolSaturatedError,
     WorkerDiedError,
 )
@@ -314,7 +315,7 @@ class PoolCore(Gate):
         broken = self.shut_as_broken(certificate)
         _log.error("%s", broken)
         for call in self.scheduler.clear():
-            call.error = broken
+            call.error = PoolBrokenError(*broken.args)
             self.settle(call)
 
     def slots_changed(self) -> None:

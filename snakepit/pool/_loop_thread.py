@@ -69,6 +69,7 @@ class LoopThread(Generic[T]):
         self._thread = threading.Thread(
             target=self._run, name=f"{backend} of snakepit", daemon=True
         )
+        self.is_entering = False  # somebody waits for it to be open
         self._begun_by: dict[str, str] = {}  # who came first: the thread, or nobody any more
         self._loop: Loop | None = None
         self._leaving: Signal | None = None
@@ -81,8 +82,12 @@ class LoopThread(Generic[T]):
 
     def enter(self) -> tuple[T, BlockingPortal]:
         """Open the block. However this ends, `leave` is to be called."""
-        _thread.start_new_thread(self._start, ())
-        self._opened.wait()
+        try:
+            self.is_entering = True
+            _thread.start_new_thread(self._start, ())
+            self._opened.wait()
+        finally:
+            self.is_entering = False
         if self._block is None:
             self._raise_error()
             raise RuntimeError("was left before it was open")
@@ -124,7 +129,7 @@ class LoopThread(Generic[T]):
         if self._forgotten:
             return
         if self._begun_by.setdefault("by", "nobody") == "nobody":
-            self._on_end(self)
+            self._end(None)
             return
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from snakepit.transports import Channel
 
 UNRESPONSIVE = "unresponsive"
+READS_AGAIN_S = 1.0  # however short the grace: one that is well may be busy with what it has read
 LOOK_AGAIN_S = 0.01  # whether a cancelled call that waits behind another one has begun
 
 
@@ -68,7 +69,7 @@ class StopsCalls:
             self.never_ran(call)
             self._core.settle(call)
             self.seat_changed(self._core.now())
-            self._expect_reading(self._grace_of(call))
+            self._expect_reading()
             return
         info = call.info
         kills = info is not None and info.on_cancel == "kill" and self._is_spawned
@@ -106,8 +107,8 @@ class StopsCalls:
         # One that is not ours is asked, and that is all.
         return grace if self._is_spawned else grace + stop.term_grace
 
-    def _expect_reading(self, grace: float) -> None:
-        """A call was taken back while it was written: the worker has so long to read on.
+    def _expect_reading(self) -> None:
+        """A call was taken back while it was written: the worker has a while to read on.
 
         One that never reads again could begin no other call either, and nobody would notice.
         """
@@ -115,6 +116,9 @@ class StopsCalls:
         before = self._channel.stalled_at
         if before is not None and not self._is_watched:
             self._is_watched = True
+            stop = self._core.settings.stop
+            grace = max(stop.cancel_grace, READS_AGAIN_S)
+            grace += 0 if self._is_spawned else stop.term_grace
             when = self._core.now() + grace
             self._core.deadlines.at(when, lambda: self._has_it_read(before, grace))
 
@@ -124,11 +128,14 @@ class StopsCalls:
         if channel is None or self.seat.phase in (Phase.STOPPING, Phase.GONE):
             return
         if channel.stalled_at != before:
-            self._expect_reading(grace)  # it reads; slowly, if there is still more
+            self._expect_reading()  # it reads; slowly, if there is still more
             return
-        for call in self.seat.calls.values():
+        for position, call in enumerate(self.seat.calls.values()):
             if call.sent is not None and channel.withdraw(call.sent):
                 call.reached_worker = False
+            elif position == 0:
+                self._expect_reading()  # it runs a call, which may hold the GIL: it is let alone
+                return
         self._end_for(f"was ended because it read nothing of what was sent to it for {grace:g} s")
 
     def _give_grace(self, call: PendingCall, grace: float, since: float) -> None:

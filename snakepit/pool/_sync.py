@@ -354,6 +354,8 @@ def _leave_at_exit() -> None:
     """Leave what never was: the interpreter would wait for the threads of the loops for ever."""
     with ExitStack() as all_of_them:
         for block, pool in list(_blocks.items()):
+            if pool is None and block.is_entering:
+                continue  # by a thread that goes on, and leaves it by itself
             all_of_them.callback(_leave, block, pool, hurried=True)
             for executor in list(pool._pool._desk.executors if pool is not None else ()):
                 # First: no program ends before the futures of its executors.

@@ -16,7 +16,7 @@ import sys
 
 from snakepit.procfs._marks import end_marked
 from snakepit.procfs._signals import signal
-from snakepit.procfs._table import Handle, descendants_of, send_to
+from snakepit.procfs._table import Handle, descendants_of, is_hidden, send_to
 from snakepit.procfs._tree import end_trees, kill_tree
 
 STDIN = 0
@@ -75,14 +75,17 @@ class Guardian:
         for process in descendants_of(pid):
             send_to(process, number)
 
-    def serve(self, host: Handle | None) -> None:
-        """Read lines until the host has ended, and those that are left; or until the pipe has."""
+    def serve(self, host: Handle | None, *, is_hidden: bool = False) -> None:
+        """Read lines until the host has ended, and those that are left; or until the pipe has.
+
+        Of a host that /proc hides the pipe alone tells.
+        """
         poll = select.poll()
         poll.register(STDIN, select.POLLIN)
         if host is not None:
             poll.register(host.fd, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll(None if host is not None else 0)}
+            ready = {fd for fd, _ in poll.poll(None if host is not None or is_hidden else 0)}
             if STDIN not in ready:
                 return
             data = os.read(STDIN, 2**16)
@@ -101,7 +104,8 @@ def main(argv: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     guardian = Guardian()
-    guardian.serve(Handle.open(int(argv[0]), int(argv[1])))
+    pid, start = map(int, argv[:2])
+    guardian.serve(Handle.open(pid, start), is_hidden=is_hidden(pid))
     guardian.end(argv[2])
     sys.exit(ENDED_ALL)
 

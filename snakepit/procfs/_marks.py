@@ -25,6 +25,7 @@ from snakepit.procfs._tree import end_trees
 
 VARIABLE: str = "SNAKEPIT_WORKER"
 VERSION = "1"
+PID_MAX = 2**31 - 1  # as the kernel's type has it; zero and less are none
 ROUNDS_MAX = 5  # of looking for what was started while the others were ended
 
 
@@ -66,7 +67,7 @@ class Mark:
             pid_namespace, host_pid, host_start = map(int, numbers)
         except ValueError:
             return None
-        if version != VERSION:
+        if version != VERSION or not 0 < host_pid <= PID_MAX:
             return None
         return cls(instance, run, boot, pid_namespace, host_pid, host_start)
 

@@ -139,6 +139,13 @@ def test_a_mark_is_what_its_text_says() -> None:
     assert not mark.host_is_alive()
 
 
+@pytest.mark.parametrize("pid", [0, -1, 2**31])
+def test_a_mark_with_a_pid_that_is_none_is_no_mark(pid: int) -> None:
+    mark = mark_of(os.getpid())
+    mark.host_pid = pid
+    assert Mark.parse(str(mark)) is None
+
+
 def test_a_host_that_is_a_zombie_is_not_alive() -> None:
     with subprocess.Popen(["true"]) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -16,9 +16,7 @@ from pool_kit import BRISK, pids, tools_pool
 
 from snakepit import QueueTimeoutError, Stop
 from snakepit.pool._seat import Seat
-from snakepit.pool._stopping import StopsCalls
-
-GRACE_S = 0.3
+from snakepit.pool._stopping import READS_AGAIN_S, StopsCalls
 
 
 @one_loop_each
@@ -56,12 +54,15 @@ class Reader(StopsCalls):
         self._core: Any = SimpleNamespace(
             now=lambda: self.now,
             deadlines=SimpleNamespace(at=lambda when, do: self.alarms.append((when, do))),
-            settings=SimpleNamespace(stop=Stop()),
+            settings=SimpleNamespace(stop=Stop(cancel_grace=0)),
         )
 
     @property
     def stalled_at(self) -> int | None:
         return self.taken
+
+    def withdraw(self, message: str) -> bool:
+        return message != "written"
 
     def condemn(self, reason: str, **_: Any) -> None:
         self.condemned.append(reason)
@@ -74,11 +75,11 @@ class Reader(StopsCalls):
 
 def test_one_that_reads_slowly_is_kept() -> None:
     worker = Reader()
-    worker._expect_reading(GRACE_S)
+    worker._expect_reading()
     for taken in range(1, 20):
         worker.taken = taken
         worker.ring()
-        assert worker.now == pytest.approx(taken * GRACE_S)
+        assert worker.now == pytest.approx(taken * READS_AGAIN_S)
     worker.taken = None  # nothing waits any more
     worker.ring()
     assert (worker.alarms, worker.condemned) == ([], [])
@@ -86,8 +87,8 @@ def test_one_that_reads_slowly_is_kept() -> None:
 
 def test_one_that_stops_in_between_is_ended_once() -> None:
     worker = Reader()
-    worker._expect_reading(GRACE_S)
-    worker._expect_reading(GRACE_S)  # one more call is taken back: it is watched already
+    worker._expect_reading()
+    worker._expect_reading()  # one more call is taken back: it is watched already
     worker.taken = 7
     worker.ring()
     worker.ring()
@@ -96,8 +97,21 @@ def test_one_that_stops_in_between_is_ended_once() -> None:
     assert worker.alarms == []
 
 
+def test_one_that_runs_a_call_is_let_alone_until_that_has_ended() -> None:
+    """It may hold the GIL, and nobody has asked it to stop."""
+    worker = Reader()
+    worker.seat.calls[1] = cast("Any", SimpleNamespace(sent="written"))
+    worker._expect_reading()
+    worker.ring()
+    worker.ring()
+    assert worker.condemned == []
+    worker.seat.calls.clear()
+    worker.ring()
+    assert len(worker.condemned) == 1
+
+
 def test_nobody_is_watched_where_nothing_waits() -> None:
     worker = Reader()
     worker.taken = None
-    worker._expect_reading(GRACE_S)
+    worker._expect_reading()
     assert worker.alarms == []

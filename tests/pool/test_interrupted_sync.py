@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,3 +157,36 @@ def test_nobody_is_held_longer_than_closing_may_take(
     monkeypatch.setattr(_sync.LoopThread, "_leave", waiting)
     _sync._leave_at_exit()
     assert is_all_over()
+
+
+IN_A_THREAD = """
+import sys, threading
+from snakepit import open_pool_sync
+
+def job():
+    with open_pool_sync("doubling", size=1, sweep=False, backend=sys.argv[1]) as pool:
+        print(pool.execute("double", {"number": 21}))
+
+threading.Thread(target=job).start()
+"""
+DOUBLING = """
+from snakepit import tool
+
+@tool
+def double(number: int) -> int:
+    return 2 * number
+"""
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_a_program_that_ends_while_a_thread_opens_a_pool_waits_for_that_thread(
+    backend: str, tmp_path: Path
+) -> None:
+    """As for any thread: the pool is opened, used and left."""
+    (tmp_path / "doubling.py").write_text(DOUBLING, encoding="utf-8")
+    program = tmp_path / "program.py"
+    program.write_text(IN_A_THREAD, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, program, backend], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "42\n"), run.stderr
