@@ -49,7 +49,8 @@ class Tools(Adapter):
 
 
 def the_pool(**options: Any) -> Any:
-    return snakepit.open_pool(Tools, size=1, **options)
+    # What other programs left behind is none of its business, and nothing else is to be on stderr.
+    return snakepit.open_pool(Tools, size=1, sweep=False, **options)
 
 
 def tell_pids(pool: snakepit.Pool) -> None:
