@@ -28,7 +28,7 @@ from snakepit._loops import Loop, Signal, this_loop
 T = TypeVar("T")
 
 
-class Gate:
+class Latch:
     """An event that one thread opens, once, and no interrupt of those who wait can spoil."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class LoopThread(Generic[T]):
         self._scope: anyio.CancelScope | None = None  # of opening
         self._rest: anyio.CancelScope | None = None  # of what goes on after the block
         self._left = self._hurried = self._forgotten = False
-        self._opened, self._ended = Gate(), Gate()
+        self._opened, self._ended = Latch(), Latch()
         self._block: tuple[T, BlockingPortal] | None = None
         self._error: BaseException | None = None
 

@@ -15,9 +15,7 @@ from math import ceil
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 PREFETCH_MAX: Final = 8
-PREFETCH_S: Final = (
-    0.004  # what is there, the running call included, takes less before one more is sent
-)
+PREFETCH_S: Final = 0.004  # so long all that is there takes, before one more is sent
 PREFETCH_AVERAGE_MAX_S: Final = 0.001
 OVERDUE_S: Final = 0.002
 LATENCY_NOTED_MAX_S: Final = 0.05

@@ -69,9 +69,8 @@ def run(argv: list[str]) -> int:
     _reset_in_forked_children()
     faulthandler.register(DUMP_ALL, all_threads=True)
     if DUMP_MAIN is not None:
-        faulthandler.register(
-            DUMP_MAIN, all_threads=False
-        )  # the kernel has the main thread take it
+        # The kernel has the main thread take it.
+        faulthandler.register(DUMP_MAIN, all_threads=False)
     if not wire.has_own_host:
         signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's Ctrl+C belongs to the host
     try:

@@ -22,9 +22,7 @@ from snakepit.protocol import Buffer, Packer, Places, ToHost, ToWorker, Unpacker
 READ_BYTES_MAX = 2**16
 SHM_VARIABLE = "SNAKEPIT_SHM_FD"  # where a host offers shared memory: the number of a descriptor
 GRPC_VARIABLE = "SNAKEPIT_GRPC_FD"  # where a host wants gRPC: the number of a listening socket
-GRACE_VARIABLE = (
-    "SNAKEPIT_TERM_GRACE"  # of a host on this machine: its `Stop.term_grace`, in seconds
-)
+GRACE_VARIABLE = "SNAKEPIT_TERM_GRACE"  # `Stop.term_grace` of a host on this machine
 
 
 class Wire:

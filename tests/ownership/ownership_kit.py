@@ -94,6 +94,17 @@ class Host:
         return list(self.folder.glob(f"{name}-*"))
 
 
+def run_well(
+    argv: Sequence[str | Path], *, env: dict[str, str], cwd: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, which has to be a good one."""
+    run = subprocess.run(
+        argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run
+
+
 def pid_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 

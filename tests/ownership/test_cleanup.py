@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from _shares import sampled
 from other_users import ALONE, AS_NOBODY, env_for_nobody, needs_other_users
-from ownership_kit import NAMESPACE, env_for_hosts, needs_namespaces
+from ownership_kit import NAMESPACE, env_for_hosts, needs_namespaces, run_well
 
 import snakepit
 from snakepit.__main__ import main
@@ -42,17 +42,9 @@ def run_script(
     script: str, *arguments: str, wrapper: Sequence[str] = NAMESPACE, env: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """In a namespace, where no other run of the tests can be quicker."""
-    run = subprocess.run(
-        [*wrapper, sys.executable, "-c", ORPHANS + script, *arguments],
-        env=env,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    return run_well(
+        [*wrapper, sys.executable, "-c", ORPHANS + script, *arguments], env=env, cwd="/"
     )
-    assert run.returncode == 0, run.stderr
-    return run
 
 
 UNMARKED = """

@@ -10,6 +10,7 @@ from threading import Thread
 
 import pytest
 from other_users import AS_NOBODY, HIDDEN, env_for_nobody, needs_hidden
+from ownership_kit import run_well
 
 from snakepit.process import new_mark
 from snakepit.procfs import VARIABLE, _guardian, _marks, _table
@@ -34,15 +35,7 @@ anyio.run(main)
 @needs_hidden
 def test_a_worker_of_another_user_starts_and_is_left_alone_where_nobody_sees_its_host() -> None:
     """Neither it, nor the clean-up that its user runs, takes the host for dead."""
-    run = subprocess.run(
-        [*HIDDEN, sys.executable, "-c", HOST, *AS_NOBODY],
-        env=env_for_nobody(),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = run_well([*HIDDEN, sys.executable, "-c", HOST, *AS_NOBODY], env=env_for_nobody(), cwd="/")
     assert run.stdout.splitlines() == ["no orphans", "True"], run.stderr
 
 

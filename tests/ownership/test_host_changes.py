@@ -10,7 +10,7 @@ import pytest
 from _bounds import watched_machine
 from _leaks import is_alive
 from other_users import NOBODY, env_for_nobody, needs_other_users
-from ownership_kit import host, pid_of, wait_gone
+from ownership_kit import host, pid_of, run_well, wait_gone
 
 
 @pytest.mark.parametrize(
@@ -81,16 +81,8 @@ def run_to_its_end(
     program: str, folder: Path, backend: str, transport: str, tools: list[str]
 ) -> subprocess.CompletedProcess[str]:
     """Run a host that becomes another user."""
-    run = subprocess.run(
-        [sys.executable, "-c", program, folder, backend, transport, str(NOBODY), *tools],
-        env=env_for_nobody(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return run
+    argv = [sys.executable, "-c", program, folder, backend, transport, str(NOBODY), *tools]
+    return run_well(argv, env=env_for_nobody())
 
 
 @needs_other_users
